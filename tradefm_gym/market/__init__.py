@@ -1,0 +1,1 @@
+"""The exchange: deterministic, integer, NumPy and Numba only."""
