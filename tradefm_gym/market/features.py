@@ -1,0 +1,195 @@
+"""Causal features of the order flow: one kernel for training and for rollouts.
+
+A stream is a sequence of tape records. For each record that is an event of the flow (adds and
+cancels, not prints) the kernel emits what TradeFM sees of it (arXiv 2602.23784, section on features),
+using nothing that comes later:
+
+* ``mid``: exponentially weighted VWAP of executions, half-life in wall time; before the first
+  execution the book mid. The value *before* the event, so that an event cannot explain its own price.
+* ``seconds``: time since the previous background event; for a participant's event, since any event.
+* ``depth``: (price - mid) / mid in basis points, signed.
+* ``volume``: log(1 + size / median add size of the asset).
+* ``level``: (mid - opening price) / opening price in basis points, *after* the event.
+* ``rate``: trailing executed size in median sizes per second, *after* the event.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from tradefm_gym.market.events import BUY, CANCEL, PRINT, RECORD, REJECTED
+
+MID_VWAP = 0
+MID_BOOK = 1
+RATE_HALF_LIFE_S = 60.0
+
+# The running state of one stream, constants of the asset included.
+FEATURE_STATE = np.dtype(
+    [
+        ("value", np.float64),  # decayed sum of price x size
+        ("weight", np.float64),  # decayed sum of size
+        ("execution_ns", np.int64),
+        ("opening", np.float64),  # first execution price (ticks), 0 before it
+        ("background_ns", np.int64),  # time of the last background event, -1 before it
+        ("event_ns", np.int64),  # time of the last event of anyone, -1 before it
+        ("book_mid", np.float64),  # ticks, 0 while unknown
+        ("rate", np.float64),  # decayed executed size, in median sizes
+        ("rate_ns", np.int64),
+        ("median_size", np.float64),  # lots
+        ("half_life_s", np.float64),
+        ("rate_low", np.float64),  # terciles of the trailing rate over the asset's own day
+        ("rate_high", np.float64),
+        ("mid_mode", np.uint8),
+    ],
+    align=True,
+)
+
+FEATURES = np.dtype(
+    [
+        ("mid", np.float64),
+        ("seconds", np.float64),
+        ("depth", np.float64),
+        ("volume", np.float64),
+        ("level", np.float64),
+        ("rate", np.float64),
+        ("time_ns", np.int64),
+        ("order_id", np.int64),
+        ("liquidity", np.uint8),
+        ("flag", np.uint8),
+        ("action", np.uint8),
+        ("side", np.uint8),
+        ("valid", np.uint8),  # 0: no mid is known yet, the event must be dropped
+    ],
+    align=True,
+)
+
+
+def new_state(
+    count: int,
+    median_size: float,
+    rate_edges: tuple[float, float] = (0.0, 0.0),
+    half_life_s: float = 10.0,
+    mid_mode: int = MID_VWAP,
+) -> np.ndarray:
+    """Fresh states ``(count,) FEATURE_STATE`` at the start of a day.
+
+    Args:
+        count: number of streams.
+        median_size: median add size of the asset in lots, from its calibration part.
+        rate_edges: terciles of the trailing traded rate, from the calibration part.
+        half_life_s: half-life of the VWAP in seconds of wall time.
+        mid_mode: MID_VWAP (the paper's estimate) or MID_BOOK (the book mid; an ablation arm).
+
+    Raises:
+        ValueError: if ``median_size`` or ``half_life_s`` is not positive.
+    """
+    if not median_size > 0:
+        raise ValueError(f"median_size must be positive, got {median_size}")
+    if not half_life_s > 0:
+        raise ValueError(f"half_life_s must be positive, got {half_life_s}")
+    state = np.zeros(count, FEATURE_STATE)
+    state["background_ns"] = -1
+    state["event_ns"] = -1
+    state["median_size"] = median_size
+    state["half_life_s"] = half_life_s
+    state["rate_low"], state["rate_high"] = rate_edges
+    state["mid_mode"] = mid_mode
+    return state
+
+
+@njit(cache=True, nogil=True)
+def mid_estimate(state) -> float:
+    """The mid estimate in ticks, 0 while there is none."""
+    if state["mid_mode"] == MID_BOOK:
+        if state["book_mid"] > 0.0:
+            return state["book_mid"]
+    if state["weight"] > 0.0:
+        return state["value"] / state["weight"]
+    return state["book_mid"]
+
+
+@njit(cache=True, nogil=True)
+def observe_record(state, record, out) -> bool:
+    """Take one record into ``state``; write its features to ``out``.
+
+    Args:
+        state: one FEATURE_STATE record, updated in place.
+        record: one RECORD of the tape.
+        out: one FEATURES record, written only if the result is true.
+
+    Returns:
+        True if the record is an event of the flow (has a token), False for prints and refused orders.
+    """
+    now = record["time_ns"]
+    is_event = record["kind"] != PRINT and record["status"] != REJECTED and record["price"] > 0
+    if is_event:
+        mid = mid_estimate(state)
+        flagged = record["owner"] >= 0
+        previous = state["event_ns"] if flagged else state["background_ns"]
+        out["mid"] = mid
+        out["seconds"] = 0.0 if previous < 0 else max(now - previous, 0) * 1e-9
+        out["depth"] = 1e4 * (record["price"] - mid) / mid if mid > 0.0 else 0.0
+        out["volume"] = math.log1p(record["size"] / state["median_size"])
+        out["time_ns"] = now
+        out["order_id"] = record["order_id"]
+        out["flag"] = 1 if flagged else 0
+        out["action"] = 1 if record["kind"] == CANCEL else 0
+        out["side"] = 0 if record["side"] == BUY else 1
+        out["valid"] = 1 if mid > 0.0 else 0
+        state["event_ns"] = now
+        if not flagged:
+            state["background_ns"] = now
+    decay = 0.5 ** (max(now - state["rate_ns"], 0) * 1e-9 / RATE_HALF_LIFE_S)
+    state["rate"] *= decay
+    state["rate_ns"] = now
+    if record["filled"] > 0:
+        elapsed = max(now - state["execution_ns"], 0) * 1e-9
+        decay = 0.5 ** (elapsed / state["half_life_s"])
+        state["value"] = state["value"] * decay + record["notional"]
+        state["weight"] = state["weight"] * decay + record["filled"]
+        state["execution_ns"] = now
+        state["rate"] += record["filled"] / state["median_size"]
+        if state["opening"] == 0.0:
+            state["opening"] = record["notional"] / record["filled"]
+    if record["mid2"] > 0:
+        state["book_mid"] = 0.5 * record["mid2"]
+    if is_event:
+        after = mid_estimate(state)
+        opening = state["opening"]
+        out["level"] = 1e4 * (after - opening) / opening if opening > 0.0 and after > 0.0 else 0.0
+        out["rate"] = state["rate"] * math.log(2.0) / RATE_HALF_LIFE_S
+        out["liquidity"] = 0 if out["rate"] < state["rate_low"] else (1 if out["rate"] < state["rate_high"] else 2)
+    return is_event
+
+
+@njit(cache=True, nogil=True)
+def _observe_all(state, records, out, index):
+    count = 0
+    for i in range(records.shape[0]):
+        if observe_record(state[0], records[i], out[count]):
+            index[count] = i
+            count += 1
+    return count
+
+
+def observe(state: np.ndarray, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run records through one stream.
+
+    Args:
+        state: ``(1,) FEATURE_STATE``, updated in place, so that a stream may come in pieces.
+        records: ``(n,) RECORD`` in tape order.
+
+    Returns:
+        ``(features (k,) FEATURES, index (k,) int64)``: the events among the records, and where they were.
+
+    Raises:
+        TypeError: if ``records`` has another dtype than RECORD.
+    """
+    if records.dtype != RECORD:
+        raise TypeError(f"records must have dtype RECORD, got {records.dtype}")
+    # One spare row: the kernel needs a place to write before it knows that a record is no event.
+    out = np.zeros(len(records) + 1, FEATURES)
+    index = np.zeros(len(records) + 1, np.int64)
+    count = _observe_all(state, np.ascontiguousarray(records), out, index)
+    return out[:count].copy(), index[:count].copy()

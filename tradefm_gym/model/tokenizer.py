@@ -1,0 +1,336 @@
+"""The trade tokenizer: features of an order event <-> one of 16,384 tokens.
+
+A token has five digits: action 2, side 2, depth 16, volume 16, time 16, and
+
+    token = 8192 * action + 4096 * side + 256 * depth + 16 * volume + time       (arXiv 2602.23784)
+
+Depth and price-level bins are equal-frequency, volume and time bins equal-width in log space. The
+edges are calibrated once and then frozen for all assets. Depth and price level are calibrated on the
+sample and its mirror image (buy <-> sell), so that the code has no direction built in.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_VWAP
+
+VERSION = 1
+VOCABULARY = 16_384
+DIGITS = (2, 2, 16, 16, 16)  # action, side, depth, volume, time
+LIQUIDITY_TIERS = 3
+FLAGS = 2
+PRICE_LEVELS = 32
+QUANTILES = 24  # entries a bin of the within-bin tables
+SHORTEST_S = 1e-6
+
+_MID_MODES = {"vwap": MID_VWAP, "book": MID_BOOK}
+_EDGE_COUNTS = {"depth_edges": 15, "volume_edges": 15, "time_edges": 15, "level_edges": 31}
+
+
+def compose(action, side, depth, volume, time):
+    """Token of five digits; works on numbers and on arrays."""
+    return 8192 * action + 4096 * side + 256 * depth + 16 * volume + time
+
+
+def decompose(token):
+    """Digits (action, side, depth, volume, time) of a token; works on numbers and on arrays."""
+    return token >> 13, (token >> 12) & 1, (token >> 8) & 15, (token >> 4) & 15, token & 15
+
+
+@dataclass(frozen=True)
+class TradeTokenizer:
+    """Frozen bins. Edges split a line into bins: bin b holds ``edges[b - 1] <= x < edges[b]``.
+
+    Attributes:
+        depth_edges: (15,) basis points.
+        volume_edges: (15,) log(1 + size / median size).
+        time_edges: (15,) log10 seconds.
+        level_edges: (31,) basis points.
+        depth_table, volume_table, time_table: (16, 24) quantiles inside each bin, same units.
+        mid: which mid estimate depth refers to, "vwap" (the paper's) or "book".
+        half_life_s: half-life of the VWAP in seconds.
+        provenance: what it was calibrated on, and the realised occupancy of the bins.
+    """
+
+    depth_edges: np.ndarray
+    volume_edges: np.ndarray
+    time_edges: np.ndarray
+    level_edges: np.ndarray
+    depth_table: np.ndarray
+    volume_table: np.ndarray
+    time_table: np.ndarray
+    mid: str = "vwap"
+    half_life_s: float = 10.0
+    provenance: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.mid not in _MID_MODES:
+            raise ValueError(f"mid must be one of {sorted(_MID_MODES)}, got {self.mid!r}")
+        if not self.half_life_s > 0:
+            raise ValueError(f"half_life_s must be positive, got {self.half_life_s}")
+        for name, count in _EDGE_COUNTS.items():
+            edges = np.asarray(getattr(self, name), np.float64)
+            if edges.shape != (count,) or not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
+                raise ValueError(f"{name} must be {count} finite, non-decreasing numbers, got {edges!r}")
+            object.__setattr__(self, name, edges)
+        for name in ("depth_table", "volume_table", "time_table"):
+            table = np.asarray(getattr(self, name), np.float64)
+            if table.shape != (16, QUANTILES) or not np.isfinite(table).all() or (np.diff(table, axis=1) < 0).any():
+                raise ValueError(f"{name} must hold 16 x {QUANTILES} finite quantiles, ascending in each bin")
+            object.__setattr__(self, name, table)
+
+    @property
+    def mid_mode(self) -> int:
+        """The constant of ``market.features`` for ``mid``."""
+        return _MID_MODES[self.mid]
+
+    # ---- calibration -------------------------------------------------------------------------
+
+    @classmethod
+    def calibrate(
+        cls,
+        samples: list[np.ndarray],
+        mid: str = "vwap",
+        half_life_s: float = 10.0,
+        provenance: dict | None = None,
+    ) -> "TradeTokenizer":
+        """Fit the edges to samples of the training parts, each sample with the same total weight.
+
+        Args:
+            samples: one ``(n,) FEATURES`` array per asset-day.
+            mid: mid estimate that the features were computed with.
+            half_life_s: half-life that the features were computed with.
+            provenance: free-form description, stored with the edges.
+
+        Raises:
+            ValueError: if there is no usable event.
+        """
+        usable = [s[s["valid"] == 1] for s in samples]
+        usable = [s for s in usable if len(s)]
+        if not usable:
+            raise ValueError("samples must hold at least one event with a known mid, got none")
+        weight = np.concatenate([np.full(len(s), 1.0 / len(s)) for s in usable])
+        events = np.concatenate(usable)
+        depth, level = events["depth"], events["level"]
+        seconds = np.log10(np.maximum(events["seconds"], SHORTEST_S))
+        mirrored_depth, twice = np.concatenate([depth, -depth]), np.concatenate([weight, weight])
+        depth_edges = _equal_frequency(mirrored_depth, twice, 14)
+        level_edges = _equal_frequency(np.concatenate([level, -level]), twice, 30)
+        top = _weighted_quantile(events["volume"], weight, [0.99])[0]
+        volume_edges = np.linspace(0.0, top, 16)[1:]
+        slow = _weighted_quantile(seconds, weight, [0.99])[0]
+        shortest = np.nextafter(np.log10(SHORTEST_S), 0.0)
+        time_edges = np.concatenate([[shortest], np.linspace(np.log10(SHORTEST_S), slow, 15)[1:]])
+        tokenizer = cls(
+            depth_edges,
+            volume_edges,
+            time_edges,
+            level_edges,
+            _within_bins(mirrored_depth, twice, depth_edges),
+            _within_bins(events["volume"], weight, volume_edges),
+            _within_bins(seconds, weight, time_edges),
+            mid,
+            half_life_s,
+            dict(provenance or {}),
+        )
+        inputs = tokenizer.encode(events)
+        digits = decompose(inputs[:, 3])
+        occupancy = {
+            name: [round(float(weight[d == b].sum() / weight.sum()), 5) for b in range(16)]
+            for name, d in zip(("depth", "volume", "time"), digits[2:], strict=True)
+        }
+        tokenizer.provenance.update(events=len(events), sets=len(usable), occupancy=occupancy)
+        return tokenizer
+
+    # ---- events -> tokens --------------------------------------------------------------------
+
+    def encode(self, features: np.ndarray) -> np.ndarray:
+        """Model inputs of events.
+
+        Args:
+            features: ``(n,) FEATURES``.
+
+        Returns:
+            ``(n, 4) int32``: liquidity tier, participant flag, price-level bin, trade token.
+        """
+        if features.dtype != FEATURES:
+            raise TypeError(f"features must have dtype FEATURES, got {features.dtype}")
+        out = np.zeros((len(features), 4), np.int32)
+        for i in range(0, len(features), 1 << 16):
+            part = slice(i, i + (1 << 16))
+            _encode_all(
+                np.ascontiguousarray(features[part]),
+                self.depth_edges,
+                self.volume_edges,
+                self.time_edges,
+                self.level_edges,
+                out[part],
+            )
+        return out
+
+    # ---- tokens -> events --------------------------------------------------------------------
+
+    def decode(
+        self, tokens: np.ndarray, uniforms: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Values of tokens; inside a bin by the quantile tables.
+
+        Args:
+            tokens: ``(n,)`` integers in [0, 16384).
+            uniforms: ``(n, 3)`` numbers in [0, 1) for depth, volume, time; None takes each bin's median.
+
+        Returns:
+            action (0 add, 1 cancel), side (0 buy, 1 sell), depth in basis points, size in median sizes,
+            seconds; each ``(n,)``.
+
+        Raises:
+            ValueError: if a token is out of range.
+        """
+        tokens = np.asarray(tokens)
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= VOCABULARY):
+            raise ValueError(f"tokens must lie in [0, {VOCABULARY}), got {tokens.min()} to {tokens.max()}")
+        if uniforms is None:
+            uniforms = np.full((len(tokens), 3), 0.5)
+        depth, size, seconds = (np.zeros(len(tokens)) for _ in range(3))
+        for i in range(len(tokens)):
+            depth[i], size[i], seconds[i] = decode_values(
+                int(tokens[i]), uniforms[i], self.depth_table, self.volume_table, self.time_table
+            )
+        digits = decompose(tokens)
+        return digits[0], digits[1], depth, size, seconds
+
+    # ---- state on disk -----------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The whole state as JSON; floats are written exactly."""
+        state = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+        return json.dumps({"version": VERSION, "vocabulary": VOCABULARY, **state}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "tokenizer.json") -> "TradeTokenizer":
+        """Read ``to_json``'s text.
+
+        Raises:
+            ValueError: for another version or inconsistent edges; the message names ``source``.
+        """
+        try:
+            state = json.loads(text)
+            version = state.pop("version")
+        except (json.JSONDecodeError, AttributeError, KeyError) as error:
+            raise ValueError(f"{source} is not a tokenizer file: {error!r}") from None
+        if version != VERSION or state.pop("vocabulary", None) != VOCABULARY:
+            raise ValueError(f"{source} must be of tokenizer version {VERSION}, got version {version!r}")
+        try:
+            return cls(**state)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source} is inconsistent: {error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TradeTokenizer":
+        """Read ``tokenizer.json`` (or the checkpoint folder that holds it)."""
+        path = Path(path)
+        path = path / "tokenizer.json" if path.is_dir() else path
+        if not path.is_file():
+            raise FileNotFoundError(f"path must be a tokenizer.json or a folder that holds one, got {str(path)!r}")
+        return cls.from_json(path.read_text(), str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON file; a failed write leaves the old file."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(self.to_json())
+        temporary.replace(path)
+
+
+# ---- calibration helpers -------------------------------------------------------------------------
+
+
+def _weighted_quantile(values, weights, probabilities) -> np.ndarray:
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(weights[order])
+    position = np.searchsorted(cumulative, np.asarray(probabilities) * cumulative[-1], side="left")
+    return values[order][np.minimum(position, len(values) - 1)]
+
+
+def _equal_frequency(values, weights, inner: int) -> np.ndarray:
+    """Edges of 1 low outlier + ``inner`` equal-frequency + 1 high outlier bins, symmetric about 0.
+
+    Equal edges (ticks, many values at once) leave empty bins between them: merged, in effect.
+    """
+    probabilities = 0.01 + 0.98 * np.linspace(0.0, 1.0, inner + 1)
+    upper = _weighted_quantile(values, weights, probabilities[probabilities > 0.5 + 1e-9])
+    return np.concatenate([-upper[::-1], [0.0], upper])
+
+
+def _within_bins(values, weights, edges) -> np.ndarray:
+    bins = np.searchsorted(edges, values, side="right")
+    probabilities = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    table = np.empty((16, QUANTILES))
+    for b in range(16):
+        inside = bins == b
+        if inside.any():
+            table[b] = _weighted_quantile(values[inside], weights[inside], probabilities)
+        else:
+            table[b] = edges[min(max(b - 1, 0), 14)]
+    return table
+
+
+# ---- kernels ---------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def bin_of(edges, value) -> int:
+    """Number of edges that are <= value."""
+    count = 0
+    for i in range(edges.shape[0]):
+        count += 1 if edges[i] <= value else 0
+    return count
+
+
+@njit(cache=True, nogil=True)
+def time_bin(edges, seconds) -> int:
+    """Time digit of an inter-arrival in seconds."""
+    return bin_of(edges, np.log10(max(seconds, SHORTEST_S)))
+
+
+@njit(cache=True, nogil=True)
+def encode_features(features, depth_edges, volume_edges, time_edges, level_edges, out):
+    """Write (liquidity, flag, level, token) of one FEATURES record to ``out (4,) int32``."""
+    depth = bin_of(depth_edges, features["depth"])
+    volume = bin_of(volume_edges, features["volume"])
+    time = time_bin(time_edges, features["seconds"])
+    out[0] = features["liquidity"]
+    out[1] = features["flag"]
+    out[2] = bin_of(level_edges, features["level"])
+    out[3] = 8192 * features["action"] + 4096 * features["side"] + 256 * depth + 16 * volume + time
+
+
+@njit(cache=True, nogil=True)
+def _encode_all(features, depth_edges, volume_edges, time_edges, level_edges, out):
+    for i in range(features.shape[0]):
+        encode_features(features[i], depth_edges, volume_edges, time_edges, level_edges, out[i])
+
+
+@njit(cache=True, nogil=True)
+def _interpolate(table, uniform) -> float:
+    position = uniform * QUANTILES - 0.5
+    position = min(max(position, 0.0), QUANTILES - 1.0)
+    low = min(int(position), QUANTILES - 2)
+    return table[low] + (position - low) * (table[low + 1] - table[low])
+
+
+@njit(cache=True, nogil=True)
+def decode_values(token, uniforms, depth_table, volume_table, time_table):
+    """Depth in basis points, size in median sizes, seconds, of one token.
+
+    Depth and time interpolate the quantiles; volume takes one of them, because sizes are
+    concentrated on round numbers that interpolation would smear.
+    """
+    depth = _interpolate(depth_table[(token >> 8) & 15], uniforms[0])
+    volume = volume_table[(token >> 4) & 15, min(int(uniforms[1] * QUANTILES), QUANTILES - 1)]
+    seconds = 10.0 ** _interpolate(time_table[token & 15], uniforms[2])
+    return depth, np.expm1(volume), seconds
