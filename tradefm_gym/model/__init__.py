@@ -1,0 +1,1 @@
+"""TradeFM: the network. Knows tokens; knows no market and no agent."""

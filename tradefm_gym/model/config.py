@@ -1,0 +1,315 @@
+"""What a TradeFM network looks like, how large it is, and how it lies on disk. Needs no torch.
+
+A checkpoint is a folder: ``model.safetensors`` (fp32), ``config.json``, ``tokenizer.json`` and a model
+card ``README.md``. ``parameter_shapes`` is the one list of names and shapes that the torch module, the
+Numba engine and the files on disk agree on.
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+DIGIT_NAMES = ("action", "side", "depth", "volume", "time")
+DIGIT_SIZES = (2, 2, 16, 16, 16)
+DIGIT_STRIDES = (8192, 4096, 256, 16, 1)  # token = sum of digit x stride
+VOCABULARY = 16384
+
+# The four columns of an input step: (liquidity, flag, level, token).
+LIQUIDITIES, FLAGS, LEVELS = 3, 2, 32
+INPUT_NAMES = ("liquidity", "flag", "level", "token")
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT_VERSION = 1
+
+HEADS = ("joint", "factored")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(holds: bool, name: str, config: "ModelConfig", allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {getattr(config, name)!r}; allowed is {allowed}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of one network. Defaults are the paper's 524M-parameter model."""
+
+    layers: int = 32
+    width: int = 1024  # of the residual stream
+    heads: int = 32  # query heads; each is width / heads wide
+    kv_heads: int = 8  # key and value heads, each shared by heads / kv_heads query heads
+    feed_width: int = 4096  # of the SwiGLU layer
+    context: int = 1024  # events
+    vocabulary: int = VOCABULARY
+    head: str = "joint"  # one softmax over the vocabulary, or "factored": a chain of five over the digits
+    embedding_width: int = 1024  # of each embedding table
+    digit_embeddings: bool = False  # five tables for the token's digits beside the paper's four
+    head_width: int = 0  # hidden units per digit of the factored head; 0 for the joint head
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-5
+    dropout: float = 0.0  # training only: on the embedding and on both branches of a layer
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "kv_heads", "feed_width", "context", "embedding_width"):
+            _require(_is_integer(getattr(self, name)) and getattr(self, name) > 0, name, self, "a positive integer")
+        _require(self.vocabulary == VOCABULARY, "vocabulary", self, f"{VOCABULARY}, the product of the digits")
+        _require(self.head in HEADS, "head", self, " or ".join(HEADS))
+        _require(isinstance(self.digit_embeddings, bool), "digit_embeddings", self, "true or false")
+        _require(self.width % self.heads == 0, "heads", self, f"a divisor of the width {self.width}")
+        _require(self.attention_width % 2 == 0, "heads", self, "such that width / heads is even (rotary pairs)")
+        _require(self.heads % self.kv_heads == 0, "kv_heads", self, f"a divisor of the {self.heads} heads")
+        _require(_is_integer(self.head_width), "head_width", self, "an integer")
+        _require(
+            (self.head_width > 0) == (self.head == "factored"),
+            "head_width",
+            self,
+            "positive for the factored head and 0 for the joint one",
+        )
+        _require(_is_number(self.rope_base) and self.rope_base > 1, "rope_base", self, "a number above 1")
+        _require(_is_number(self.norm_eps) and 0 < self.norm_eps < 1, "norm_eps", self, "in (0, 1)")
+        _require(_is_number(self.dropout) and 0 <= self.dropout < 1, "dropout", self, "in [0, 1)")
+
+    @property
+    def attention_width(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def embedding_tables(self) -> dict[str, int]:
+        """Rows of each embedding table, in the order in which they are concatenated."""
+        tables = {"liquidity": LIQUIDITIES, "flag": FLAGS, "level": LEVELS, "token": self.vocabulary}
+        if self.digit_embeddings:
+            tables |= {f"digits.{digit}": size for digit, size in enumerate(DIGIT_SIZES)}
+        return tables
+
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(math.prod(shape) for shape in parameter_shapes(self).values())
+
+    def to_json(self) -> dict:
+        """A JSON-able dict that ``from_json`` reads back."""
+        return {"format": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping) -> "ModelConfig":
+        """Reads what ``to_json`` wrote; unknown or missing entries are errors."""
+        values = dict(values)
+        version = values.pop("format", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format of the model configuration is {version!r}; allowed is {FORMAT_VERSION}")
+        names = {field.name for field in fields(cls)}
+        if values.keys() != names:
+            missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
+            raise ValueError(f"model configuration lacks {missing} and has unknown {unknown}; all fields are required")
+        return cls(**values)
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "paper": ModelConfig(),  # 524,392,448 parameters, the published size
+    "250m": ModelConfig(layers=14),  # 250.7M, the size of the paper's earlier version
+    "125m": ModelConfig(layers=12, width=768, heads=24, kv_heads=6, feed_width=2880, embedding_width=768),
+    "20m": ModelConfig(
+        layers=11,
+        width=384,
+        heads=12,
+        kv_heads=4,
+        feed_width=1024,
+        head="factored",
+        embedding_width=128,
+        digit_embeddings=True,
+        head_width=192,
+    ),
+    "mini": ModelConfig(
+        layers=4,
+        width=128,
+        heads=4,
+        kv_heads=2,
+        feed_width=320,
+        context=256,
+        head="factored",
+        embedding_width=32,
+        digit_embeddings=True,
+        head_width=64,
+    ),
+    "test": ModelConfig(
+        layers=2,
+        width=64,
+        heads=4,
+        kv_heads=2,
+        feed_width=128,
+        context=64,
+        head="factored",
+        embedding_width=16,
+        digit_embeddings=True,
+        head_width=32,
+    ),
+}
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight; matrices are (out, in)."""
+    width, tables = config.width, config.embedding_tables
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, rows in tables.items():
+        shapes[f"embed.{name}.weight"] = (rows, config.embedding_width)
+    shapes["embed.project.weight"] = (width, len(tables) * config.embedding_width)
+    query_width, key_width = width, config.kv_heads * config.attention_width
+    layer = {
+        "attention_norm": (width,),
+        "attention.query": (query_width, width),
+        "attention.key": (key_width, width),
+        "attention.value": (key_width, width),
+        "attention.output": (width, query_width),
+        "feed_norm": (width,),
+        "feed.gate": (config.feed_width, width),
+        "feed.up": (config.feed_width, width),
+        "feed.down": (width, config.feed_width),
+    }
+    for index in range(config.layers):
+        shapes |= {f"layers.{index}.{name}.weight": shape for name, shape in layer.items()}
+    shapes["norm.weight"] = (width,)
+    return shapes | _head_shapes(config)
+
+
+def _head_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    if config.head == "joint":
+        return {"head.weight": (config.vocabulary, config.width)}
+    hidden = config.head_width
+    shapes: dict[str, tuple[int, ...]] = {"head.hidden.weight": (len(DIGIT_SIZES) * hidden, config.width)}
+    for digit, size in enumerate(DIGIT_SIZES):
+        shapes[f"head.output.{digit}.weight"] = (size, hidden)
+        for earlier in range(digit):
+            shapes[f"head.prefix.{digit}.{earlier}.weight"] = (DIGIT_SIZES[earlier], hidden)
+    return shapes
+
+
+def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """Fresh fp32 weights under their names: norms are ones, all else is normal with deviation 0.02.
+
+    The two matrices that write into the residual stream are smaller by the root of the number of such writes.
+    """
+    generator = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in parameter_shapes(config).items():
+        if len(shape) == 1:
+            weights[name] = np.ones(shape, np.float32)
+            continue
+        deviation = 0.02
+        if name.endswith(("attention.output.weight", "feed.down.weight")):
+            deviation /= math.sqrt(2 * config.layers)
+        weights[name] = generator.standard_normal(shape, np.float32) * np.float32(deviation)
+    return weights
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Reads ``config.json`` of a checkpoint folder."""
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}; a model configuration is an object")
+    return ModelConfig.from_json(values)
+
+
+def load_weights(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Reads a checkpoint folder; names, shapes and types are checked against the config before any data is read.
+
+    Returns:
+        The config and the weights by name, fp32 and C-contiguous.
+    """
+    config = load_config(folder)
+    path = Path(folder) / WEIGHTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    expected = parameter_shapes(config)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            _check_header(path, expected, file)
+            weights = {name: np.ascontiguousarray(file.get_tensor(name)) for name in expected}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} in {path} holds values that are not finite; weights must be finite")
+    return config, weights
+
+
+def _check_header(path: Path, expected: dict[str, tuple[int, ...]], file) -> None:
+    found = set(file.keys())
+    if found != expected.keys():
+        missing, unknown = sorted(expected.keys() - found), sorted(found - expected.keys())
+        raise ValueError(f"{path} lacks {missing[:4]} and has unknown {unknown[:4]}; names must be those of its config")
+    for name, shape in expected.items():
+        header = file.get_slice(name)
+        if tuple(header.get_shape()) != shape or header.get_dtype() != "F32":
+            raise ValueError(
+                f"{name} in {path} is {header.get_dtype()} {tuple(header.get_shape())}; its config wants F32 {shape}"
+            )
+
+
+def save_checkpoint(
+    folder: str | Path,
+    config: ModelConfig,
+    weights: Mapping[str, np.ndarray],
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a checkpoint folder in one move, so that a reader never sees half of one.
+
+    Args:
+        folder: Where to; an existing checkpoint there is replaced.
+        config: The network's shape.
+        weights: Every weight of ``parameter_shapes``, fp32.
+        files: Further text files by name, such as ``tokenizer.json`` and ``README.md``.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    expected = parameter_shapes(config)
+    if {name: np.shape(values) for name, values in weights.items()} != expected:
+        raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        arrays = {name: np.ascontiguousarray(weights[name], np.float32) for name in expected}
+        save_file(arrays, temporary / WEIGHTS_FILE, metadata={"format": "np"})
+        (temporary / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
+        for name, text in (files or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        _replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    # A non-empty folder cannot be overwritten by a rename, so the old one steps aside first.
+    if not target.exists():
+        os.replace(source, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    os.replace(target, aside / target.name)
+    os.replace(source, target)
+    shutil.rmtree(aside)
