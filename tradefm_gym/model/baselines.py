@@ -6,7 +6,7 @@ Each returns nats per event on a list of token sequences; free weights are fitte
 
 import numpy as np
 
-from tradefm_gym.model.tokenizer import VOCABULARY
+from tradefm_gym.model.config import VOCABULARY
 
 _WEIGHTS = np.concatenate([np.linspace(0.01, 0.99, 50), [0.995, 0.999]])
 

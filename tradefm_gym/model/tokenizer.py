@@ -17,13 +17,9 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_VWAP
+from tradefm_gym.model.config import VOCABULARY
 
 VERSION = 1
-VOCABULARY = 16_384
-DIGITS = (2, 2, 16, 16, 16)  # action, side, depth, volume, time
-LIQUIDITY_TIERS = 3
-FLAGS = 2
-PRICE_LEVELS = 32
 QUANTILES = 24  # entries a bin of the within-bin tables
 SHORTEST_S = 1e-6
 

@@ -1,0 +1,382 @@
+"""TradeFM as background flow: it reads the tape, agents' events included, and proposes the next event.
+
+One call advances every wanted row by one event. The rows share one batch of the engine:
+
+    tape -> features -> inputs -> engine cache -> token -> (price, size, time) -> proposal
+
+The cache is a function of the tape: a row that is full is filled again from its last T/2 events.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numba import njit, prange
+
+from tradefm_gym.flow.protocol import ContextBank, StartState
+from tradefm_gym.market.events import (
+    BACKGROUND,
+    BUY,
+    CANCEL,
+    CANCEL_NEAREST,
+    CANCEL_WHOLE,
+    LIMIT,
+    NO_LIMIT,
+    SELL,
+    EventBlock,
+)
+from tradefm_gym.market.features import FEATURE_STATE, FEATURES, mid_estimate, new_state, observe, observe_record
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.model.config import load_weights
+from tradefm_gym.model.tokenizer import TradeTokenizer, decode_values, encode_features
+from tradefm_gym.rng import DECODE, SAMPLE, bits
+
+BUNDLED_MODEL = "mini-1"
+_WEIGHTS = Path(__file__).parents[1] / "model" / "weights"
+_CONTEXTS = Path(__file__).parent / "contexts"
+_LARGEST_SIZE = 1 << 24
+_QUEUE = 128  # events a row that one pass over the tape takes in
+
+CANCEL_POLICIES = {"whole": CANCEL_WHOLE, "nearest": CANCEL_NEAREST}
+BACKENDS = ("auto", "numba", "torch")
+
+
+class TradeFMFlow:
+    """A TradeFM network in a closed loop with N markets. Satisfies ``FlowModel``.
+
+    Args:
+        model: name of a bundled model or path of a checkpoint folder.
+        num_envs: N.
+        engine_batch: rows of the engine's batch, at least N (default N).
+        backend: "numba" (small models, no torch), "torch", or "auto" by size.
+        device: device of the torch backend.
+        bank: start states; default the bundled ones.
+        temperature: of sampling.
+        cancel: what a generated cancel, which has no id, removes: "whole" = the one order of the nearest
+            level whose size is nearest; "nearest" = newest first, spilling until the size is used up.
+        flag_agents: whether agents' events carry the participant flag (false is an ablation arm).
+        deterministic: decode the median of each bin instead of a draw.
+    """
+
+    block = 1
+
+    def __init__(
+        self,
+        model: str | Path = BUNDLED_MODEL,
+        num_envs: int = 1,
+        *,
+        engine_batch: int | None = None,
+        backend: str = "auto",
+        device: str = "cpu",
+        bank: ContextBank | None = None,
+        temperature: float = 1.0,
+        cancel: str = "whole",
+        flag_agents: bool = True,
+        deterministic: bool = False,
+    ):
+        if cancel not in CANCEL_POLICIES:
+            raise ValueError(f"cancel must be one of {sorted(CANCEL_POLICIES)}, got {cancel!r}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        engine_batch = num_envs if engine_batch is None else engine_batch
+        if engine_batch < num_envs:
+            raise ValueError(f"engine_batch must be at least num_envs = {num_envs}, got {engine_batch}")
+        folder = checkpoint_folder(model)
+        self.name = f"tradefm:{Path(model).name}"
+        self.num_envs = num_envs
+        self.tokenizer = TradeTokenizer.load(folder)
+        self.config, weights = load_weights(folder)
+        self.bank = bank if bank is not None else ContextBank.load(_CONTEXTS / f"{BUNDLED_MODEL}.npz")
+        self.engine = make_engine(self.config, weights, engine_batch, backend, device)
+        self.temperature = temperature
+        self.cancel = cancel
+        self.flag_agents = flag_agents
+        self.deterministic = deterministic
+        arms = f"{temperature} {cancel} {flag_agents} {deterministic}"
+        self.model_hash = model_hash(folder)
+        self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
+
+        n, t = num_envs, self.config.context
+        self._edges = tuple(getattr(self.tokenizer, f"{name}_edges") for name in ("depth", "volume", "time", "level"))
+        self._tables = tuple(getattr(self.tokenizer, f"{name}_table") for name in ("depth", "volume", "time"))
+        self._states = np.zeros(n, FEATURE_STATE)
+        self._cursor = np.zeros(n, np.int64)
+        self._history = np.zeros((n, t, 4), np.int32)  # ring of the last T inputs
+        self._seen = np.zeros(n, np.int64)
+        self._queue = np.zeros((n, _QUEUE, 4), np.int32)
+        self._scratch = np.zeros((n, 1), FEATURES)
+        self._seeds = np.zeros(n, np.uint64)
+        self._episodes = np.zeros(n, np.uint32)
+        self._proposals = np.zeros(n, np.int64)
+        self._next_id = np.zeros(n, np.int64)
+        self._bits = np.zeros((engine_batch, 5), np.uint32)
+        self._inputs = np.zeros((engine_batch, 4), np.int32)
+        self._active = np.zeros(engine_batch, np.bool_)
+        self._starts: dict[int, tuple[np.ndarray, np.ndarray, object]] = {}
+
+    def market_config(self, seats: int = 1) -> MarketConfig:
+        """Capacities of a market for this flow and ``seats`` agents."""
+        return MarketConfig(seats=seats)
+
+    def reset(
+        self, market: MarketSimulator, rows: np.ndarray, contexts: np.ndarray, seeds: np.ndarray, episodes: np.ndarray
+    ) -> None:
+        """Load start states into rows: book, tape and cache. Arguments as in ``FlowModel.reset``."""
+        chosen = np.flatnonzero(rows)
+        self.bank.load_into(market, chosen, contexts[chosen])
+        self._prepare(chosen, contexts)
+        for row in chosen.tolist():
+            state, inputs, cache = self._starts[int(contexts[row])]
+            self._states[row] = state
+            self._history[row, : len(inputs)] = inputs
+            self._seen[row] = len(inputs)
+            self._next_id[row] = self.bank.next_id[contexts[row]]
+            self.engine.import_row(row, cache)
+        self._seeds[chosen] = seeds[chosen]
+        self._episodes[chosen] = episodes[chosen]
+        self._proposals[chosen] = 0
+        self._cursor[chosen] = market.tape.record_count[chosen]
+
+    def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
+        """One proposal for each wanted row."""
+        self._absorb(market, wanted)
+        n = self.num_envs
+        self._active[:n] = wanted
+        _draw(self._seeds, self._episodes, self._proposals, wanted, self._bits)
+        tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature)
+        block = EventBlock.empty(n, 1)
+        _propose(
+            tokens,
+            wanted,
+            self._states,
+            self._seeds,
+            self._episodes,
+            self._proposals,
+            self._next_id,
+            market.clock_ns,
+            *self._tables,
+            CANCEL_POLICIES[self.cancel],
+            self.deterministic,
+            block.events,
+            block.count,
+        )
+        return block
+
+    # ---- the tape -> the cache ---------------------------------------------------------------
+
+    def _absorb(self, market: MarketSimulator, wanted: np.ndarray) -> None:
+        """Bring the caches of wanted rows up to the end of their tapes."""
+        tape = market.tape
+        ring = tape.records.shape[1]
+        if (tape.record_count - self._cursor)[wanted].max(initial=0) > ring:
+            raise RuntimeError(f"the tape of {ring} records was overrun before the flow read it; use a longer tape")
+        while True:
+            queued = np.zeros(self.num_envs, np.int64)
+            _read_tape(
+                tape.records,
+                tape.record_count,
+                self._cursor,
+                wanted,
+                self._states,
+                self._scratch,
+                *self._edges,
+                self.flag_agents,
+                self._queue,
+                queued,
+            )
+            longest = int(queued.max(initial=0))
+            if longest == 0:
+                return
+            for j in range(longest):
+                self._append(self._queue[:, j], queued > j)
+
+    def _append(self, inputs: np.ndarray, active: np.ndarray) -> None:
+        t = self.config.context
+        rows = np.flatnonzero(active)
+        self._history[rows, self._seen[rows] % t] = inputs[rows]
+        self._seen[rows] += 1
+        full = active & (self.engine.lengths[: self.num_envs] == t)
+        if full.any():
+            refilled = np.flatnonzero(full)
+            last = (self._seen[refilled, None] + np.arange(-(t // 2), 0)) % t
+            self.engine.prefill(refilled, list(self._history[refilled[:, None], last]))
+        self._inputs[: self.num_envs] = inputs
+        self._active[: self.num_envs] = active & ~full
+        self.engine.append(self._inputs, self._active)
+
+    # ---- start states ------------------------------------------------------------------------
+
+    def _prepare(self, rows: np.ndarray, contexts: np.ndarray) -> None:
+        """Compute what resets to these contexts copy: feature state, inputs and cache."""
+        fresh = {int(contexts[row]): int(row) for row in rows.tolist() if int(contexts[row]) not in self._starts}
+        if not fresh:
+            return
+        inputs = {}
+        for context in fresh:
+            start = self.bank.state(context)
+            state = start_state_features(start, self.tokenizer)
+            features, _ = observe(state, start.records)
+            features = features[features["valid"] == 1]
+            if not len(features):
+                raise ValueError(f"context {context} holds no event with a known mid; TradeFM needs at least one")
+            inputs[context] = self.tokenizer.encode(features[-(self.config.context // 2) :])
+            self._starts[context] = (state[0].copy(), inputs[context], None)
+        borrowed = np.array(list(fresh.values()))
+        self.engine.prefill(borrowed, [inputs[c] for c in fresh])
+        for context, row in fresh.items():
+            state, tokens, _ = self._starts[context]
+            self._starts[context] = (state, tokens, self.engine.export_row(row))
+
+
+# ---- construction ----------------------------------------------------------------------------------
+
+
+def checkpoint_folder(model: str | Path) -> Path:
+    """Folder of a bundled model's name or of a path.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    for folder in (_WEIGHTS / str(model), Path(model)):
+        if (folder / "config.json").is_file():
+            return folder
+    bundled = sorted(p.name for p in _WEIGHTS.glob("*") if p.is_dir())
+    raise ValueError(f"model must be one of the bundled {bundled} or a checkpoint folder, got {str(model)!r}")
+
+
+def model_hash(folder: Path) -> str:
+    """Twelve hexadecimal digits that name weights and tokenizer."""
+    total = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        total.update((folder / name).read_bytes())
+    return total.hexdigest()[:12]
+
+
+def make_engine(config, weights, batch: int, backend: str = "auto", device: str = "cpu"):
+    """The engine for a network: Numba up to 20M parameters, torch above or on a GPU."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if backend == "auto":
+        backend = "numba" if device == "cpu" and config.parameter_count() < 20_000_000 else "torch"
+    if backend == "numba":
+        from tradefm_gym.model.numba_engine import NumbaEngine
+
+        return NumbaEngine(config, weights, batch)
+    from tradefm_gym.model.engine import TorchEngine
+
+    return TorchEngine(config, weights, batch, device=device)
+
+
+def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.ndarray:
+    """Feature state ``(1,)`` *before* the records of a start state.
+
+    A bank made for TradeFM stores it. Other banks give no more than the asset's scale; then the stream
+    begins with the first record.
+    """
+    if start.feature_state is not None and start.feature_state.dtype == FEATURE_STATE:
+        state = np.array([start.feature_state])
+        state["half_life_s"], state["mid_mode"] = tokenizer.half_life_s, tokenizer.mid_mode
+        return state
+    scale = start.scale
+    state = new_state(1, float(scale["median_size"]), (0.0, 0.0), tokenizer.half_life_s, tokenizer.mid_mode)
+    state["book_mid"] = 0.5 * start.mid2
+    return state
+
+
+# ---- kernels ---------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _read_tape(
+    records,
+    record_count,
+    cursor,
+    wanted,
+    states,
+    scratch,
+    depth_edges,
+    volume_edges,
+    time_edges,
+    level_edges,
+    flag_agents,
+    queue,
+    queued,
+):
+    for m in prange(wanted.shape[0]):
+        if wanted[m]:
+            ring = records.shape[1]
+            while cursor[m] < record_count[m] and queued[m] < queue.shape[1]:
+                record = records[m, cursor[m] % ring]
+                cursor[m] += 1
+                if observe_record(states[m], record, scratch[m, 0]) and scratch[m, 0]["valid"] == 1:
+                    if not flag_agents:
+                        scratch[m, 0]["flag"] = 0
+                    encode_features(
+                        scratch[m, 0], depth_edges, volume_edges, time_edges, level_edges, queue[m, queued[m]]
+                    )
+                    queued[m] += 1
+
+
+@njit(cache=True, nogil=True)
+def _draw(seeds, episodes, proposals, wanted, out):
+    for m in range(wanted.shape[0]):
+        if wanted[m]:
+            a, b, c, d = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m]), SAMPLE)
+            e, _, _, _ = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m] + 1), SAMPLE)
+            out[m, 0], out[m, 1], out[m, 2], out[m, 3], out[m, 4] = a, b, c, d, e
+
+
+@njit(cache=True, nogil=True)
+def _round_price(exact, side):
+    # To the nearest tick, ties away from the spread.
+    price = np.ceil(exact - 0.5) if side == BUY else np.floor(exact + 0.5)
+    return min(max(price, 1.0), 2.0**30)
+
+
+@njit(cache=True, nogil=True)
+def _propose(
+    tokens,
+    wanted,
+    states,
+    seeds,
+    episodes,
+    proposals,
+    next_id,
+    clock_ns,
+    depth_table,
+    volume_table,
+    time_table,
+    cancel_policy,
+    deterministic,
+    events,
+    count,
+):
+    uniforms = np.empty(3, np.float64)
+    for m in range(wanted.shape[0]):
+        if not wanted[m]:
+            continue
+        uniforms[:] = 0.5
+        if not deterministic:
+            a, b, c, _ = bits(seeds[m], episodes[m], np.uint64(proposals[m]), DECODE)
+            uniforms[0], uniforms[1], uniforms[2] = a / 2.0**32, b / 2.0**32, c / 2.0**32
+        proposals[m] += 1
+        token = tokens[m]
+        depth, size, seconds = decode_values(token, uniforms, depth_table, volume_table, time_table)
+        state = states[m]
+        side = BUY if (token >> 12) & 1 == 0 else SELL
+        event = events[m, 0]
+        event["owner"] = BACKGROUND
+        event["side"] = side
+        event["price"] = np.int32(_round_price(mid_estimate(state) * (1.0 + 1e-4 * depth), side))
+        event["size"] = np.int32(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
+        event["max_rest"] = NO_LIMIT
+        # Inter-arrivals count from the previous background event; an agent in between does not delay it.
+        event["time_ns"] = max(state["background_ns"] + np.int64(seconds * 1e9), clock_ns[m])
+        if token >> 13 == 1:
+            event["kind"] = CANCEL
+            event["order_id"] = cancel_policy
+        else:
+            event["kind"] = LIMIT
+            event["order_id"] = next_id[m]
+            next_id[m] += 1
+        count[m] = 1
