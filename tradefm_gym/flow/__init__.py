@@ -1,0 +1,1 @@
+"""Background order flow: interchangeable answers to "what happens next?"."""
