@@ -1,0 +1,247 @@
+"""Recorded order flow: one day of one asset as tape records, ready for replay and for training."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from tradefm_gym.data import lobster, parquet, takers
+from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, opening_book, validate
+from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
+
+_HOUR_NS = 3_600_000_000_000
+_LARGEST_LOTS = 2**24  # int32 with headroom for sums over a level, and exact in float32 features
+
+
+@dataclass(frozen=True)
+class FlowMeta:
+    """Where a recorded flow comes from, its units, and what was dropped, merged or rounded on the way."""
+
+    ticker: str
+    venue: str
+    date: str
+    tick_size: int  # price units per tick
+    price_unit: str
+    lot: int  # raw size units per lot, a power of ten
+    size_unit: str
+    replay_by_id: bool  # whether executing the records by order id rebuilds the book
+    session_ns: tuple[int, int]  # continuous session, nanoseconds since midnight of the feed's time zone
+    source: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecordedFlow:
+    """A recorded continuous session as tape records.
+
+    Attributes:
+        records: (n,) RECORD in feed order, owner BACKGROUND, kinds LIMIT, CANCEL and PRINT. Order ids are dense,
+            from 0 in order of first appearance. A rebuilt taker has ``filled > 0`` and ``max_rest`` = what rested
+            in the record. ``max_rest`` of a CANCEL is what remains of its order afterwards (0: it is gone).
+            A PRINT has the aggressor's side, or 0 where the feed gives none.
+        opening: how many leading records are the opening book, not flow; in order of priority.
+        touch: (n, 4) int32 bid price, bid size, ask price, ask size after each record; size 0 marks an empty side.
+        fills: (f,) FILL, the recorded executions behind the takers' ``filled``.
+        book: (n, levels, 4) int32 ask price, ask size, bid price, bid size in ticks and lots after each record, for
+            sets that came with a book and cannot be replayed by id; None otherwise.
+        source_row: (n,) int64 row of the source file behind each record (the last one where rows were merged),
+            -1 for the opening book.
+        meta: units, origin and counts.
+    """
+
+    records: np.ndarray
+    opening: int
+    touch: np.ndarray
+    fills: np.ndarray
+    book: np.ndarray | None
+    source_row: np.ndarray
+    meta: FlowMeta
+
+    def __len__(self) -> int:
+        """Number of records, the opening book included."""
+        return len(self.records)
+
+    @property
+    def flow(self) -> np.ndarray:
+        """The records after the opening book: (n - opening,) RECORD, a view."""
+        return self.records[self.opening :]
+
+    def summary(self) -> dict[str, float]:
+        """Counts by kind, and the median spread in ticks and basis points, of the flow after the opening."""
+        flow, touch = self.flow, self.touch[self.opening :]
+        two_sided = (touch[:, 1] > 0) & (touch[:, 3] > 0) & (touch[:, 2] > touch[:, 0])
+        spread = (touch[:, 2] - touch[:, 0])[two_sided].astype(float)
+        mid = (touch[:, 2] + touch[:, 0])[two_sided] / 2.0
+        background = int((flow["kind"] != PRINT).sum())
+        return {
+            "opening": self.opening,
+            "limits": int((flow["kind"] == LIMIT).sum()),
+            "cancels": int((flow["kind"] == CANCEL).sum()),
+            "prints": int((flow["kind"] == PRINT).sum()),
+            "takers": int(((flow["kind"] == LIMIT) & (flow["filled"] > 0)).sum()),
+            "spread_ticks": float(np.median(spread)) if len(spread) else float("nan"),
+            "spread_bps": float(np.median(1e4 * spread / mid)) if len(spread) else float("nan"),
+            "lots_per_event": float(flow["filled"][flow["kind"] == LIMIT].sum() / max(1, background)),
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a loader hands over: raw rows, what is known about them, and the book file if there is one."""
+
+    rows: FeedRows
+    meta: dict
+    path: Path
+    book: Callable[[np.ndarray], np.ndarray] | None  # source rows (k,) -> (k, levels, 4) int64, raw units
+
+
+def load(
+    path: str | Path,
+    *,
+    tick_size: int | None = None,
+    lot: int | None = None,
+    session: tuple[int, int] | None = None,
+    replay_by_id: bool | None = None,
+    infer_opening: bool = True,
+) -> RecordedFlow:
+    """Load recorded order flow as records.
+
+    Args:
+        path: a folder with ``meta.json`` and ``events.parquet`` (needs the ``data`` extra), or a LOBSTER message file
+            ``*_message_*.csv`` or ``.csv.gz``, whose orderbook file is found by its name.
+        tick_size: price units per tick; default from the metadata, for LOBSTER 100 (one cent).
+        lot: raw size units per lot; default the smallest power of ten that keeps every size below 2^24 lots.
+        session: continuous session (start, end) in nanoseconds since midnight of the feed's time zone;
+            default by venue. Earlier rows only build the opening book, later ones are dropped.
+        replay_by_id: whether the records rebuild the book by order id; default: when the source has no book file.
+        infer_opening: put orders that are cancelled or executed but never added into the opening book.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"path {str(path)!r} does not exist; give a data folder or a LOBSTER message file.")
+    source = parquet.read(path) if path.is_dir() else lobster.read(path)
+    rows, meta, where = source["rows"], source["meta"], str(path)
+    tick = int(tick_size if tick_size is not None else meta["tick_size"])
+    validate(rows, tick, where)
+    session = session or _session(meta, rows)
+    by_id = source["book"] is None if replay_by_id is None else replay_by_id
+    counts = {"rows": len(rows)}
+
+    kept = rows.take(np.flatnonzero((rows.time_ns < session[1]) & (rows.event != HALT)))
+    counts["dropped_late"] = int((rows.time_ns >= session[1]).sum())
+    counts["dropped_halts"] = int((rows.event == HALT).sum())
+    snapshot = int(np.argmax(kept.flag & SNAPSHOT == 0)) if len(kept) else 0
+    start = max(snapshot, int(np.searchsorted(kept.time_ns, session[0])))
+    if start >= len(kept):
+        raise ValueError(f"{where}: no rows lie in the continuous session {session}; pass session=(start_ns, end_ns).")
+    counts["rows_before_session"] = start
+    kept, counts["paired_fills"] = takers.fills_first(kept)
+    kept, counts["modified_takers"] = takers.modified_takers(kept)
+    opening = inferred = 0
+    start = max(int(np.searchsorted(kept.time_ns, session[0])), snapshot)
+    if by_id:
+        kept, opening, inferred = opening_book(kept, start, infer_opening)
+    else:
+        kept = kept.take(np.arange(start, len(kept)))
+    counts["inferred_opening"] = inferred
+    counts["dropped_crosses"] = int(((kept.event == CROSS) & ((kept.side == 0) | (kept.order_id <= 0))).sum())
+
+    lot = _lot(kept.size) if lot is None else int(lot)
+    if lot <= 0:
+        raise ValueError(f"lot is {lot}; it must be a positive number of raw size units.")
+    counts["below_one_lot"] = int((kept.size < lot).sum())
+    counts["rounded_prints"] = int(((kept.event == HIDDEN) & (kept.price % tick != 0)).sum())
+    records, fills, touch, row, rebuilt = takers.rebuild(kept, tick, lot)
+    counts.update(rebuilt)
+    if not by_id:
+        counts.pop("crossed_records")  # of a book that is known to be incomplete
+    source_row = kept.source[row]
+    book = None
+    if source["book"] is not None:
+        book = _book_in_ticks(source["book"](source_row), tick, lot)
+        touch = np.ascontiguousarray(book[:, 0][:, [2, 3, 0, 1]])
+        records["mid2"] = _mid2(touch)
+    records, fills = _relabel(records, fills)
+    _settle_opening(records, touch, opening)
+    meta = FlowMeta(
+        ticker=meta["ticker"],
+        venue=meta["venue"],
+        date=meta["date"],
+        tick_size=tick,
+        price_unit=meta["price_unit"],
+        lot=lot,
+        size_unit=meta["size_unit"],
+        replay_by_id=by_id,
+        session_ns=(int(session[0]), int(session[1])),
+        source=where,
+        counts=counts,
+    )
+    return RecordedFlow(records, opening, touch, fills, book, source_row, meta)
+
+
+def _session(meta: dict, rows: FeedRows) -> tuple[int, int]:
+    """The venue's continuous session in the feed's own clock; everything where the venue is not known."""
+    venue = meta["venue"]
+    if "NASDAQ" in venue:
+        return (34_200 * 10**9, 16 * _HOUR_NS)
+    if "Shanghai" in venue:  # 14:57 begins the closing auction
+        return (34_200 * 10**9, 14 * _HOUR_NS + 57 * 60 * 10**9)
+    if "CME" in venue:  # trading halts 16:00 - 17:00 Chicago, and the pre-open book is crossed
+        day = datetime.datetime.fromisoformat(meta["date"]).replace(hour=16, tzinfo=ZoneInfo("America/Chicago"))
+        halt = day.astimezone(ZoneInfo("UTC")).hour * _HOUR_NS
+        return (int(rows.time_ns[0]), halt) if rows.time_ns[0] < halt else (halt + _HOUR_NS, int(rows.time_ns[-1]) + 1)
+    return (int(rows.time_ns[0]), int(rows.time_ns[-1]) + 1)
+
+
+def _lot(size: np.ndarray) -> int:
+    """The smallest power of ten that brings the largest size below 2^24 lots."""
+    lot = 1
+    while size.max() // lot >= _LARGEST_LOTS:
+        lot *= 10
+    return lot
+
+
+def _book_in_ticks(book: np.ndarray, tick: int, lot: int) -> np.ndarray:
+    """Raw book rows (n, levels, 4) int64 as int32 ticks and lots; empty levels become price 0 and size 0."""
+    out = np.zeros(book.shape, np.int32)
+    for price, size in ((0, 1), (2, 3)):
+        held = book[..., size] > 0
+        out[..., price] = np.where(held, book[..., price] // tick, 0)
+        out[..., size] = np.where(held, -(-book[..., size] // lot), 0)
+    return out
+
+
+def _mid2(touch: np.ndarray) -> np.ndarray:
+    """Doubled mid (n,) int32 after each record; an empty or crossed side keeps the last one, 0 before the first."""
+    good = (touch[:, 1] > 0) & (touch[:, 3] > 0) & (touch[:, 0] < touch[:, 2])
+    last = np.maximum.accumulate(np.where(good, np.arange(len(touch)), -1))
+    return np.where(last >= 0, (touch[:, 0] + touch[:, 2])[last], 0).astype(np.int32)
+
+
+def _relabel(records: np.ndarray, fills: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number orders from 0 by first appearance on the records; makers that never appear there come after."""
+    ids = np.concatenate([records["order_id"], fills["maker_id"]])
+    named = ids[ids >= 0]
+    if len(named):
+        unique, first = np.unique(named, return_index=True)
+        label = np.full(int(unique.max()) + 1, -1, np.int64)
+        label[unique[np.argsort(first)]] = np.arange(len(unique))
+        for array, name in ((records, "order_id"), (fills, "maker_id"), (fills, "taker_id")):
+            old = array[name]
+            array[name] = np.where(old >= 0, label[np.maximum(old, 0)], -1)
+    return records, fills
+
+
+def _settle_opening(records: np.ndarray, touch: np.ndarray, opening: int) -> None:
+    """Give every opening record the mid of the complete opening book: half a book has no meaningful one."""
+    if opening:
+        records["mid2"][:opening] = records["mid2"][opening - 1]
+        touch[:opening] = touch[opening - 1]
+
+
+def without_book(flow: RecordedFlow) -> RecordedFlow:
+    """The same flow without its book arrays, for callers that keep many days in memory."""
+    return replace(flow, book=None)

@@ -1,0 +1,186 @@
+"""Rows of a recorded feed in one schema, and what has to happen to them before takers can be rebuilt.
+
+The schema is that of ``events.parquet`` in the project's data folders: one row per message, the id,
+side and price being those of the *resting* order. Row order is the venue's message order.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+ADD, PARTIAL_CANCEL, DELETE, EXECUTION, HIDDEN, CROSS, HALT = range(7)
+
+# Bits of ``flag``.
+SNAPSHOT = 1  # a row of the opening book
+OWN_FILL = 2  # the taker's own fill, beside the resting order's
+NO_SIDE = 4  # auction or side-less fill
+
+_COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "flag")
+
+
+@dataclass(frozen=True)
+class FeedRows:
+    """n feed rows: ``time_ns``, ``order_id``, ``price``, ``size`` int64; ``event``, ``side``, ``flag`` int8.
+
+    ``price`` is in units of the set (not ticks), ``size`` in raw units (not lots). ``source`` (n,) int64
+    is the row number in the file, which survives every reordering below.
+    """
+
+    time_ns: np.ndarray
+    event: np.ndarray
+    order_id: np.ndarray
+    side: np.ndarray
+    price: np.ndarray
+    size: np.ndarray
+    flag: np.ndarray
+    source: np.ndarray
+
+    @classmethod
+    def build(cls, time_ns, event, order_id, side, price, size, flag=None) -> "FeedRows":
+        """Cast and number the columns of a file."""
+        n = len(time_ns)
+        flag = np.zeros(n, np.int8) if flag is None else flag
+        return cls(
+            *(
+                np.ascontiguousarray(a, np.int64) if wide else np.ascontiguousarray(a, np.int8)
+                for a, wide in (
+                    (time_ns, True),
+                    (event, False),
+                    (order_id, True),
+                    (side, False),
+                    (price, True),
+                    (size, True),
+                    (flag, False),
+                )
+            ),
+            np.arange(n, dtype=np.int64),
+        )
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.time_ns)
+
+    def take(self, index: np.ndarray) -> "FeedRows":
+        """The rows of ``index`` (integers or a mask), in that order."""
+        return FeedRows(*(getattr(self, name)[index] for name in (*_COLUMNS, "source")))
+
+    def concat(self, other: "FeedRows") -> "FeedRows":
+        """These rows, then those of ``other``."""
+        return FeedRows(*(np.concatenate([getattr(self, c), getattr(other, c)]) for c in (*_COLUMNS, "source")))
+
+
+def validate(rows: FeedRows, tick: int, where: str) -> None:
+    """Refuse what cannot be a feed, naming the first bad row.
+
+    Args:
+        rows: the rows as read.
+        tick: tick size in price units.
+        where: what to call the source in the message.
+    """
+    if len(rows) == 0:
+        raise ValueError(f"{where}: the feed has no rows.")
+    if tick <= 0:
+        raise ValueError(f"{where}: tick_size is {tick}; it must be a positive number of price units.")
+    checks = (
+        (np.diff(rows.time_ns, prepend=rows.time_ns[0]) < 0, "time_ns", rows.time_ns, "time must not decrease"),
+        ((rows.event < ADD) | (rows.event > HALT), "event", rows.event, "event codes are 0 to 6"),
+        (np.abs(rows.side) > 1, "side", rows.side, "sides are +1, -1 or 0"),
+        ((rows.size <= 0) & (rows.event != HALT), "size", rows.size, "sizes must be positive"),
+        ((rows.side == 0) & (rows.event <= EXECUTION), "side", rows.side, "orders need a side of +1 or -1"),
+        # Executions of hidden orders may happen at the midpoint; orders on the book may not.
+        ((rows.price % tick != 0) & (rows.event <= EXECUTION), "price", rows.price, f"prices are multiples of {tick}"),
+        (np.abs(rows.price) // tick >= 2**29, "price", rows.price, "prices must stay below 2^29 ticks"),
+    )
+    for bad, name, values, rule in checks:
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(f"{where}: {name} is {values[row]} in row {row}; {rule} ({int(bad.sum())} such rows).")
+
+
+def dense_ids(rows: FeedRows) -> tuple[np.ndarray, np.ndarray]:
+    """Give every *life* of an order its own number: an id that is added again is a new order.
+
+    Returns:
+        ``life`` (n,) int64, -1 for rows that name no order, and ``born`` (lives,) int64: the row of the
+        add, or -1 for an order that is only ever cancelled or executed (it rested before the feed began).
+    """
+    n = len(rows)
+    named = (rows.event <= EXECUTION) | ((rows.event == CROSS) & (rows.order_id > 0))
+    order = np.lexsort((np.arange(n), rows.order_id))
+    ids = rows.order_id[order]
+    added = np.cumsum((rows.event == ADD)[order])
+    first = np.r_[True, ids[1:] != ids[:-1]]
+    # Adds seen before this id's first row, subtracted so that each id counts its own adds only.
+    before = np.maximum.accumulate(np.where(first, added - (rows.event == ADD)[order], 0))
+    generation = np.empty(n, np.int64)
+    generation[order] = added - before
+    keys = np.stack([rows.order_id, generation], axis=1)[named]
+    life = np.full(n, -1, np.int64)
+    if len(keys):
+        _, where, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        rank = np.empty(len(where), np.int64)
+        rank[np.argsort(where)] = np.arange(len(where))  # numbered by first appearance
+        life[named] = rank[inverse.reshape(-1)]
+    born = np.full(int(life.max()) + 1, -1, np.int64)
+    adds = np.flatnonzero((rows.event == ADD) & (life >= 0))
+    born[life[adds]] = adds
+    return life, born
+
+
+def resting_price(rows: FeedRows, life: np.ndarray, born: np.ndarray) -> np.ndarray:
+    """Price of each life (lives,) int64: of its add, else of its last cancel, else of its last execution."""
+    price = np.zeros(len(born), np.int64)
+    for events in ((EXECUTION, CROSS), (PARTIAL_CANCEL, DELETE), (ADD,)):
+        hit = np.flatnonzero(np.isin(rows.event, events) & (life >= 0))
+        price[life[hit]] = rows.price[hit]
+    return price
+
+
+def opening_book(rows: FeedRows, start: int, infer: bool) -> tuple[FeedRows, int, int]:
+    """Replace the first ``start`` rows by the orders that they leave resting, in order of priority.
+
+    With ``infer``, an order that is cancelled or executed later but never added is put at the head of
+    the book too: it rested before the feed began, and its later messages tell its size. That uses later
+    rows to complete a state that every participant saw at the time; no price or time is taken from them.
+
+    Returns:
+        The opening adds (flag SNAPSHOT) followed by the remaining rows; the number of opening adds; the
+        number of those that were inferred.
+    """
+    life, born = dense_ids(rows)
+    index = np.arange(len(rows))
+    removed = np.isin(rows.event, (PARTIAL_CANCEL, DELETE, EXECUTION, CROSS)) & (life >= 0)
+    early = removed & (index < start)
+    left = np.zeros(len(born), np.int64)
+    known = np.flatnonzero((born >= 0) & (born < start))
+    left[known] = rows.size[born[known]]
+    np.subtract.at(left, life[early], rows.size[early])
+    gone = np.zeros(len(born), bool)
+    gone[life[early & (rows.event == DELETE)]] = True  # a delete ends an order whatever its size says
+    live = known[(left[known] > 0) & ~gone[known]]
+    live = live[np.argsort(born[live], kind="stable")]
+    adds = rows.take(born[live])
+    adds = replace(adds, size=left[live].copy())
+    inferred = 0
+    if infer:
+        unknown = np.flatnonzero(born < 0)
+        size = np.zeros(len(born), np.int64)
+        np.add.at(size, life[removed & (index >= start)], rows.size[removed & (index >= start)])
+        unknown = unknown[size[unknown] > 0]
+        at = np.full(len(born), len(rows), np.int64)
+        np.minimum.at(at, life[life >= 0], index[life >= 0])
+        unknown = unknown[rows.side[at[unknown]] != 0]
+        # Venues number orders as they arrive, so the id stands in for the unknown time of arrival.
+        unknown = unknown[np.argsort(rows.order_id[at[unknown]], kind="stable")]
+        inferred = len(unknown)
+        head = rows.take(at[unknown])
+        time = np.full(inferred, min(rows.time_ns[0], adds.time_ns[0] if len(adds) else rows.time_ns[0]))
+        price = resting_price(rows, life, born)[unknown]
+        adds = replace(head, time_ns=time, size=size[unknown], price=price).concat(adds)
+    adds = replace(
+        adds,
+        event=np.zeros(len(adds), np.int8),
+        flag=np.full(len(adds), SNAPSHOT, np.int8),
+        source=np.full(len(adds), -1),
+    )
+    return adds.concat(rows.take(index[start:])), len(adds), inferred
