@@ -1,0 +1,279 @@
+"""The TradeFM network: config in, ``nn.Module`` out.
+
+Shapes: B rows, T events, D width, H query heads, G key and value heads, d width of a head.
+The full-context ``forward`` is the reference for the cached path, ``decode``.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tradefm_gym.model.config import DIGIT_SIZES, DIGIT_STRIDES, ModelConfig
+
+
+class KeyValueCache(NamedTuple):
+    """Keys and values of all layers, each (L, B, G, T + 1, d); slot T is scratch for idle rows."""
+
+    keys: Tensor
+    values: Tensor
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int, device: torch.device | str = "cpu") -> "KeyValueCache":
+        """A zeroed cache: scratch slots are read under a zero weight, so they must be finite."""
+        shape = (config.layers, batch, config.kv_heads, config.context + 1, config.attention_width)
+        return cls(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
+
+
+class TradeFM(nn.Module):
+    """Decoder-only Transformer over order-flow events, Llama style.
+
+    Args:
+        config: The network's shape. Weights start at torch's defaults; ``from_weights`` sets them.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embed = EventEmbedding(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.head = JointHead(config) if config.head == "joint" else FactoredHead(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    @classmethod
+    def from_weights(cls, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> "TradeFM":
+        """A network with the given fp32 weights, as ``load_weights`` or ``random_weights`` return them."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict({name: torch.tensor(values) for name, values in weights.items()}, assign=True)
+        return model
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Copies of the weights by name, fp32."""
+        return {name: value.detach().float().cpu().numpy().copy() for name, value in self.state_dict().items()}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Reads whole windows.
+
+        Args:
+            inputs: (B, T, 4) integers, columns liquidity, flag, level, token.
+
+        Returns:
+            (B, T, D) normalised hidden states; the one at t predicts the token of event t + 1.
+        """
+        rotation = rotary(torch.arange(inputs.shape[1], device=inputs.device), self.config)
+        hidden = self.dropout(self.embed(inputs))  # (B, T, D)
+        for layer in self.layers:
+            hidden, _, _ = layer(hidden, rotation)
+        return self.norm(hidden)
+
+    def prefill(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``forward`` that also returns the rotated keys and the values, each (L, B, G, T, d)."""
+        rotation = rotary(torch.arange(inputs.shape[1], device=inputs.device), self.config)
+        hidden = self.embed(inputs)
+        keys, values = [], []
+        for layer in self.layers:
+            hidden, key, value = layer(hidden, rotation)
+            keys.append(key)
+            values.append(value)
+        return self.norm(hidden), torch.stack(keys), torch.stack(values)
+
+    def decode(self, inputs: Tensor, cache: KeyValueCache, positions: Tensor) -> Tensor:
+        """Appends one event per row to the cache.
+
+        Args:
+            inputs: (B, 4) integers.
+            cache: Written in place at ``positions``.
+            positions: (B,) int64, the number of events each row holds; T for an idle row, whose result is void.
+
+        Returns:
+            (B, D) normalised hidden states.
+        """
+        rotation = tuple(part[:, None, None] for part in rotary(positions, self.config))  # (B, 1, 1, d / 2)
+        slots = torch.arange(self.config.context + 1, device=inputs.device)
+        visible = (slots <= positions[:, None])[:, None, None]  # (B, 1, 1, T + 1)
+        hidden = self.embed(inputs[:, None])  # (B, 1, D)
+        for index, layer in enumerate(self.layers):
+            hidden = layer.decode(hidden, rotation, cache.keys[index], cache.values[index], positions, visible)
+        return self.norm(hidden)[:, 0]  # (B, D)
+
+    def log_prob(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability in nats of ``tokens`` (...) after hidden states (..., D)."""
+        return self.head.log_prob(hidden, tokens)
+
+
+class EventEmbedding(nn.Module):
+    """One table per input column (and, as an option, per digit of the token), concatenated and projected."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        tables, width = config.embedding_tables, config.embedding_width
+        self.liquidity = nn.Embedding(tables["liquidity"], width)
+        self.flag = nn.Embedding(tables["flag"], width)
+        self.level = nn.Embedding(tables["level"], width)
+        self.token = nn.Embedding(tables["token"], width)
+        if config.digit_embeddings:
+            self.digits = nn.ModuleList(nn.Embedding(size, width) for size in DIGIT_SIZES)
+        self.project = nn.Linear(len(tables) * width, config.width, bias=False)
+        self.digit_embeddings = config.digit_embeddings
+
+    def forward(self, inputs: Tensor) -> Tensor:  # noqa: D102 - (B, T, 4) -> (B, T, D)
+        liquidity, flag, level, token = inputs.unbind(-1)  # (B, T) each
+        parts = [self.liquidity(liquidity), self.flag(flag), self.level(level), self.token(token)]
+        if self.digit_embeddings:
+            digits = split_digits(token)  # (B, T, 5)
+            parts += [table(digits[..., index]) for index, table in enumerate(self.digits)]
+        # The residual stream stays fp32 under bf16 autocast.
+        return self.project(torch.cat(parts, -1)).float()  # (B, T, tables * E) -> (B, T, D)
+
+
+class Layer(nn.Module):
+    """Attention and SwiGLU, each behind an RMSNorm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.feed_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.feed = Feed(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+        mixed, key, value = self.attention(self.attention_norm(hidden), rotation)
+        return self._feed(hidden + self.dropout(mixed)), key, value
+
+    def decode(self, hidden: Tensor, rotation, keys: Tensor, values: Tensor, positions: Tensor, visible: Tensor):  # noqa: D102
+        mixed = self.attention.decode(self.attention_norm(hidden), rotation, keys, values, positions, visible)
+        return self._feed(hidden + mixed)
+
+    def _feed(self, hidden: Tensor) -> Tensor:
+        return hidden + self.dropout(self.feed(self.feed_norm(hidden)))
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with rotary positions."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.attention_width
+        self.query = nn.Linear(config.width, config.heads * self.head_width, bias=False)
+        self.key = nn.Linear(config.width, config.kv_heads * self.head_width, bias=False)
+        self.value = nn.Linear(config.width, config.kv_heads * self.head_width, bias=False)
+        self.output = nn.Linear(config.heads * self.head_width, config.width, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> the same shape, and keys and values (B, G, T, d)."""
+        query, key, value = self._project(x, rotation)
+        mixed = F.scaled_dot_product_attention(query, self._spread(key), self._spread(value), is_causal=True)
+        return self.output(mixed.transpose(1, 2).flatten(2)), key, value  # (B, H, T, d) -> (B, T, D)
+
+    def decode(self, x: Tensor, rotation, keys: Tensor, values: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
+        """(B, 1, D) -> the same shape; ``keys`` and ``values`` (B, G, T + 1, d) are written in place."""
+        query, key, value = self._project(x, rotation)
+        index = positions[:, None, None, None].expand_as(key)  # (B, G, 1, d)
+        keys.scatter_(2, index, key)
+        values.scatter_(2, index, value)
+        # The H / G query heads of a group are the rows of one small product: keys are never repeated.
+        grouped = query.reshape(query.shape[0], self.kv_heads, -1, self.head_width)  # (B, G, H / G, d)
+        mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=visible)
+        return self.output(mixed.reshape(x.shape[0], 1, -1))  # (B, 1, D)
+
+    def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        split = (x.shape[0], x.shape[1], -1, self.head_width)
+        query, key, value = (linear(x).view(split).transpose(1, 2) for linear in (self.query, self.key, self.value))
+        return rotate(query, rotation), rotate(key, rotation), value  # (B, H, T, d), (B, G, T, d) twice
+
+    def _spread(self, x: Tensor) -> Tensor:
+        repeats = self.heads // self.kv_heads
+        return x if repeats == 1 else x.repeat_interleave(repeats, 1)  # (B, G, T, d) -> (B, H, T, d)
+
+
+class Feed(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.feed_width, bias=False)
+        self.up = nn.Linear(config.width, config.feed_width, bias=False)
+        self.down = nn.Linear(config.feed_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class JointHead(nn.Linear):
+    """One softmax over the vocabulary, untied from the embedding."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config.width, config.vocabulary, bias=False)
+
+    def log_prob(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """(..., D) and (...) -> (...), nats."""
+        return _chosen(self(hidden), tokens)
+
+
+class FactoredHead(nn.Module):
+    """A chain of five softmaxes over the digits; each sees the hidden state and the digits before its own."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        count, width = len(DIGIT_SIZES), config.head_width
+        self.hidden = nn.Linear(config.width, count * width, bias=False)
+        self.output = nn.ModuleList(nn.Linear(width, size, bias=False) for size in DIGIT_SIZES)
+        self.prefix = nn.ModuleList(
+            nn.ModuleList(nn.Embedding(size, width) for size in DIGIT_SIZES[:digit]) for digit in range(count)
+        )
+
+    def log_prob(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """(..., D) and (...) -> (...), nats."""
+        return self.digit_log_prob(hidden, tokens).sum(-1)
+
+    def digit_log_prob(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Each digit's share of the log-probability: (..., D) and (...) -> (..., 5), nats."""
+        digits = split_digits(tokens)  # (..., 5)
+        parts = self.digit_hidden(hidden)  # (..., 5, Hd)
+        chosen = [
+            _chosen(self.digit_logits(parts, digit, digits), digits[..., digit]) for digit in range(len(DIGIT_SIZES))
+        ]
+        return torch.stack(chosen, -1)
+
+    def digit_hidden(self, hidden: Tensor) -> Tensor:
+        """The digits' shares of the hidden state: (..., D) -> (..., 5, Hd)."""
+        return self.hidden(hidden).unflatten(-1, (len(DIGIT_SIZES), -1))
+
+    def digit_logits(self, parts: Tensor, digit: int, digits: Tensor) -> Tensor:
+        """Logits (..., n) of one digit from ``digit_hidden`` and the digits before it, ``digits[..., :digit]``."""
+        activation = parts[..., digit, :]
+        for earlier, table in enumerate(self.prefix[digit]):
+            activation = activation + table(digits[..., earlier])
+        return self.output[digit](F.silu(activation))
+
+
+def split_digits(tokens: Tensor) -> Tensor:
+    """The five digits of each token: (...) -> (..., 5)."""
+    strides = tokens.new_tensor(DIGIT_STRIDES)
+    return tokens[..., None] // strides % tokens.new_tensor(DIGIT_SIZES)
+
+
+def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, each positions' shape + (d / 2,), fp32."""
+    pairs = torch.arange(0, config.attention_width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[..., None].float() * config.rope_base ** (-pairs / config.attention_width)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns the pairs (i, i + d / 2) of the last axis, the half-split form of Llama; keeps dtype and shape."""
+    cosine, sine = rotation
+    first, second = x.chunk(2, -1)  # (..., d / 2)
+    turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
+    return turned.to(x.dtype)
+
+
+def _chosen(logits: Tensor, index: Tensor) -> Tensor:
+    # Softmax in fp32 also under bf16 autocast: nats are reported to the third decimal.
+    return F.log_softmax(logits.float(), -1).gather(-1, index[..., None]).squeeze(-1)
