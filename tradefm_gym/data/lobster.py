@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tradefm_gym.data.rows import FeedRows
+from tradefm_gym.data.rows import FeedRows, Source
 
 _NAME = re.compile(
     r"^(?P<ticker>.+?)_(?P<date>\d{4}-\d{2}-\d{2})_(?P<start>\d+)_(?P<end>\d+)_message_(?P<levels>\d+)\.csv(\.gz)?$"
 )
 
 
-def read(path: Path) -> dict:
-    """Read a LOBSTER message file as raw feed rows; see :func:`tradefm_gym.data.parquet.read` for the result.
+def read(path: Path) -> Source:
+    """Read a LOBSTER message file as raw feed rows.
 
     Args:
         path: ``TICKER_DATE_START_END_message_LEVELS.csv`` or ``.csv.gz``: time in seconds after midnight, type 1-7,
@@ -49,7 +49,7 @@ def read(path: Path) -> dict:
     beside = path.with_name(path.name.replace("_message_", "_orderbook_"))
     other = beside.with_name(beside.name.removesuffix(".gz") if beside.suffix == ".gz" else beside.name + ".gz")
     found = next((p for p in (beside, other) if p.exists()), None)
-    return {"rows": rows, "meta": meta, "book": _book(found, len(rows)) if found else None}
+    return Source(rows, meta, _book(found, len(rows)) if found else None)
 
 
 def _book(path: Path, expected: int):

@@ -5,21 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tradefm_gym.data.rows import FeedRows
+from tradefm_gym.data.rows import FeedRows, Source
 
 _REQUIRED = {"ts_ns", "event", "order_id", "side", "price", "size"}
 _META = ("ticker", "venue", "date", "tick_size", "price_unit", "size_unit")
 
 
-def read(folder: Path) -> dict:
+def read(folder: Path) -> Source:
     """Read a folder as raw feed rows.
 
     Args:
         folder: holds ``meta.json`` and ``events.parquet``.
-
-    Returns:
-        ``rows`` FeedRows, ``meta`` dict, ``book`` a function from source rows (k,) to (k, levels, 4) int64 raw
-        ask price, ask size, bid price, bid size, or None without a book file.
     """
     meta_path, events_path = folder / "meta.json", folder / "events.parquet"
     if not meta_path.exists():
@@ -43,7 +39,7 @@ def read(folder: Path) -> dict:
     flag = events["flag"].to_numpy() if "flag" in events.columns else None
     rows = FeedRows.build(*columns, flag)
     books = sorted(folder.glob("book*.parquet"))
-    return {"rows": rows, "meta": meta, "book": _book(books[0], len(rows)) if books else None}
+    return Source(rows, meta, _book(books[0], len(rows)) if books else None)
 
 
 def _book(path: Path, expected: int):

@@ -1,15 +1,15 @@
 """Recorded order flow: one day of one asset as tape records, ready for replay and for training."""
 
 import datetime
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from tradefm_gym.data import lobster, parquet, takers
-from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, opening_book, validate
+from tradefm_gym.data.opening import opening_book
+from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, validate
 from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
 
 _HOUR_NS = 3_600_000_000_000
@@ -88,16 +88,6 @@ class RecordedFlow:
         }
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a loader hands over: raw rows, what is known about them, and the book file if there is one."""
-
-    rows: FeedRows
-    meta: dict
-    path: Path
-    book: Callable[[np.ndarray], np.ndarray] | None  # source rows (k,) -> (k, levels, 4) int64, raw units
-
-
 def load(
     path: str | Path,
     *,
@@ -123,11 +113,11 @@ def load(
     if not path.exists():
         raise FileNotFoundError(f"path {str(path)!r} does not exist; give a data folder or a LOBSTER message file.")
     source = parquet.read(path) if path.is_dir() else lobster.read(path)
-    rows, meta, where = source["rows"], source["meta"], str(path)
+    rows, meta, where = source.rows, source.meta, str(path)
     tick = int(tick_size if tick_size is not None else meta["tick_size"])
     validate(rows, tick, where)
     session = session or _session(meta, rows)
-    by_id = source["book"] is None if replay_by_id is None else replay_by_id
+    by_id = source.book is None if replay_by_id is None else replay_by_id
     counts = {"rows": len(rows)}
 
     kept = rows.take(np.flatnonzero((rows.time_ns < session[1]) & (rows.event != HALT)))
@@ -143,7 +133,7 @@ def load(
     opening = inferred = 0
     start = max(int(np.searchsorted(kept.time_ns, session[0])), snapshot)
     if by_id:
-        kept, opening, inferred = opening_book(kept, start, infer_opening)
+        kept, opening, inferred = opening_book(kept, start, infer_opening, tick)
     else:
         kept = kept.take(np.arange(start, len(kept)))
     counts["inferred_opening"] = inferred
@@ -160,8 +150,8 @@ def load(
         counts.pop("crossed_records")  # of a book that is known to be incomplete
     source_row = kept.source[row]
     book = None
-    if source["book"] is not None:
-        book = _book_in_ticks(source["book"](source_row), tick, lot)
+    if source.book is not None:
+        book = _book_in_ticks(source.book(source_row), tick, lot)
         touch = np.ascontiguousarray(book[:, 0][:, [2, 3, 0, 1]])
         records["mid2"] = _mid2(touch)
     records, fills = _relabel(records, fills)
@@ -240,8 +230,3 @@ def _settle_opening(records: np.ndarray, touch: np.ndarray, opening: int) -> Non
     if opening:
         records["mid2"][:opening] = records["mid2"][opening - 1]
         touch[:opening] = touch[opening - 1]
-
-
-def without_book(flow: RecordedFlow) -> RecordedFlow:
-    """The same flow without its book arrays, for callers that keep many days in memory."""
-    return replace(flow, book=None)

@@ -4,7 +4,8 @@ The schema is that of ``events.parquet`` in the project's data folders: one row 
 side and price being those of the *resting* order. Row order is the venue's message order.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -67,6 +68,16 @@ class FeedRows:
     def concat(self, other: "FeedRows") -> "FeedRows":
         """These rows, then those of ``other``."""
         return FeedRows(*(np.concatenate([getattr(self, c), getattr(other, c)]) for c in (*_COLUMNS, "source")))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader hands over: the rows of a file, what is known about them, and the book file if there is one."""
+
+    rows: FeedRows
+    meta: dict
+    # Source rows (k,) -> (k, levels, 4) int64 ask price, ask size, bid price, bid size, in raw units.
+    book: Callable[[np.ndarray], np.ndarray] | None
 
 
 def validate(rows: FeedRows, tick: int, where: str) -> None:
@@ -134,53 +145,3 @@ def resting_price(rows: FeedRows, life: np.ndarray, born: np.ndarray) -> np.ndar
         hit = np.flatnonzero(np.isin(rows.event, events) & (life >= 0))
         price[life[hit]] = rows.price[hit]
     return price
-
-
-def opening_book(rows: FeedRows, start: int, infer: bool) -> tuple[FeedRows, int, int]:
-    """Replace the first ``start`` rows by the orders that they leave resting, in order of priority.
-
-    With ``infer``, an order that is cancelled or executed later but never added is put at the head of
-    the book too: it rested before the feed began, and its later messages tell its size. That uses later
-    rows to complete a state that every participant saw at the time; no price or time is taken from them.
-
-    Returns:
-        The opening adds (flag SNAPSHOT) followed by the remaining rows; the number of opening adds; the
-        number of those that were inferred.
-    """
-    life, born = dense_ids(rows)
-    index = np.arange(len(rows))
-    removed = np.isin(rows.event, (PARTIAL_CANCEL, DELETE, EXECUTION, CROSS)) & (life >= 0)
-    early = removed & (index < start)
-    left = np.zeros(len(born), np.int64)
-    known = np.flatnonzero((born >= 0) & (born < start))
-    left[known] = rows.size[born[known]]
-    np.subtract.at(left, life[early], rows.size[early])
-    gone = np.zeros(len(born), bool)
-    gone[life[early & (rows.event == DELETE)]] = True  # a delete ends an order whatever its size says
-    live = known[(left[known] > 0) & ~gone[known]]
-    live = live[np.argsort(born[live], kind="stable")]
-    adds = rows.take(born[live])
-    adds = replace(adds, size=left[live].copy())
-    inferred = 0
-    if infer:
-        unknown = np.flatnonzero(born < 0)
-        size = np.zeros(len(born), np.int64)
-        np.add.at(size, life[removed & (index >= start)], rows.size[removed & (index >= start)])
-        unknown = unknown[size[unknown] > 0]
-        at = np.full(len(born), len(rows), np.int64)
-        np.minimum.at(at, life[life >= 0], index[life >= 0])
-        unknown = unknown[rows.side[at[unknown]] != 0]
-        # Venues number orders as they arrive, so the id stands in for the unknown time of arrival.
-        unknown = unknown[np.argsort(rows.order_id[at[unknown]], kind="stable")]
-        inferred = len(unknown)
-        head = rows.take(at[unknown])
-        time = np.full(inferred, min(rows.time_ns[0], adds.time_ns[0] if len(adds) else rows.time_ns[0]))
-        price = resting_price(rows, life, born)[unknown]
-        adds = replace(head, time_ns=time, size=size[unknown], price=price).concat(adds)
-    adds = replace(
-        adds,
-        event=np.zeros(len(adds), np.int8),
-        flag=np.full(len(adds), SNAPSHOT, np.int8),
-        source=np.full(len(adds), -1),
-    )
-    return adds.concat(rows.take(index[start:])), len(adds), inferred
