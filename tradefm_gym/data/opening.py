@@ -16,7 +16,9 @@ from tradefm_gym.data.rows import (
     resting_price,
 )
 from tradefm_gym.data.takers import rebuild
+from tradefm_gym.market.events import BUY, SELL
 
+_FAR = 2**40
 _REMOVES = (PARTIAL_CANCEL, DELETE, EXECUTION, CROSS)
 
 
@@ -91,18 +93,31 @@ def _never_added(rows: FeedRows, start: int) -> FeedRows:
 
 
 def _uncontradicted(head: FeedRows, known: FeedRows, tick: int) -> np.ndarray:
-    """Indices of the inferred orders that no order of the other side overlapped before they were first mentioned.
+    """Indices of the inferred orders that nothing passed over before they were first mentioned.
 
-    An order beyond the opposite touch would have traded; so it came later, by an add that the feed lacks.
+    An order of the other side at its price or beyond, or a taker that paid a worse price, would have
+    traded with it; so it came later, by an add that the feed lacks.
     """
     if len(head) == 0:
         return np.zeros(0, np.int64)
-    _, _, touch, row, _ = rebuild(known, tick, 1)
+    records, fills, touch, row, _ = rebuild(known, tick, 1)
     opening = int((known.flag & SNAPSHOT != 0).sum())
-    at = np.searchsorted(np.maximum.accumulate(row), head.source + opening)
-    highest_bid = np.maximum.accumulate(np.where(touch[:, 1] > 0, touch[:, 0], -(2**31) + 1))
-    lowest_ask = np.minimum.accumulate(np.where(touch[:, 3] > 0, touch[:, 2], 2**31 - 1))
-    before = np.maximum(at - 1, 0)
+    before = np.maximum(np.searchsorted(np.maximum.accumulate(row), head.source + opening) - 1, 0)
+    # In a crossed book somebody's fills are missing or misattributed: such trades are no evidence.
+    crossed = (touch[:, 1] > 0) & (touch[:, 3] > 0) & (touch[:, 0] >= touch[:, 2])
+    taken = np.flatnonzero((records["filled"] > 0) & ~np.r_[False, crossed[:-1]])
+    of_taker = np.full(int(records["order_id"].max()) + 1, -1)
+    of_taker[records["order_id"][taken]] = taken
+    at_record = of_taker[fills["taker_id"]]
     price = head.price // tick
-    clear = np.where(head.side > 0, price < lowest_ask[before], price > highest_bid[before])
+    clear = np.ones(len(head), bool)
+    for own, best, size in ((BUY, 2, 3), (SELL, 0, 1)):  # prices from the order's side: a lower one passes it over
+        quoted = np.minimum.accumulate(np.where(touch[:, size] > 0, own * touch[:, best].astype(np.int64), _FAR))
+        traded = np.full(len(records), _FAR)
+        hit = (fills["taker_side"] == -own) & (at_record >= 0)
+        np.minimum.at(traded, at_record[hit], own * fills["price"][hit].astype(np.int64))
+        traded = np.minimum.accumulate(traded)
+        mine = head.side == own
+        at = before[mine]
+        clear[mine] = (own * price[mine] < quoted[at]) & (own * price[mine] <= traded[at])
     return np.flatnonzero(clear)

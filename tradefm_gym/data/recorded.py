@@ -9,7 +9,7 @@ import numpy as np
 
 from tradefm_gym.data import lobster, parquet, takers
 from tradefm_gym.data.opening import opening_book
-from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, validate
+from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, Source, validate
 from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
 
 _HOUR_NS = 3_600_000_000_000
@@ -113,63 +113,94 @@ def load(
     if not path.exists():
         raise FileNotFoundError(f"path {str(path)!r} does not exist; give a data folder or a LOBSTER message file.")
     source = parquet.read(path) if path.is_dir() else lobster.read(path)
-    rows, meta, where = source.rows, source.meta, str(path)
-    tick = int(tick_size if tick_size is not None else meta["tick_size"])
-    validate(rows, tick, where)
-    session = session or _session(meta, rows)
     by_id = source.book is None if replay_by_id is None else replay_by_id
-    counts = {"rows": len(rows)}
+    return build(source, str(path), tick_size, lot, session, by_id, infer_opening)
 
-    kept = rows.take(np.flatnonzero((rows.time_ns < session[1]) & (rows.event != HALT)))
-    counts["dropped_late"] = int((rows.time_ns >= session[1]).sum())
-    counts["dropped_halts"] = int((rows.event == HALT).sum())
-    snapshot = int(np.argmax(kept.flag & SNAPSHOT == 0)) if len(kept) else 0
-    start = max(snapshot, int(np.searchsorted(kept.time_ns, session[0])))
-    if start >= len(kept):
-        raise ValueError(f"{where}: no rows lie in the continuous session {session}; pass session=(start_ns, end_ns).")
-    counts["rows_before_session"] = start
-    kept, counts["paired_fills"] = takers.fills_first(kept)
-    kept, counts["modified_takers"] = takers.modified_takers(kept)
-    opening = inferred = 0
-    start = max(int(np.searchsorted(kept.time_ns, session[0])), snapshot)
-    if by_id:
-        kept, opening, inferred = opening_book(kept, start, infer_opening, tick)
-    else:
-        kept = kept.take(np.arange(start, len(kept)))
-    counts["inferred_opening"] = inferred
-    counts["dropped_crosses"] = int(((kept.event == CROSS) & ((kept.side == 0) | (kept.order_id <= 0))).sum())
 
-    lot = _lot(kept.size) if lot is None else int(lot)
+def build(
+    source: Source,
+    where: str,
+    tick_size: int | None = None,
+    lot: int | None = None,
+    session: tuple[int, int] | None = None,
+    replay_by_id: bool = True,
+    infer_opening: bool = True,
+) -> RecordedFlow:
+    """Turn a reader's rows into a recorded flow; ``where`` names them in messages, the rest is as in :func:`load`."""
+    meta, counts = source.meta, {"rows": len(source.rows)}
+    tick = int(meta["tick_size"] if tick_size is None else tick_size)
+    validate(source.rows, tick, where)
+    session = _session(meta, source.rows) if session is None else (int(session[0]), int(session[1]))
+    rows, opening = _session_rows(source.rows, session, replay_by_id, infer_opening, tick, where, counts)
+    lot = _lot(rows.size) if lot is None else int(lot)
     if lot <= 0:
         raise ValueError(f"lot is {lot}; it must be a positive number of raw size units.")
-    counts["below_one_lot"] = int((kept.size < lot).sum())
-    counts["rounded_prints"] = int(((kept.event == HIDDEN) & (kept.price % tick != 0)).sum())
-    records, fills, touch, row, rebuilt = takers.rebuild(kept, tick, lot)
+    if rows.size.max() // lot >= _LARGEST_LOTS:
+        raise ValueError(f"lot is {lot}; the largest size, {rows.size.max()}, must stay below 2^24 lots.")
+    counts["below_one_lot"] = int((rows.size < lot).sum())
+    counts["rounded_prints"] = int(((rows.event == HIDDEN) & (rows.price % tick != 0)).sum())
+    records, fills, touch, row, rebuilt = takers.rebuild(rows, tick, lot)
     counts.update(rebuilt)
-    if not by_id:
-        counts.pop("crossed_records")  # of a book that is known to be incomplete
-    source_row = kept.source[row]
+    source_row = rows.source[row]
+    source_row[:opening] = -1
     book = None
     if source.book is not None:
-        book = _book_in_ticks(source.book(source_row), tick, lot)
+        counts.pop("crossed_records")  # of a book that is known to be incomplete
+        book = _book_in_ticks(source.book(np.maximum(source_row, 0)), tick, lot)
         touch = np.ascontiguousarray(book[:, 0][:, [2, 3, 0, 1]])
         records["mid2"] = _mid2(touch)
-    records, fills = _relabel(records, fills)
-    _settle_opening(records, touch, opening)
-    meta = FlowMeta(
-        ticker=meta["ticker"],
-        venue=meta["venue"],
-        date=meta["date"],
-        tick_size=tick,
-        price_unit=meta["price_unit"],
-        lot=lot,
-        size_unit=meta["size_unit"],
-        replay_by_id=by_id,
-        session_ns=(int(session[0]), int(session[1])),
-        source=where,
-        counts=counts,
+    _relabel(records, fills)
+    if opening:  # half a book has no meaningful mid: every opening record carries that of the whole
+        records["mid2"][:opening] = records["mid2"][opening - 1]
+        touch[:opening] = touch[opening - 1]
+    units = {name: meta[name] for name in ("ticker", "venue", "date", "price_unit", "size_unit")}
+    return RecordedFlow(
+        records,
+        opening,
+        touch,
+        fills,
+        book,
+        source_row,
+        FlowMeta(
+            **units,
+            tick_size=tick,
+            lot=lot,
+            replay_by_id=replay_by_id,
+            session_ns=session,
+            source=where,
+            counts=counts,
+        ),
     )
-    return RecordedFlow(records, opening, touch, fills, book, source_row, meta)
+
+
+def _session_rows(
+    rows: FeedRows,
+    session: tuple[int, int],
+    replay_by_id: bool,
+    infer_opening: bool,
+    tick: int,
+    where: str,
+    counts: dict[str, int],
+) -> tuple[FeedRows, int]:
+    """The opening book and the rows of the continuous session, takers' fills first; and the length of the opening."""
+    counts["dropped_late"] = int((rows.time_ns >= session[1]).sum())
+    counts["dropped_halts"] = int((rows.event == HALT).sum())
+    rows = rows.take(np.flatnonzero((rows.time_ns < session[1]) & (rows.event != HALT)))
+    rows, counts["paired_fills"] = takers.fills_first(rows)
+    rows, counts["modified_takers"] = takers.modified_takers(rows)
+    flow = np.flatnonzero((rows.flag & SNAPSHOT == 0) & (rows.time_ns >= session[0]))
+    if len(flow) == 0:
+        raise ValueError(f"{where}: no rows lie in the continuous session {session}; pass session=(start_ns, end_ns).")
+    start = int(flow[0])
+    counts["rows_before_session"] = start
+    opening = inferred = 0
+    if replay_by_id:
+        rows, opening, inferred = opening_book(rows, start, infer_opening, tick)
+    else:
+        rows = rows.take(np.arange(start, len(rows)))
+    counts["inferred_opening"] = inferred
+    counts["dropped_crosses"] = int(((rows.event == CROSS) & ((rows.side == 0) | (rows.order_id <= 0))).sum())
+    return rows, opening
 
 
 def _session(meta: dict, rows: FeedRows) -> tuple[int, int]:
@@ -211,7 +242,7 @@ def _mid2(touch: np.ndarray) -> np.ndarray:
     return np.where(last >= 0, (touch[:, 0] + touch[:, 2])[last], 0).astype(np.int32)
 
 
-def _relabel(records: np.ndarray, fills: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _relabel(records: np.ndarray, fills: np.ndarray) -> None:
     """Number orders from 0 by first appearance on the records; makers that never appear there come after."""
     ids = np.concatenate([records["order_id"], fills["maker_id"]])
     named = ids[ids >= 0]
@@ -222,11 +253,3 @@ def _relabel(records: np.ndarray, fills: np.ndarray) -> tuple[np.ndarray, np.nda
         for array, name in ((records, "order_id"), (fills, "maker_id"), (fills, "taker_id")):
             old = array[name]
             array[name] = np.where(old >= 0, label[np.maximum(old, 0)], -1)
-    return records, fills
-
-
-def _settle_opening(records: np.ndarray, touch: np.ndarray, opening: int) -> None:
-    """Give every opening record the mid of the complete opening book: half a book has no meaningful one."""
-    if opening:
-        records["mid2"][:opening] = records["mid2"][opening - 1]
-        touch[:opening] = touch[opening - 1]
