@@ -272,15 +272,17 @@ def save_checkpoint(
     folder: str | Path,
     config: ModelConfig,
     weights: Mapping[str, np.ndarray],
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
 ) -> Path:
-    """Writes a checkpoint folder in one move, so that a reader never sees half of one.
+    """Writes a checkpoint folder so that a reader never sees half a file.
+
+    A new folder appears in one move; in an existing one each file is replaced in one move and others stay.
 
     Args:
-        folder: Where to; an existing checkpoint there is replaced.
+        folder: Where to.
         config: The network's shape.
         weights: Every weight of ``parameter_shapes``, fp32.
-        files: Further text files by name, such as ``tokenizer.json`` and ``README.md``.
+        files: Further files by name, such as ``tokenizer.json`` and ``README.md``.
 
     Returns:
         The folder.
@@ -296,20 +298,13 @@ def save_checkpoint(
         arrays = {name: np.ascontiguousarray(weights[name], np.float32) for name in expected}
         save_file(arrays, temporary / WEIGHTS_FILE, metadata={"format": "np"})
         (temporary / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
-        for name, text in (files or {}).items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        _replace_folder(temporary, folder)
+        for name, content in (files or {}).items():
+            (temporary / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        if folder.exists():
+            for path in temporary.iterdir():
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _replace_folder(source: Path, target: Path) -> None:
-    # A non-empty folder cannot be overwritten by a rename, so the old one steps aside first.
-    if not target.exists():
-        os.replace(source, target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    os.replace(target, aside / target.name)
-    os.replace(source, target)
-    shutil.rmtree(aside)

@@ -1,0 +1,144 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tradefm_gym.model.config import PRESETS, load_weights  # noqa: E402
+from tradefm_gym.model.training import TrainingConfig, evaluate, score, train  # noqa: E402
+from tradefm_gym.model.transformer import TradeFM  # noqa: E402
+
+CONFIG = dataclasses.replace(PRESETS["test"], context=16, dropout=0.1)
+SETTINGS = TrainingConfig(
+    steps=12, batch=4, learning_rate=3e-3, evaluate_every=3, save_every=2, average=0.9, threads=1, progress=False
+)
+
+
+class CyclingWindows:
+    """Tokens that count upwards from a random start: the next one is known once the last is."""
+
+    def __init__(self, period=8, context=16):
+        self.tokens = (np.arange(period) * 1999 + 7) % 16384
+        self.context = context
+
+    def sample(self, batch, rng):
+        phase = rng.integers(0, len(self.tokens), batch)
+        rows = self.tokens[(phase[:, None] + np.arange(self.context + 1)) % len(self.tokens)]
+        inputs = np.zeros((batch, self.context, 4), np.int32)
+        inputs[..., 3] = rows[:, :-1]
+        weights = np.ones((batch, self.context), np.float32)
+        weights[:, 0] = 0.0
+        return inputs, rows[:, 1:].astype(np.int32), weights
+
+    def windows(self):
+        for seed in range(2):
+            yield self.sample(3, np.random.default_rng(seed))
+
+
+def same_weights(first, second):
+    first, second = load_weights(first)[1], load_weights(second)[1]
+    return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_training_learns_and_keeps_the_best(tmp_path):
+    source = CyclingWindows()
+    settings = dataclasses.replace(SETTINGS, steps=80, evaluate_every=20)
+    result = train(CONFIG, source, source, tmp_path / "run", settings)
+    assert result.step == 80
+    assert [entry["step"] for entry in result.history] == [20, 40, 60, 80]
+    assert result.history[0]["validation"] < np.log(16384)
+    assert result.best_nats < 4.0
+    assert result.best_nats == min(entry["validation"] for entry in result.history)
+    assert score(tmp_path / "run", source.windows()) == pytest.approx(result.best_nats, abs=1e-6)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "training.safetensors",
+    ]
+
+
+def test_resumed_run_is_the_uninterrupted_run(tmp_path):
+    source = CyclingWindows()
+    whole = train(CONFIG, source, source, tmp_path / "whole", SETTINGS)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(result):
+        if result.step == 9:  # state was last saved at step 8
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(CONFIG, source, source, tmp_path / "parts", SETTINGS, stop)
+    resumed = train(CONFIG, source, source, tmp_path / "parts", SETTINGS)
+    assert resumed.step == whole.step == 12
+    assert [(e["step"], e["validation"]) for e in resumed.history] == [
+        (e["step"], e["validation"]) for e in whole.history
+    ]
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    again = train(CONFIG, source, source, tmp_path / "parts", SETTINGS)  # finished: nothing is left to do
+    assert again.history == resumed.history
+
+
+def test_another_run_is_not_continued(tmp_path):
+    source = CyclingWindows()
+    train(CONFIG, source, source, tmp_path, SETTINGS)
+    with pytest.raises(ValueError, match="steps is 99 but"):
+        train(CONFIG, source, source, tmp_path, dataclasses.replace(SETTINGS, steps=99))
+    with pytest.raises(ValueError, match="another model"):
+        train(dataclasses.replace(CONFIG, layers=1), source, source, tmp_path, SETTINGS)
+    fresh = dataclasses.replace(SETTINGS, steps=3, resume=False)
+    assert train(CONFIG, source, source, tmp_path, fresh).step == 3
+
+
+def test_micro_batches_give_the_gradient_of_the_batch(tmp_path):
+    source, config = CyclingWindows(), dataclasses.replace(CONFIG, dropout=0.0)
+    for name, micro in (("whole", 0), ("pieces", 2)):
+        settings = dataclasses.replace(SETTINGS, steps=2, evaluate_every=2, micro_batch=micro)
+        train(config, source, source, tmp_path / name, settings)
+    whole, pieces = load_weights(tmp_path / "whole")[1], load_weights(tmp_path / "pieces")[1]
+    for name, values in whole.items():
+        # Adam divides by the root of the squared gradient: only where that is tiny do last bits show.
+        assert np.mean(np.abs(values - pieces[name]) < 1e-5) > 0.99
+
+
+def test_bf16_autocast_stays_near_fp32(tmp_path):
+    source = CyclingWindows()
+    results = {
+        precision: train(
+            CONFIG,
+            source,
+            source,
+            tmp_path / precision,
+            dataclasses.replace(SETTINGS, steps=6, evaluate_every=6, precision=precision),
+        )
+        for precision in ("fp32", "bf16")
+    }
+    assert results["bf16"].best_nats == pytest.approx(results["fp32"].best_nats, abs=0.05)
+
+
+def test_events_without_weight_are_not_scored():
+    model = TradeFM(CONFIG)
+    inputs, targets, weights = CyclingWindows().sample(2, np.random.default_rng(0))
+    before = evaluate(model, [(inputs, targets, weights)])
+    targets[:, 0] = 5  # weight 0
+    assert evaluate(model, [(inputs, targets, weights)]) == before
+    with pytest.raises(ValueError, match="no weight"):
+        evaluate(model, [(inputs, targets, 0 * weights)])
+
+
+def test_rate_schedule():
+    settings = TrainingConfig(steps=100, warmup=0.1)
+    rates = [settings.rate(step, 1_000_000) for step in range(100)]
+    assert rates[0] == pytest.approx(6e-5)
+    assert max(rates) == rates[9] == pytest.approx(6e-4)
+    assert rates[-1] == pytest.approx(6e-5)
+    assert np.diff(np.diff(rates[9:])) == pytest.approx(0, abs=1e-12)  # linear
+    assert max(settings.rate(step, 10**9) for step in range(100)) == pytest.approx(3e-4)
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"precision": "fp8"}, {"average": 1.0}, {"learning_rate": -1.0}])
+def test_bad_settings_are_named(change):
+    with pytest.raises(ValueError, match=r" is .*; allowed is "):
+        TrainingConfig(**change)
