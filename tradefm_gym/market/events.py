@@ -92,9 +92,7 @@ ORDER = np.dtype(
     align=True,
 )
 
-ACCOUNT = np.dtype(
-    [("cash", np.int64), ("inventory", np.int64), ("fees", np.int64), ("volume", np.int64)], align=True
-)
+ACCOUNT = np.dtype([("cash", np.int64), ("inventory", np.int64), ("fees", np.int64), ("volume", np.int64)], align=True)
 
 
 class EventBlock(NamedTuple):

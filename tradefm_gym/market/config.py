@@ -1,0 +1,69 @@
+"""How big an exchange is and what it charges."""
+
+from dataclasses import asdict, dataclass, fields
+
+PREVENTION = ("cancel_newest", "off")
+
+
+@dataclass(frozen=True)
+class MarketConfig:
+    """Capacities and rules of N equal markets. JSON in, JSON out.
+
+    An exhausted capacity refuses the order and counts it; a full queue is an error of the caller.
+    """
+
+    levels: int = 4096  # ticks in the dense window of each side; a power of two, 64 to 4096
+    orders: int = 4096  # resting orders of a market, all owners together
+    seats: int = 1  # agents in a market
+    flow_ids: int = 65536  # background order ids that can be told apart at a time
+    agent_ids: int = 4096  # order ids of a seat: 0 <= id < agent_ids
+    tape: int = 8192  # records kept per market
+    fills: int = 8192  # fills kept per market
+    flow_queue: int = 256  # background events waiting in a market
+    agent_queue: int = 64  # agents' events waiting in a market, per seat
+    self_trade: str = "cancel_newest"  # or "off"; among background orders it is always allowed
+    maker_fee: int = 0  # 1/1000 ticks a lot; negative is a rebate
+    taker_fee: int = 0  # 1/1000 ticks a lot
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "self_trade":
+                if value not in PREVENTION:
+                    raise ValueError(f"self_trade is {value!r}; allowed are {', '.join(map(repr, PREVENTION))}.")
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{field.name} is {value!r}; allowed is an int.")
+            low, high = _RANGES[field.name]
+            if not low <= value <= high:
+                raise ValueError(f"{field.name} is {value}; allowed is {low} to {high}.")
+        if self.levels & (self.levels - 1):
+            raise ValueError(f"levels is {self.levels}; allowed is a power of two.")
+
+    def to_json(self) -> dict:
+        """A dict of plain numbers and strings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict) -> "MarketConfig":
+        """The inverse of :meth:`to_json`; missing keys take their defaults."""
+        names = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in names:
+                raise ValueError(f"MarketConfig has no field {name!r}; allowed are {', '.join(sorted(names))}.")
+        return cls(**values)
+
+
+_RANGES = {
+    "levels": (64, 4096),
+    "orders": (1, 2**24),
+    "seats": (0, 2**15 - 1),
+    "flow_ids": (1, 2**30),
+    "agent_ids": (1, 2**24),
+    "tape": (1, 2**30),
+    "fills": (1, 2**30),
+    "flow_queue": (1, 2**24),
+    "agent_queue": (1, 2**24),
+    "maker_fee": (-(2**31), 2**31),
+    "taker_fee": (-(2**31), 2**31),
+}

@@ -1,0 +1,228 @@
+"""The loops over markets: clear, load, submit, feed and advance.
+
+Hot loops are bodies of ``prange``: there Numba drops reference counts and knows that arrays do not alias.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tradefm_gym.market.book import (
+    BEST,
+    EMPTY_ASK,
+    EMPTY_BID,
+    FAR_HEAD,
+    FREE,
+    HIGH_WATER,
+    KERNEL,
+    MAX_PRICE,
+    MIN_PRICE,
+    NEXT_ID,
+    rest,
+)
+from tradefm_gym.market.events import BACKGROUND, OPPOSITE, PRINT
+from tradefm_gym.market.matching import (
+    AGENT_END,
+    AGENT_HEAD,
+    CLOCK,
+    COUNT,
+    EXECUTED,
+    FLOW_HEAD,
+    FLOW_WAITING,
+    MID2,
+    OUTSIDE_MID2,
+    RECORDS,
+    process,
+)
+
+PARALLEL = {"cache": True, "nogil": True, "parallel": True}
+
+# Why a block is refused.
+FULL = 0
+STRANGER = 1
+UNKNOWN = 2
+
+
+@njit(**PARALLEL)
+def advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
+    """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
+    clocks = ledger.clocks
+    for m in prange(starved.shape[0]):
+        starved[m] = False
+        while True:
+            now = clocks[m, CLOCK]
+            head = clocks[m, AGENT_HEAD]
+            agent_waits = head < clocks[m, AGENT_END]
+            agent_time = agent_queue[m, head]["time_ns"] if agent_waits else np.int64(0)
+            from_agent = agent_waits and agent_time <= now
+            place = clocks[m, FLOW_HEAD]
+            flow_time = now
+            if not from_agent:
+                if clocks[m, COUNT] >= until_count[m] or clocks[m, EXECUTED] >= until_volume[m] or now > until_ns[m]:
+                    break
+                if clocks[m, FLOW_WAITING] == 0:
+                    starved[m] = True
+                    break
+                flow_time = max(now, flow_queue[m, place]["time_ns"])
+                from_agent = agent_waits and agent_time <= flow_time and agent_time <= until_ns[m]
+                if not from_agent and flow_time > until_ns[m]:
+                    clocks[m, CLOCK] = until_ns[m]
+                    break
+            if from_agent:
+                event = agent_queue[m, head]
+                clocks[m, AGENT_HEAD] = head + 1
+                now = max(now, agent_time)
+            else:
+                event = flow_queue[m, place]
+                clocks[m, FLOW_HEAD] = place + 1 if place + 1 < flow_queue.shape[1] else 0
+                clocks[m, FLOW_WAITING] -= 1
+                clocks[m, COUNT] += event["kind"] != PRINT
+                now = flow_time
+            process(book, ledger, m, event, now)
+
+
+@njit(**PARALLEL)
+def feed(queue, clocks, events, count):
+    """Appends blocks to the rings of background events; market * 4 + reason of the first refusal, or -1."""
+    for m in range(queue.shape[0]):
+        if clocks[m, FLOW_WAITING] + count[m] > queue.shape[1]:
+            return m * 4 + FULL
+        for k in range(count[m]):
+            if events[m, k]["owner"] != BACKGROUND:
+                return m * 4 + STRANGER
+            if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
+                return m * 4 + UNKNOWN
+    for m in prange(queue.shape[0]):
+        place = clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]
+        for k in range(count[m]):
+            queue[m, (place + k) % queue.shape[1]] = events[m, k]
+        clocks[m, FLOW_WAITING] += count[m]
+    return -1
+
+
+@njit(**PARALLEL)
+def submit(queue, clocks, seats, events, count):
+    """Sorts agents' orders into the queues, stable by time; market * 4 + reason of the first refusal, or -1."""
+    for m in range(queue.shape[0]):
+        if clocks[m, AGENT_END] - clocks[m, AGENT_HEAD] + count[m] > queue.shape[1]:
+            return m * 4 + FULL
+        for k in range(count[m]):
+            if events[m, k]["owner"] < 0 or events[m, k]["owner"] >= seats:
+                return m * 4 + STRANGER
+            if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
+                return m * 4 + UNKNOWN
+    for m in prange(queue.shape[0]):
+        head, end = clocks[m, AGENT_HEAD], clocks[m, AGENT_END]
+        if count[m] > 0 and head > 0:
+            for place in range(head, end):
+                queue[m, place - head] = queue[m, place]
+            end -= head
+            clocks[m, AGENT_HEAD] = 0
+        for k in range(count[m]):
+            place = end
+            while place > 0 and queue[m, place - 1]["time_ns"] > events[m, k]["time_ns"]:
+                queue[m, place] = queue[m, place - 1]
+                place -= 1
+            queue[m, place] = events[m, k]
+            end += 1
+        clocks[m, AGENT_END] = end
+    return -1
+
+
+@njit(**PARALLEL)
+def clear(book, ledger, rows):
+    """Empties markets; only what is in use is touched."""
+    for i in prange(rows.shape[0]):
+        _clear(book, ledger, rows[i])
+
+
+@njit(**KERNEL)
+def _clear(book, ledger, m):
+    for slot in range(book.row[m, HIGH_WATER]):
+        order = book.orders[m, slot]
+        if order["size"] > 0:
+            if order["owner"] >= 0:
+                book.agent_slots[m, order["owner"], order["order_id"]] = 0
+            else:
+                book.flow_slots[m, order["order_id"] & (book.flow_slots.shape[1] - 1)] = 0
+            s = 0 if order["side"] > 0 else 1
+            book.levels[m, s, order["price"] & (book.levels.shape[2] - 1)]["depth"] = 0
+            order["size"] = 0
+    book.bits[m] = 0
+    book.row[m] = 0
+    book.row[m, FREE] = -1
+    book.row[m, BEST] = EMPTY_BID
+    book.row[m, BEST + 1] = EMPTY_ASK
+    for column in range(FAR_HEAD, FAR_HEAD + 4):
+        book.row[m, column] = -1
+    for owner in range(ledger.accounts.shape[1]):
+        account = ledger.accounts[m, owner]
+        account["cash"] = 0
+        account["inventory"] = 0
+        account["fees"] = 0
+        account["volume"] = 0
+    ledger.clocks[m] = 0
+    ledger.counters[m] = 0
+
+
+@njit(**PARALLEL)
+def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
+    """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends."""
+    for i in prange(rows.shape[0]):
+        m = rows[i]
+        _clear(book, ledger, m)
+        for k in range(order_ends[i - 1] if i > 0 else 0, order_ends[i]):
+            order = orders[k]
+            s = 0 if order["side"] > 0 else 1
+            order_id = np.int64(order["order_id"])
+            owner = np.int64(BACKGROUND)
+            rest(
+                book,
+                m,
+                order_id,
+                order["time_ns"],
+                np.int64(order["price"]),
+                np.int64(order["size"]),
+                owner,
+                np.int64(s),
+            )
+            book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
+        first = record_ends[i - 1] if i > 0 else 0
+        for k in range(first, record_ends[i]):
+            ledger.records[m, k - first] = records[k]
+        ledger.clocks[m, RECORDS] = record_ends[i] - first
+        ledger.clocks[m, CLOCK] = scalars[i, 0]
+        bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
+        mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
+        ledger.clocks[m, MID2] = mid2
+        ledger.clocks[m, OUTSIDE_MID2] = mid2
+        book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
+
+
+@njit(**KERNEL)
+def check_orders(orders, ends, capacity, flow_ids):
+    """Index of the first state whose orders no book could hold, -1 if all are fine."""
+    seen = np.full(flow_ids, -1, np.int32)
+    first = 0
+    for i in range(ends.shape[0]):
+        if ends[i] - first > capacity:
+            return i
+        bid, ask = np.int64(EMPTY_BID), np.int64(EMPTY_ASK)
+        for k in range(first, ends[i]):
+            order = orders[k]
+            price = np.int64(order["price"])
+            order_id = order["order_id"]
+            if order["size"] <= 0 or price < MIN_PRICE or price > MAX_PRICE or order_id < 0:
+                return i
+            if order["owner"] != BACKGROUND or seen[order_id & (flow_ids - 1)] == i:
+                return i
+            seen[order_id & (flow_ids - 1)] = i
+            if order["side"] == 1:
+                bid = max(bid, price)
+            elif order["side"] == -1:
+                ask = min(ask, price)
+            else:
+                return i
+        if bid >= ask:
+            return i
+        first = ends[i]
+    return -1

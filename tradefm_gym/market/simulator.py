@@ -1,0 +1,374 @@
+"""MarketSimulator: N books with their clocks, queues, accounts and tapes. It decides what happens.
+
+Flow models propose events (:meth:`~MarketSimulator.feed`), agents send orders
+(:meth:`~MarketSimulator.submit`), :meth:`~MarketSimulator.advance` merges both by time and carries them
+out one after another. A row is *starved* when it cannot go on without the next background event.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from tradefm_gym.market import accounts as accounting
+from tradefm_gym.market import kernels, views
+from tradefm_gym.market.book import ANY_AGENT, NEXT_ID, NOBODY, RECENTRED, BookState
+from tradefm_gym.market.config import MarketConfig
+from tradefm_gym.market.events import BACKGROUND, EVENT, FILL, ORDER, RECORD, EventBlock
+from tradefm_gym.market.matching import (
+    AGENT_END,
+    AGENT_HEAD,
+    CLOCK,
+    CLOCK_WIDTH,
+    COUNT,
+    COUNTERS,
+    EXECUTED,
+    FILLS,
+    FLOW_WAITING,
+    LAST_PRICE,
+    MID2,
+    OUTSIDE_MID2,
+    RECORDS,
+    Ledger,
+)
+
+__all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
+
+_NEVER = np.iinfo(np.int64).max
+
+
+class Tape(NamedTuple):
+    """The history of N markets: rings and counts that only grow. Entry i of row m lies at ``i % R``.
+
+    Readers keep a cursor; when a count has run more than the ring's length ahead of it, entries are lost.
+    """
+
+    records: np.ndarray  # (N, R) RECORD
+    fills: np.ndarray  # (N, R') FILL
+    record_count: np.ndarray  # (N,) int64
+    fill_count: np.ndarray  # (N,) int64
+
+    def read_records(self, m: int, start: int = 0) -> np.ndarray:
+        """Records of row m from number ``start`` on, oldest first, (n,) RECORD copy; an overrun is an error."""
+        return _read_ring(self.records[m], int(self.record_count[m]), start, "records")
+
+    def read_fills(self, m: int, start: int = 0) -> np.ndarray:
+        """Fills of row m from number ``start`` on, oldest first, (n,) FILL copy; an overrun is an error."""
+        return _read_ring(self.fills[m], int(self.fill_count[m]), start, "fills")
+
+
+class MarketState(NamedTuple):
+    """A start state of one market: what rests, what was on the tape, and when it is."""
+
+    orders: np.ndarray  # (n,) ORDER of the background in order of arrival; ids, times, prices, sizes, sides count
+    records: np.ndarray  # (r,) RECORD, the tape so far
+    clock_ns: int = 0
+    mid2: int = 0  # doubled mid, used while a side is empty
+    next_flow_id: int = 0  # at least one more than the largest id in ``orders``
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of all arrays for some rows: books, accounts, tapes, queues, clocks and counters."""
+
+    config: MarketConfig
+    arrays: dict[str, np.ndarray]  # name -> (n, ...)
+
+
+class MarketSimulator:
+    """N exchanges side by side; one is the case N = 1.
+
+    Row m touches row m only, so its path depends neither on N nor on the number of threads.
+
+    Attributes:
+        num_markets: N.
+        config: capacities and rules.
+        book: BookState of all rows.
+        accounts: (N, A + 1) ACCOUNT, the last column is the background.
+        tape: Tape of all rows.
+        clock_ns: (N,) int64, time of the last event or ``until_ns``, whichever is later.
+        background_count: (N,) int64, background events processed, prints apart.
+        mid2: (N,) int64, last known doubled mid of the book; 0 while unknown.
+        outside_mid2: (N,) int64, the same without any agent's orders.
+        last_price: (N,) int64, ticks, of the last execution or print; 0 before the first.
+        executed: (N,) int64, lots executed in the book.
+        next_flow_id: (N,) int64, one more than the largest background order id seen.
+        recentred: (N,) int64, times a window of levels was moved.
+        counters: (N, len(COUNTERS)) int64, see ``matching.COUNTERS``.
+    """
+
+    def __init__(self, num_markets: int, config: MarketConfig | None = None):
+        if num_markets < 1:
+            raise ValueError(f"num_markets is {num_markets}; allowed is 1 or more.")
+        self.num_markets = num_markets
+        self.config = config = config if config is not None else MarketConfig()
+        self.book = BookState.allocate(num_markets, config)
+        self.accounts = accounting.allocate(num_markets, config.seats)
+        clocks = np.zeros((num_markets, CLOCK_WIDTH), np.int64)
+        rules = np.array([config.maker_fee, config.taker_fee, config.self_trade != "off"], np.int64)
+        self._ledger = Ledger(
+            np.zeros((num_markets, config.tape), RECORD),
+            np.zeros((num_markets, config.fills), FILL),
+            self.accounts,
+            clocks,
+            np.zeros((num_markets, len(COUNTERS)), np.int64),
+            rules,
+        )
+        self._flow_queue = np.zeros((num_markets, config.flow_queue), EVENT)
+        self._agent_queue = np.zeros((num_markets, config.agent_queue * max(1, config.seats)), EVENT)
+        self._never = np.full(num_markets, _NEVER)
+        self.tape = Tape(self._ledger.records, self._ledger.fills, clocks[:, RECORDS], clocks[:, FILLS])
+        self.counters = self._ledger.counters
+        self.clock_ns = clocks[:, CLOCK]
+        self.background_count = clocks[:, COUNT]
+        self.mid2 = clocks[:, MID2]
+        self.outside_mid2 = clocks[:, OUTSIDE_MID2]
+        self.last_price = clocks[:, LAST_PRICE]
+        self.executed = clocks[:, EXECUTED]
+        self.next_flow_id = self.book.row[:, NEXT_ID]
+        self.recentred = self.book.row[:, RECENTRED]
+        self._clocks = clocks
+
+    # --- Start ------------------------------------------------------------------------------------------
+
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """Empties rows: book, accounts, tape, queues, clocks and counters.
+
+        Args:
+            mask: (N,) bool, which rows; None for all.
+        """
+        rows = np.arange(self.num_markets) if mask is None else np.flatnonzero(self._mask(mask))
+        kernels.clear(self.book, self._ledger, rows)
+
+    def load(
+        self, m: int, orders: np.ndarray, records: np.ndarray, clock_ns: int, mid2: int = 0, next_flow_id: int = 0
+    ) -> None:
+        """Gives row m a start state; see :class:`MarketState` for the arguments."""
+        self.load_rows([m], [MarketState(orders, records, clock_ns, mid2, next_flow_id)])
+
+    def load_rows(self, rows: Sequence[int] | np.ndarray, states: Sequence[MarketState]) -> None:
+        """Resets ``rows`` and gives each its start state. Nothing changes if one of the states is refused."""
+        rows = self._rows(rows)
+        if len(states) != len(rows):
+            raise ValueError(f"states has {len(states)} entries for {len(rows)} rows; allowed is one each.")
+        if len(rows) == 0:
+            return
+        orders = np.concatenate([np.asarray(state.orders, ORDER) for state in states])
+        # The ring holds no more than the tail.
+        records = np.concatenate([np.asarray(state.records, RECORD)[-self.config.tape :] for state in states])
+        order_ends = np.cumsum([len(state.orders) for state in states])
+        record_ends = np.cumsum([min(len(state.records), self.config.tape) for state in states])
+        scalars = np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64)
+        _check_orders(orders, order_ends, self.config.orders, self.book.flow_slots.shape[1])
+        kernels.load(self.book, self._ledger, rows, orders, order_ends, records, record_ends, scalars)
+
+    # --- Events -----------------------------------------------------------------------------------------
+
+    def submit(self, orders: EventBlock) -> None:
+        """Queues agents' orders: ``owner`` is the seat, ``time_ns`` the time of arrival.
+
+        The queue is stable by (time, submission). Order ids are local to the seat, 0 <= id < ``agent_ids``;
+        the id of a live order is refused when the order arrives.
+        """
+        self._check_block("orders", orders)
+        failed = kernels.submit(self._agent_queue, self._clocks, self.config.seats, orders.events, orders.count)
+        if failed >= 0:
+            m, problem = failed // 4, failed % 4
+            raise ValueError(self._problem("orders", orders, m, problem))
+
+    def feed(self, block: EventBlock) -> None:
+        """Appends background events to the rows' queues, in the order in which they are to happen.
+
+        ``owner`` is BACKGROUND; a time before the clock counts as now. A LIMIT with a negative id gets the
+        next free one.
+        """
+        self._check_block("block", block)
+        failed = kernels.feed(self._flow_queue, self._clocks, block.events, block.count)
+        if failed >= 0:
+            m, problem = failed // 4, failed % 4
+            raise ValueError(self._problem("block", block, m, problem))
+
+    def advance(
+        self,
+        until_count: np.ndarray | None = None,
+        until_ns: np.ndarray | None = None,
+        until_volume: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Carries out events up to the first of the given ends; agents' orders that are due always go first.
+
+        An agents' order due by the clock is carried out even when the end is reached already, and one due by
+        the time of the next background event precedes it.
+
+        Args:
+            until_count: (N,) int64, ends when ``background_count`` is reached.
+            until_ns: (N,) int64, ends before the first event after that time; the clock is then set to it.
+            until_volume: (N,) int64, ends when ``executed`` is reached.
+
+        Returns:
+            starved: (N,) bool, rows that need background events to go on.
+        """
+        ends = [self._end(name, end) for name, end in _ends(until_count, until_ns, until_volume)]
+        starved = np.empty(self.num_markets, np.bool_)
+        kernels.advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, starved)
+        return starved
+
+    # --- Readings ---------------------------------------------------------------------------------------
+
+    def touch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Best bid and ask, two (N,) int64 in ticks; 0 for an empty side."""
+        return self._touch(NOBODY)
+
+    def touch_excluding(self, owner: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """The touch without a seat's resting orders, or without any agent's (None)."""
+        return self._touch(self._seat(owner))
+
+    def mid2_excluding(self, owner: int | None) -> np.ndarray:
+        """Doubled mid without a seat's resting orders: (N,) int64 ticks, 0 while unknown.
+
+        With a side empty but for them it is the last mid that the background alone had.
+        """
+        bid, ask = self.touch_excluding(owner)
+        return np.where((bid > 0) & (ask > 0), bid + ask, self.outside_mid2)
+
+    def depth(self, levels: int, excluding: int | None = BACKGROUND) -> tuple[np.ndarray, np.ndarray]:
+        """Prices (ticks) and sizes (lots) of the best levels, two (N, 2, levels) int64, bids first.
+
+        Args:
+            levels: how many; missing ones are 0.
+            excluding: a seat whose orders are left out, None for all agents; the default leaves out nobody's.
+        """
+        if levels < 1:
+            raise ValueError(f"levels is {levels}; allowed is 1 or more.")
+        without = NOBODY if excluding == BACKGROUND else self._seat(excluding)
+        prices = np.empty((self.num_markets, 2, levels), np.int64)
+        sizes = np.empty_like(prices)
+        views.read_depth(self.book, without, prices, sizes)
+        return prices, sizes
+
+    def orders_of(self, owner: int, order_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Price, remaining lots and lots ahead in the queue of an owner's orders.
+
+        Args:
+            owner: a seat, or BACKGROUND.
+            order_ids: (N,) or (N, k) integers.
+
+        Returns:
+            Three int64 arrays of the same shape; for an order that is not live 0, 0 and -1.
+        """
+        ids = np.asarray(order_ids, np.int64)
+        if ids.shape[:1] != (self.num_markets,) or ids.ndim > 2:
+            raise ValueError(
+                f"order_ids has shape {ids.shape}; allowed is ({self.num_markets},) or with a second axis."
+            )
+        if owner != BACKGROUND:
+            self._seat(owner)
+        flat = np.ascontiguousarray(ids.reshape(self.num_markets, -1))
+        prices, sizes, ahead = np.empty_like(flat), np.empty_like(flat), np.empty_like(flat)
+        views.read_orders(self.book, owner, flat, prices, sizes, ahead)
+        return prices.reshape(ids.shape), sizes.reshape(ids.shape), ahead.reshape(ids.shape)
+
+    def queue_ahead(self, owner: int, order_id: np.ndarray) -> np.ndarray:
+        """Lots ahead of an owner's order, shaped as ``order_id`` (N,) or (N, k); -1 if it is not live."""
+        return self.orders_of(owner, order_id)[2]
+
+    def waiting(self) -> tuple[np.ndarray, np.ndarray]:
+        """Background and agents' events not yet carried out, two (N,) int64."""
+        return self._clocks[:, FLOW_WAITING].copy(), self._clocks[:, AGENT_END] - self._clocks[:, AGENT_HEAD]
+
+    # --- Copies -----------------------------------------------------------------------------------------
+
+    def snapshot(self, rows: Sequence[int] | np.ndarray | None = None) -> Snapshot:
+        """Copies the whole state of rows (default all)."""
+        rows = self._rows(rows)
+        return Snapshot(self.config, {name: array[rows] for name, array in self._arrays().items()})
+
+    def restore(self, snapshot: Snapshot, rows: Sequence[int] | np.ndarray | None = None) -> None:
+        """Writes a snapshot into rows (default all); they go on bit for bit as its rows would have."""
+        rows = self._rows(rows)
+        if snapshot.config != self.config:
+            raise ValueError("snapshot was taken from a market of another MarketConfig; allowed is an equal one.")
+        stored = len(snapshot.arrays["clocks"])
+        if stored != len(rows):
+            raise ValueError(f"snapshot holds {stored} rows for {len(rows)}; allowed is one each.")
+        for name, array in self._arrays().items():
+            array[rows] = snapshot.arrays[name]
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        ledger = {name: array for name, array in self._ledger._asdict().items() if name != "rules"}
+        return {**self.book._asdict(), **ledger, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
+
+    # --- Checks -----------------------------------------------------------------------------------------
+
+    def _touch(self, without: int) -> tuple[np.ndarray, np.ndarray]:
+        out = np.empty((self.num_markets, 2), np.int64)
+        views.read_touch(self.book, without, out)
+        return out[:, 0], out[:, 1]
+
+    def _seat(self, owner: int | None) -> int:
+        if owner is None:
+            return ANY_AGENT
+        if not 0 <= owner < self.config.seats:
+            raise ValueError(f"owner is {owner}; allowed is a seat, 0 to {self.config.seats - 1}.")
+        return owner
+
+    def _rows(self, rows: Sequence[int] | np.ndarray | None) -> np.ndarray:
+        if rows is None:
+            return np.arange(self.num_markets)
+        rows = np.asarray(rows, np.int64).reshape(-1)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.num_markets):
+            raise ValueError(f"rows reach from {rows.min()} to {rows.max()}; allowed is 0 to {self.num_markets - 1}.")
+        if len(np.unique(rows)) != len(rows):
+            raise ValueError("rows names a market twice; allowed is once.")
+        return rows
+
+    def _mask(self, mask: np.ndarray) -> np.ndarray:
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_markets,) or mask.dtype != np.bool_:
+            raise ValueError(f"mask is {mask.dtype} {mask.shape}; allowed is bool ({self.num_markets},).")
+        return mask
+
+    def _end(self, name: str, end: np.ndarray | None) -> np.ndarray:
+        if end is None:
+            return self._never
+        end = np.asarray(end, np.int64)
+        if end.shape not in ((), (self.num_markets,)):
+            raise ValueError(f"{name} has shape {end.shape}; allowed is ({self.num_markets},).")
+        return np.ascontiguousarray(np.broadcast_to(end, (self.num_markets,)))
+
+    def _check_block(self, name: str, block: EventBlock) -> None:
+        events, count = block
+        if events.dtype != EVENT or events.ndim != 2 or len(events) != self.num_markets:
+            raise ValueError(f"{name}.events is {events.shape}; allowed is ({self.num_markets}, K) EVENT.")
+        if count.shape != (self.num_markets,) or count.min() < 0 or count.max() > events.shape[1]:
+            raise ValueError(f"{name}.count does not lie within 0 and {events.shape[1]} for each market.")
+
+    def _problem(self, name: str, block: EventBlock, m: int, problem: int) -> str:
+        count = block.count[m]
+        if problem == kernels.FULL:
+            return f"{name} brings {count} events to market {m}, more than its queue has room for."
+        owners = np.unique(block.events["owner"][m, :count])
+        allowed = f"a seat, 0 to {self.config.seats - 1}" if name == "orders" else f"BACKGROUND ({BACKGROUND})"
+        if problem == kernels.STRANGER:
+            return f"{name} of market {m} has the owners {owners.tolist()}; allowed is {allowed}."
+        return f"{name} of market {m} has an unknown kind or anchor; see market/events.py for those allowed."
+
+
+def _ends(until_count, until_ns, until_volume):
+    return ("until_count", until_count), ("until_ns", until_ns), ("until_volume", until_volume)
+
+
+def _read_ring(ring: np.ndarray, count: int, start: int, name: str) -> np.ndarray:
+    if not max(0, count - len(ring)) <= start <= count:
+        raise ValueError(f"start is {start}; the tape holds {name} {max(0, count - len(ring))} to {count}.")
+    return ring[np.arange(start, count) % len(ring)]
+
+
+def _check_orders(orders: np.ndarray, ends: np.ndarray, capacity: int, flow_ids: int) -> None:
+    """Refuses start states that no book could have."""
+    failed = kernels.check_orders(orders, ends, capacity, flow_ids)
+    if failed >= 0:
+        raise ValueError(
+            f"orders of state {failed} make no book; allowed are at most {capacity} background orders with positive "
+            f"sizes, prices in range, different ids (modulo {flow_ids}) and every bid below every ask."
+        )
