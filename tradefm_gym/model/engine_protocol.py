@@ -13,10 +13,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-INPUT_SIZES = (3, 2, 32, 16384)  # liquidity tier, participant flag, price level, trade token
-DIGIT_SIZES = (2, 2, 16, 16, 16)  # action, side, depth, volume, time
-DIGIT_WEIGHTS = (8192, 4096, 256, 16, 1)  # token = sum of digit x weight
-
 PROBABILITY_ONE = 1 << 30  # probability 1 as an integer
 
 

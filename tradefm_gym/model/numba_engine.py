@@ -1,0 +1,401 @@
+"""Serving small models on a CPU without torch: the default engine of the environments.
+
+The work is in `numba_kernels` (forward pass) and `numba_sampling` (heads); this file packs the weights, checks
+arguments and keeps the rows' state. A row's results are the same bits whatever the batch, its neighbours and the number
+of threads, and on any CPU with fused multiply-add.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from tradefm_gym.model.config import (
+    DIGIT_SIZES,
+    DIGIT_STRIDES,
+    FLAGS,
+    INPUT_NAMES,
+    LEVELS,
+    LIQUIDITIES,
+    VOCABULARY,
+    ModelConfig,
+    load_weights,
+    parameter_shapes,
+)
+from tradefm_gym.model.engine_protocol import RowCache
+from tradefm_gym.model.numba_kernels import (
+    Shape,
+    State,
+    Weights,
+    admit,
+    append_rows,
+    append_rows_parallel,
+    layer_size,
+    prefill_rows,
+    prefill_rows_parallel,
+    read_heads,
+    scratch_size,
+)
+from tradefm_gym.model.numba_matrix import PANEL, multiply_matrix, pack_panels, whole_panels
+from tradefm_gym.model.numba_sampling import (
+    Head,
+    log_prob_rows,
+    pack_tables,
+    sample_rows,
+    sample_rows_parallel,
+    sample_rows_penalised,
+    work_size,
+)
+from tradefm_gym.model.vectors import LANES
+
+INPUT_SIZES = np.array((LIQUIDITIES, FLAGS, LEVELS, VOCABULARY), np.int64)
+
+# Waking a second thread costs more than these many rows take.
+SERIAL_APPENDS = 3
+SERIAL_SAMPLES = 15
+
+
+class NumbaEngine:
+    """Engine for models of a few million parameters, fp32 on CPU threads; see `engine_protocol.Engine`.
+
+    The threads are Numba's (`numba.set_num_threads`).
+
+    Attributes:
+        config: the network's shape.
+        batch: B.
+        context: T.
+        vocabulary: V.
+        lengths: (B,) int32, tokens in each row's cache; read only.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, NDArray[np.float32]], batch: int):
+        """Packs a copy of the weights and allocates the rows.
+
+        Args:
+            config: the network's shape; heads must be a multiple of 16 wide.
+            weights: by the names of `config.parameter_shapes`.
+            batch: number of rows, at least 1.
+        """
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; allowed is a positive integer")
+        if config.attention_width % LANES:
+            raise ValueError(
+                f"width / heads is {config.attention_width}; the Numba engine allows multiples of {LANES} (use torch's)"
+            )
+        expected = parameter_shapes(config)
+        if {name: np.shape(values) for name, values in weights.items()} != expected:
+            raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
+        self.config, self.batch = config, batch
+        self.context, self.vocabulary = config.context, config.vocabulary
+        units = -(-config.head_width // LANES) * LANES
+        self._shape = _shape(config, units)
+        self._weights = _pack_weights(config, self._shape, weights, units)
+        tables = pack_tables(dict(weights), units) if units else np.zeros(0, np.float32)
+        self._head = Head(units > 0, units, self._shape.head_stride, _aligned_copy(tables))
+        self._state = _empty_state(self._shape, batch)
+        self.lengths = np.zeros(batch, np.int32)
+        self._seen = np.zeros((batch, self.context), np.int32)  # the tokens in each row's cache
+        self._rows, self._positions = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+        self._scratch: dict[int, NDArray[np.float32]] = {}  # work space by number of tasks
+        self._work_size = work_size(units) if units else VOCABULARY
+        self._work = _aligned(batch * self._work_size)
+        self._joint_work: NDArray[np.float32] | None = None  # (B x V) and more: only the repetition penalty needs it
+
+    @classmethod
+    def from_checkpoint(cls, folder: str | Path, batch: int) -> "NumbaEngine":
+        """Loads a checkpoint folder."""
+        config, weights = load_weights(folder)
+        return cls(config, weights, batch)
+
+    def reset(self, rows: NDArray[np.bool_]) -> None:
+        """Empties the caches of the rows where `rows` (B,) is true."""
+        self.lengths[self._mask("rows", rows)] = 0
+
+    def prefill(
+        self,
+        rows: int | Sequence[int] | NDArray[np.integer],
+        inputs: NDArray[np.integer] | Sequence[NDArray[np.integer]],
+    ) -> None:
+        """Replaces the caches of `rows` by the events given, (S, 4) for a single row or one (S, 4) a row."""
+        single = np.ndim(rows) == 0
+        targets = self._row_indices("rows", np.atleast_1d(np.asarray(rows)))
+        prompts = [np.asarray(prompt) for prompt in ([inputs] if single else inputs)]
+        if len(prompts) != targets.size:
+            raise ValueError(f"inputs holds {len(prompts)} prompts for {targets.size} rows; allowed is one a row")
+        if not prompts:
+            return
+        for prompt in prompts:
+            self._check_prompt(prompt)
+        sizes = np.array([len(prompt) for prompt in prompts], np.int64)
+        starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+        events = np.ascontiguousarray(np.concatenate(prompts), np.int32)
+        sources = np.arange(starts[-1])
+        positions = sources - np.repeat(starts[:-1], sizes)
+        owners = np.repeat(targets, sizes)
+        tasks = min(numba.get_num_threads(), targets.size)
+        arguments = self._shape, self._weights, self._state, events, sources, owners, positions, starts
+        if tasks == 1:
+            prefill_rows(*arguments, self._scratch_for(1))
+        else:
+            prefill_rows_parallel(*arguments, tasks, self._scratch_for(tasks))
+        self._seen[owners, positions] = events[:, 3]
+        self.lengths[targets] = sizes
+
+    def append(self, inputs: NDArray[np.integer], active: NDArray[np.bool_]) -> None:
+        """Adds one event, `inputs` (B, 4), to the rows where `active` (B,) is true."""
+        active = self._mask("active", active)
+        inputs = np.ascontiguousarray(inputs, np.int32)
+        if inputs.shape != (self.batch, 4):
+            raise ValueError(f"inputs has shape {inputs.shape}; allowed is {(self.batch, 4)}")
+        rows, positions = self._rows, self._positions
+        count = admit(inputs, INPUT_SIZES, active, self.lengths, self.context, self._seen, rows, positions)
+        if count < 0:
+            self._refuse(-1 - count, inputs)
+        tasks = min(numba.get_num_threads(), -(-count // 4))
+        if count <= SERIAL_APPENDS or tasks == 1:
+            scratch = self._scratch_for(1)
+            append_rows(self._shape, self._weights, self._state, inputs, rows, positions, count, scratch)
+        else:
+            scratch = self._scratch_for(tasks)
+            append_rows_parallel(
+                self._shape, self._weights, self._state, inputs, rows, positions, count, tasks, scratch
+            )
+
+    def sample(
+        self,
+        bits: NDArray[np.uint32],
+        active: NDArray[np.bool_],
+        temperature: float = 1.0,
+        repetition_penalty: float = 1.0,
+    ) -> NDArray[np.int32]:
+        """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
+        active = self._mask("active", active)
+        bits = np.ascontiguousarray(bits, np.uint32)
+        if bits.shape != (self.batch, len(DIGIT_SIZES)):
+            raise ValueError(f"bits has shape {bits.shape}; allowed is {(self.batch, len(DIGIT_SIZES))}")
+        if not 0 < temperature < np.inf:
+            raise ValueError(f"temperature is {temperature}; allowed is a positive number")
+        if not 1 <= repetition_penalty < np.inf:
+            raise ValueError(f"repetition_penalty is {repetition_penalty}; allowed is 1 or more")
+        if (active & (self.lengths == 0)).any():
+            row = int(np.argmax(active & (self.lengths == 0)))
+            raise ValueError(f"active has row {row}, which is empty; prefill it or append to it first")
+        tokens = np.empty(self.batch, np.int32)
+        scale, outputs = np.float32(1 / temperature), self._state.head
+        if repetition_penalty > 1:
+            size = VOCABULARY + self._work_size
+            if self._joint_work is None:
+                self._joint_work = _aligned(self.batch * size)
+            penalty, work = np.float32(repetition_penalty), self._joint_work
+            sample_rows_penalised(
+                self._head, outputs, active, bits, scale, penalty, self._seen, self.lengths, work, size, tokens
+            )
+            return tokens
+        serial = self.batch <= SERIAL_SAMPLES or numba.get_num_threads() == 1
+        draw = sample_rows if serial else sample_rows_parallel
+        draw(self._head, outputs, active, bits, scale, self._work, self._work_size, tokens)
+        return tokens
+
+    def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Natural log-probability (B,) of `tokens` (B,) as the next token of each row."""
+        tokens = np.ascontiguousarray(tokens, np.int64)
+        if tokens.shape != (self.batch,) or (tokens < 0).any() or (tokens >= VOCABULARY).any():
+            raise ValueError(f"tokens is {tokens!r}; allowed are {self.batch} integers in [0, {VOCABULARY})")
+        result = np.empty(self.batch, np.float32)
+        log_prob_rows(self._head, self._state.head, tokens, self._work, result)
+        return result
+
+    def copy_rows(self, sources: NDArray[np.integer], targets: NDArray[np.integer]) -> None:
+        """Copies the state of row sources[i] over that of row targets[i]; no row may be both."""
+        sources = np.asarray(sources, np.int64)
+        targets = self._row_indices("targets", np.asarray(targets))
+        if sources.shape != targets.shape or np.isin(sources, targets).any():
+            raise ValueError(f"sources is {sources!r}; allowed is one row for each target, none of them a target")
+        self._row_indices("sources", np.unique(sources))
+        for array in (*self._state, self._seen, self.lengths):
+            by_row = array.reshape(self.batch, -1)
+            by_row[targets] = by_row[sources]
+
+    def export_row(self, row: int) -> RowCache:
+        """Returns a copy of one row's state."""
+        self._row_indices("row", np.atleast_1d(np.asarray(row)))
+        length = self.lengths[row]
+        keys, values = self._caches(row)
+        keys = keys.swapaxes(-1, -2).reshape(values.shape)  # (L, G, panels, d, PANEL) -> (L, G, T', d)
+        hidden = self._state.hidden.reshape(self.batch, -1)[row, : self.config.width]
+        return RowCache(
+            keys[:, :, :length].copy(), values[:, :, :length].copy(), self._seen[row, :length].copy(), hidden.copy()
+        )
+
+    def import_row(self, row: int, cache: RowCache) -> None:
+        """Replaces one row's state by a copy of `cache`."""
+        self._row_indices("row", np.atleast_1d(np.asarray(row)))
+        keys, values = self._caches(row)
+        length = len(cache.tokens)
+        expected = (*values.shape[:2], length, values.shape[3])
+        if length > self.context or cache.keys.shape != expected or cache.values.shape != expected:
+            raise ValueError(
+                f"cache has keys of shape {cache.keys.shape} for {length} tokens; this engine allows "
+                f"{expected} and at most {self.context} tokens"
+            )
+        padded = np.zeros_like(values)
+        padded[:, :, :length] = cache.keys
+        keys[:] = padded.reshape(*keys.shape[:3], PANEL, -1).swapaxes(-1, -2)
+        values[:, :, :length] = cache.values
+        self._seen[row, :length] = cache.tokens
+        self.lengths[row] = length
+        if length:
+            scratch = self._scratch_for(1)
+            scratch[: self._shape.width_stride] = 0
+            scratch[: self.config.width] = cache.hidden
+            rows = np.array([row], np.int64)
+            outputs = self._shape.width_stride
+            read_heads(self._shape, self._weights, self._state, rows, 0, 1, scratch, 0, outputs)
+
+    def _caches(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Views of one row's keys (L, G, panels, d, PANEL) and values (L, G, T', d)."""
+        shape = self._shape
+        lead = (self.batch, shape.layers, shape.kv_heads)
+        keys = self._state.keys.reshape(*lead, -1, shape.head_width, PANEL)[row]
+        return keys, self._state.values.reshape(*lead, -1, shape.head_width)[row]
+
+    def _scratch_for(self, tasks: int) -> NDArray[np.float32]:
+        if tasks not in self._scratch:
+            self._scratch[tasks] = _aligned(tasks * scratch_size(self._shape))
+        return self._scratch[tasks]
+
+    def _mask(self, name: str, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        mask = np.ascontiguousarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.batch,):
+            raise ValueError(f"{name} is {mask.dtype} {mask.shape}; allowed is bool {(self.batch,)}")
+        return mask
+
+    def _row_indices(self, name: str, rows: NDArray) -> NDArray[np.int64]:
+        valid = rows.ndim == 1 and (rows.size == 0 or np.issubdtype(rows.dtype, np.integer))
+        if not valid or (rows < 0).any() or (rows >= self.batch).any() or np.unique(rows).size != rows.size:
+            raise ValueError(f"{name} is {rows!r}; allowed are different integers in [0, {self.batch})")
+        return rows.astype(np.int64)
+
+    def _check_prompt(self, prompt: NDArray) -> None:
+        if prompt.ndim != 2 or prompt.shape[1] != 4 or not 1 <= len(prompt) <= self.context:
+            raise ValueError(f"inputs has shape {prompt.shape}; allowed is (S, 4) with 1 <= S <= {self.context}")
+        if (prompt < 0).any() or (prompt >= INPUT_SIZES).any():
+            raise ValueError(f"inputs is out of range; allowed is below {_input_sizes()}")
+
+    def _refuse(self, code: int, inputs: NDArray[np.int32]) -> None:
+        if code < self.batch:
+            raise ValueError(f"active has row {code}, which is full ({self.context} tokens); prefill it first")
+        row = code - self.batch
+        raise ValueError(f"inputs of row {row} is {inputs[row].tolist()}; allowed is below {_input_sizes()}")
+
+
+def _input_sizes() -> str:
+    return ", ".join(f"{name} {size}" for name, size in zip(INPUT_NAMES, INPUT_SIZES, strict=True))
+
+
+def _shape(config: ModelConfig, units: int) -> Shape:
+    return Shape(
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_width=config.attention_width,
+        feed=config.feed_width,
+        context_stride=whole_panels(config.context),
+        width_stride=whole_panels(config.width),
+        query_stride=whole_panels(config.width),
+        key_value_stride=whole_panels(2 * config.kv_heads * config.attention_width),
+        feed_stride=whole_panels(config.feed_width),
+        head_stride=whole_panels(len(DIGIT_SIZES) * units) if units else config.vocabulary,
+        norm_eps=np.float32(config.norm_eps),
+    )
+
+
+def _empty_state(shape: Shape, batch: int) -> State:
+    caches = batch * shape.layers * shape.kv_heads * shape.context_stride * shape.head_width
+    # zeros, not garbage: attention multiplies the unused rest of a panel by zero, which must stay zero
+    return State(
+        _aligned(caches), _aligned(caches), _aligned(batch * shape.width_stride), _aligned(batch * shape.head_stride)
+    )
+
+
+def _pack_weights(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArray], units: int) -> Weights:
+    layers = _aligned(config.layers * layer_size(shape))
+    at = 0
+    for layer in range(config.layers):
+        for part in _layer_panels(config, shape, weights, f"layers.{layer}."):
+            layers[at : at + part.size] = part
+            at += part.size
+    head = weights["head.hidden.weight"] if units else weights["head.weight"]
+    if units:
+        padded = np.zeros((len(DIGIT_SIZES), units, config.width), np.float32)
+        padded[:, : config.head_width] = head.reshape(len(DIGIT_SIZES), config.head_width, -1)
+        head = padded.reshape(-1, config.width)
+    events, conditions = _input_tables(config, shape, weights)
+    norm = _aligned(shape.width_stride)
+    norm[: config.width] = weights["norm.weight"]
+    return Weights(layers, _aligned_copy(pack_panels(head)), events, conditions, norm, _angles(config))
+
+
+def _layer_panels(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArray], name: str) -> list[NDArray]:
+    """One layer's matrices in the order of `numba_kernels.Weights.layers`, norms and score scale folded in."""
+    attention, feed = weights[name + "attention_norm.weight"], weights[name + "feed_norm.weight"]
+    key, value = weights[name + "attention.key.weight"], weights[name + "attention.value.weight"]
+    score_scale = np.float32(config.attention_width**-0.5)
+    gate_up = np.zeros((2, shape.feed_stride, config.width), np.float32)
+    gate_up[0, : config.feed_width] = weights[name + "feed.gate.weight"] * feed
+    gate_up[1, : config.feed_width] = weights[name + "feed.up.weight"] * feed
+    return [
+        pack_panels(np.concatenate((key, value)) * attention),
+        pack_panels(weights[name + "attention.query.weight"] * attention * score_scale),
+        pack_panels(weights[name + "attention.output.weight"]),
+        pack_panels(gate_up.reshape(-1, config.width)),
+        pack_panels(weights[name + "feed.down.weight"]),
+    ]
+
+
+def _input_tables(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArray]) -> tuple[NDArray, NDArray]:
+    """Embeddings times their share of the projection, summed: one row a token, one a (liquidity, flag, level)."""
+    projected = {}
+    parts = np.split(weights["embed.project.weight"], len(config.embedding_tables), axis=1)
+    for name, part in zip(config.embedding_tables, parts, strict=True):
+        projected[name] = _product(weights[f"embed.{name}.weight"], part, shape.width_stride)
+    liquidity, flag, level = (projected[name] for name in INPUT_NAMES[:3])
+    conditions = liquidity[:, None, None] + flag[:, None] + level  # (3, 2, 32, D)
+    events = projected["token"]
+    if config.digit_embeddings:
+        tokens = np.arange(config.vocabulary)
+        for digit, (stride, size) in enumerate(zip(DIGIT_STRIDES, DIGIT_SIZES, strict=True)):
+            events = events + projected[f"digits.{digit}"][tokens // stride % size]
+    return _aligned_copy(events.ravel()), _aligned_copy(conditions.ravel())
+
+
+def _product(table: NDArray[np.float32], matrix: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+    """Table (n, E) times matrix (D, E) transposed: by our own kernel, as a BLAS would round by its own CPU's taste."""
+    rows, depth = table.shape
+    out = _aligned(rows * stride)
+    table = np.array(table, np.float32).ravel()
+    multiply_matrix(table, 0, depth, rows, _aligned_copy(pack_panels(matrix)), 0, depth, stride, out, 0, stride, False)
+    return out.reshape(rows, stride)
+
+
+def _angles(config: ModelConfig) -> NDArray[np.float32]:
+    """Rotary cosines, then sines, of each position: flat (T, head width)."""
+    pairs = np.arange(0, config.attention_width, 2) / config.attention_width
+    angles = np.arange(config.context)[:, None] * config.rope_base**-pairs
+    return _aligned_copy(np.concatenate((np.cos(angles), np.sin(angles)), axis=1).ravel())
+
+
+def _aligned(size: int) -> NDArray[np.float32]:
+    """Float32 zeros that begin on a cache line: a vector load across two lines costs twice."""
+    memory = np.zeros(size + 16, np.float32)
+    skip = -memory.ctypes.data % 64 // memory.itemsize
+    return memory[skip : skip + size]
+
+
+def _aligned_copy(values: NDArray) -> NDArray[np.float32]:
+    copy = _aligned(values.size)
+    copy[:] = values
+    return copy

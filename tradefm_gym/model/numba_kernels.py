@@ -1,0 +1,414 @@
+"""The Numba engine's forward pass: kernels that push a tile of tokens through the network.
+
+A tile is up to `TILE` tokens, each with its cache row and position: one token of many rows when appending, many
+successive tokens of one row when prefilling. Both take the same path, and every sum runs in an order that depends on
+the token alone (over the inputs of a matrix, over the positions of a cache), so neither the tile nor its neighbours
+can change a bit of a result.
+
+Buffers are flat float32 arrays addressed by offsets. Matrices lie in panels (see `numba_matrix`), and so do a cache
+row's keys, with positions for columns; its values are (positions, head width).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, prange
+
+from tradefm_gym.model.numba_matrix import PANEL, multiply_heads, multiply_matrix
+from tradefm_gym.model.vectors import (
+    LANES,
+    add,
+    divide,
+    exponential,
+    fill,
+    load,
+    maximum,
+    maximum_lane,
+    multiply,
+    multiply_add,
+    spread,
+    store,
+    subtract,
+    sum_lanes,
+)
+
+TILE = 64  # tokens that share one pass over the weights
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+class Shape(NamedTuple):
+    """Sizes of the network; `_stride` marks widths rounded up to whole panels (columns beyond are zero)."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int  # of an attention head
+    feed: int
+    context_stride: int  # positions a cache row has room for
+    width_stride: int
+    query_stride: int
+    key_value_stride: int
+    feed_stride: int
+    head_stride: int  # outputs of the head: logits, or the hidden units of all digits
+    norm_eps: np.float32
+
+
+class Weights(NamedTuple):
+    """The network's constants, all flat float32."""
+
+    layers: np.ndarray  # per layer: key and value, query, output, gate and up, down matrices, in panels
+    head: np.ndarray  # matrix in panels
+    events: np.ndarray  # (V, width_stride): token tables times the projection
+    conditions: np.ndarray  # (3 * 2 * 32, width_stride): liquidity, flag and level tables times the projection
+    norm: np.ndarray  # (width_stride,) the final norm's weights; the others are folded into the matrices
+    angles: np.ndarray  # (T, head_width): cosines, then sines
+
+
+class State(NamedTuple):
+    """What the rows remember, all flat float32."""
+
+    keys: np.ndarray  # (B, L, kv heads, context_stride / PANEL, head width, PANEL)
+    values: np.ndarray  # (B, L, kv heads, context_stride, head width)
+    hidden: np.ndarray  # (B, width_stride) last hidden state, after the final norm
+    head: np.ndarray  # (B, head_stride) the head's outputs for it
+
+
+def scratch_size(shape: Shape) -> int:
+    """Float32 elements that `forward_tile` needs to work in."""
+    token = 2 * shape.width_stride + 2 * shape.query_stride + shape.key_value_stride
+    token += 2 * shape.feed_stride + shape.head_stride
+    return TILE * token + shape.heads // shape.kv_heads * shape.context_stride
+
+
+def layer_size(shape: Shape) -> int:
+    """Float32 elements of one layer's matrices."""
+    inputs = shape.width * (shape.key_value_stride + shape.query_stride + 2 * shape.feed_stride)
+    return inputs + (shape.heads * shape.head_width + shape.feed) * shape.width_stride
+
+
+@njit(cache=True, nogil=True)
+def forward_tile(shape, weights, state, inputs, sources, rows, positions, begin, count, last_only, scratch, s0):
+    """Pushes tokens begin .. begin + count through the network: their keys and values enter the caches.
+
+    Args:
+        shape: Shape.
+        weights: Weights.
+        state: State; each token's cache row already holds the positions before the token's, or they are in this tile.
+        inputs: (n, 4) int32 events.
+        sources: (m,) int64, the event of each token.
+        rows: (m,) int64, its cache row.
+        positions: (m,) int64, its position in that row.
+        begin: first token of the tile.
+        count: tokens in the tile, at most TILE.
+        last_only: 0 to leave the hidden state of every token, 1 of the last one, 2 of none: a prompt's other tokens
+            need no more than their keys and values, which saves most of the last layer.
+        scratch: flat float32 work space; this tile's part begins at s0, see `scratch_size`.
+        s0: see `scratch`.
+    """
+    width, stride, query_stride = shape.width, shape.width_stride, shape.query_stride
+    x0 = s0  # residual stream
+    n0 = x0 + TILE * stride  # normalised
+    q0 = n0 + TILE * stride  # queries
+    m0 = q0 + TILE * query_stride  # values mixed by attention
+    k0 = m0 + TILE * query_stride  # keys, then values
+    f0 = k0 + TILE * shape.key_value_stride  # gate, then up
+    h0 = f0 + TILE * 2 * shape.feed_stride  # outputs of the head
+    p0 = h0 + TILE * shape.head_stride  # attention probabilities
+    both_feeds = 2 * shape.feed_stride
+    mixed_width = shape.heads * shape.head_width
+
+    for token in range(count):
+        _embed(shape, weights, inputs, sources[begin + token], scratch, x0 + token * stride)
+    w0 = 0
+    first = 0
+    for layer in range(shape.layers):
+        _normalise(shape, scratch, x0, count, n0)
+        multiply_matrix(
+            scratch, n0, stride, count, weights.layers, w0, width, shape.key_value_stride, scratch, k0,
+            shape.key_value_stride, False,
+        )  # fmt: skip
+        w0 += width * shape.key_value_stride
+        for token in range(count):
+            _remember(
+                shape, weights, state, scratch, k0 + token * shape.key_value_stride, layer, rows[begin + token],
+                positions[begin + token],
+            )  # fmt: skip
+        if layer == shape.layers - 1 and last_only > 0:
+            if last_only == 2:
+                return
+            first = count - 1
+        left = count - first
+        multiply_matrix(
+            scratch, n0 + first * stride, stride, left, weights.layers, w0, width, query_stride, scratch, q0,
+            query_stride, False,
+        )  # fmt: skip
+        w0 += width * query_stride
+        for token in range(left):
+            _attend(
+                shape, weights, state, scratch, q0 + token * query_stride, m0 + token * query_stride, p0, layer,
+                rows[begin + first + token], positions[begin + first + token],
+            )  # fmt: skip
+        x1 = x0 + first * stride
+        multiply_matrix(
+            scratch, m0, query_stride, left, weights.layers, w0, mixed_width, stride, scratch, x1, stride, True
+        )
+        w0 += mixed_width * stride
+        _normalise(shape, scratch, x1, left, n0)
+        multiply_matrix(
+            scratch, n0, stride, left, weights.layers, w0, width, both_feeds, scratch, f0, both_feeds, False
+        )
+        w0 += width * both_feeds
+        for token in range(left):
+            _gate(scratch, f0 + token * both_feeds, shape.feed_stride)
+        multiply_matrix(
+            scratch, f0, both_feeds, left, weights.layers, w0, shape.feed, stride, scratch, x1, stride, True
+        )
+        w0 += shape.feed * stride
+    left = count - first
+    _normalise(shape, scratch, x0 + first * stride, left, n0)
+    for token in range(left):
+        for column in range(stride):
+            scratch[n0 + token * stride + column] *= weights.norm[column]
+    read_heads(shape, weights, state, rows, begin + first, left, scratch, n0, h0)
+
+
+@njit(cache=True, nogil=True)
+def read_heads(shape, weights, state, rows, begin, count, scratch, n0, h0):
+    """Stores `count` hidden states, at scratch[n0], and the head's outputs for them as those of their rows."""
+    stride, outputs = shape.width_stride, shape.head_stride
+    multiply_matrix(scratch, n0, stride, count, weights.head, 0, shape.width, outputs, scratch, h0, outputs, False)
+    for token in range(count):
+        row = rows[begin + token]
+        for column in range(stride):
+            state.hidden[row * stride + column] = scratch[n0 + token * stride + column]
+        for column in range(outputs):
+            state.head[row * outputs + column] = scratch[h0 + token * outputs + column]
+
+
+@njit(cache=True, nogil=True)
+def _embed(shape, weights, inputs, source, scratch, x0):
+    event = np.int64(inputs[source, 3]) * shape.width_stride
+    condition = (inputs[source, 0] * 2 + inputs[source, 1]) * 32 + inputs[source, 2]
+    condition = np.int64(condition) * shape.width_stride
+    for column in range(shape.width_stride):
+        scratch[x0 + column] = weights.events[event + column] + weights.conditions[condition + column]
+
+
+@njit(cache=True, nogil=True)
+def _normalise(shape, scratch, x0, count, n0):
+    """RMSNorm of `count` rows without its weights, which the next matrix has taken over."""
+    for token in range(count):
+        x, n = x0 + token * shape.width_stride, n0 + token * shape.width_stride
+        squares = fill(ZERO)
+        for column in range(0, shape.width_stride, LANES):
+            value = load(scratch, x + column)
+            squares = multiply_add(value, value, squares)
+        mean = sum_lanes(squares) / np.float32(shape.width)
+        scale = fill(ONE / np.sqrt(mean + np.float32(shape.norm_eps)))
+        for column in range(0, shape.width_stride, LANES):
+            store(scratch, n + column, multiply(load(scratch, x + column), scale))
+
+
+@njit(cache=True, nogil=True)
+def _gate(scratch, f0, feed_stride):
+    """Gate = silu(gate) * up, in place."""
+    one, zero = fill(ONE), fill(ZERO)
+    for column in range(f0, f0 + feed_stride, LANES):
+        gate = load(scratch, column)
+        gate = divide(gate, add(one, exponential(subtract(zero, gate))))
+        store(scratch, column, multiply(gate, load(scratch, column + feed_stride)))
+
+
+@njit(cache=True, nogil=True)
+def _rotate(shape, weights, values, v0, position):
+    """Turns the pairs (i, i + half) of one head by the position's angles, in place."""
+    half = shape.head_width // 2
+    a0 = position * shape.head_width
+    for i in range(half):
+        cosine, sine = weights.angles[a0 + i], weights.angles[a0 + half + i]
+        left, right = values[v0 + i], values[v0 + half + i]
+        values[v0 + i] = left * cosine - right * sine
+        values[v0 + half + i] = right * cosine + left * sine
+
+
+@njit(cache=True, nogil=True)
+def _cache_start(shape, row, layer, head):
+    return ((row * shape.layers + layer) * shape.kv_heads + head) * shape.context_stride * shape.head_width
+
+
+@njit(cache=True, nogil=True)
+def _remember(shape, weights, state, scratch, k0, layer, row, position):
+    """Writes one token's rotated keys and its values into the caches."""
+    width = shape.head_width
+    values0 = k0 + shape.kv_heads * width
+    for head in range(shape.kv_heads):
+        cache = _cache_start(shape, row, layer, head)
+        key = k0 + head * width
+        _rotate(shape, weights, scratch, key, position)
+        target = cache + position // PANEL * PANEL * width + position % PANEL
+        for i in range(width):
+            state.keys[target + i * PANEL] = scratch[key + i]
+        target = cache + position * width
+        for i in range(width):
+            state.values[target + i] = scratch[values0 + head * width + i]
+
+
+@njit(cache=True, nogil=True)
+def _attend(shape, weights, state, scratch, q0, m0, p0, layer, row, position):
+    """Attention of one token over positions 0 .. position of its row; the queries carry the factor 1 / sqrt(width)."""
+    width, stride = shape.head_width, shape.context_stride
+    group = shape.heads // shape.kv_heads
+    panels = position // PANEL + 1
+    for head in range(shape.heads):
+        _rotate(shape, weights, scratch, q0 + head * width, position)
+    for kv_head in range(shape.kv_heads):
+        cache = _cache_start(shape, row, layer, kv_head)
+        q, m = q0 + kv_head * group * width, m0 + kv_head * group * width
+        for panel in range(panels):
+            keys = cache + panel * PANEL * width
+            multiply_heads(scratch, q, width, group, state.keys, keys, width, scratch, p0 + panel * PANEL, stride)
+        for head in range(group):
+            softmax(scratch, p0 + head * stride, position + 1, panels * PANEL)
+        head = 0
+        if width % 32 == 0:
+            while head + 2 <= group:
+                p = p0 + head * stride
+                for column in range(0, width, 32):
+                    o = m + head * width + column
+                    _mix_two(scratch, p, stride, panels * PANEL, state.values, cache + column, width, o)
+                head += 2
+        while head < group:
+            for column in range(0, width, LANES):
+                o = m + head * width + column
+                _mix_one(scratch, p0 + head * stride, panels * PANEL, state.values, cache + column, width, o)
+            head += 1
+
+
+@njit(cache=True, nogil=True)
+def softmax(scratch, p0, count, padded):
+    """Softmax of `count` scores in place; those up to `padded` become exact zeros, so padding changes no sum."""
+    for i in range(p0 + count, p0 + padded):
+        scratch[i] = scratch[p0]
+    best = load(scratch, p0)
+    for i in range(p0, p0 + padded, LANES):
+        best = maximum(best, load(scratch, i))
+    best = fill(maximum_lane(best))
+    for i in range(p0, p0 + padded, LANES):
+        store(scratch, i, exponential(subtract(load(scratch, i), best)))
+    for i in range(p0 + count, p0 + padded):
+        scratch[i] = ZERO
+    total = fill(ZERO)
+    for i in range(p0, p0 + padded, LANES):
+        total = add(total, load(scratch, i))
+    scale = fill(ONE / sum_lanes(total))
+    for i in range(p0, p0 + padded, LANES):
+        store(scratch, i, multiply(load(scratch, i), scale))
+
+
+@njit(cache=True, nogil=True)
+def _mix_two(scratch, p0, stride, count, values, v0, width, o0):
+    """32 columns of two heads' mixed values; even and odd positions in separate chains, as the latency wants."""
+    a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = fill(ZERO)
+    p1 = p0 + stride
+    for i in range(0, count, 2):
+        left, right = load(values, v0), load(values, v0 + 16)
+        first, second = spread(scratch, p0 + i), spread(scratch, p1 + i)
+        a0, a1 = multiply_add(first, left, a0), multiply_add(first, right, a1)
+        b0, b1 = multiply_add(second, left, b0), multiply_add(second, right, b1)
+        v0 += width
+        left, right = load(values, v0), load(values, v0 + 16)
+        first, second = spread(scratch, p0 + i + 1), spread(scratch, p1 + i + 1)
+        c0, c1 = multiply_add(first, left, c0), multiply_add(first, right, c1)
+        d0, d1 = multiply_add(second, left, d0), multiply_add(second, right, d1)
+        v0 += width
+    store(scratch, o0, add(a0, c0))
+    store(scratch, o0 + 16, add(a1, c1))
+    store(scratch, o0 + width, add(b0, d0))
+    store(scratch, o0 + width + 16, add(b1, d1))
+
+
+@njit(cache=True, nogil=True)
+def _mix_one(scratch, p0, count, values, v0, width, o0):
+    """16 columns of one head, in the same order of sums."""
+    a, c = fill(ZERO), fill(ZERO)
+    for i in range(0, count, 2):
+        a = multiply_add(spread(scratch, p0 + i), load(values, v0), a)
+        c = multiply_add(spread(scratch, p0 + i + 1), load(values, v0 + width), c)
+        v0 += 2 * width
+    store(scratch, o0, add(a, c))
+
+
+@njit(cache=True, nogil=True)
+def _append_share(shape, weights, state, inputs, rows, positions, count, task, tasks, scratch):
+    """One task's part of `append_rows`."""
+    share = -(-count // tasks)
+    share = -(-share // 4) * 4  # whole register tiles
+    stop = min(count, (task + 1) * share)
+    for begin in range(task * share, stop, TILE):
+        tile = min(TILE, stop - begin)
+        s0 = task * (scratch.size // tasks)
+        forward_tile(shape, weights, state, inputs, rows, rows, positions, begin, tile, 0, scratch, s0)
+
+
+@njit(cache=True, nogil=True)
+def append_rows(shape, weights, state, inputs, rows, positions, count, scratch):
+    """Appends one event, inputs (B, 4), at `positions` to each of the first `count` of `rows`, both (B,) int64."""
+    _append_share(shape, weights, state, inputs, rows, positions, count, 0, 1, scratch)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def append_rows_parallel(shape, weights, state, inputs, rows, positions, count, tasks, scratch):
+    """`append_rows` over threads; `scratch` holds `tasks` equal parts."""
+    for task in prange(tasks):
+        _append_share(shape, weights, state, inputs, rows, positions, count, task, tasks, scratch)
+
+
+@njit(cache=True, nogil=True)
+def _prefill_share(shape, weights, state, inputs, sources, rows, positions, starts, task, tasks, scratch):
+    """One task's part of `prefill_rows`."""
+    s0 = task * (scratch.size // tasks)
+    for prompt in range(task, starts.size - 1, tasks):
+        stop = starts[prompt + 1]
+        for begin in range(starts[prompt], stop, TILE):
+            tile = min(TILE, stop - begin)
+            last_only = 1 if begin + tile == stop else 2
+            forward_tile(shape, weights, state, inputs, sources, rows, positions, begin, tile, last_only, scratch, s0)
+
+
+@njit(cache=True, nogil=True)
+def prefill_rows(shape, weights, state, inputs, sources, rows, positions, starts, scratch):
+    """Fills caches from prompts; prompt i is the tokens starts[i] .. starts[i + 1], arguments as in `forward_tile`."""
+    _prefill_share(shape, weights, state, inputs, sources, rows, positions, starts, 0, 1, scratch)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def prefill_rows_parallel(shape, weights, state, inputs, sources, rows, positions, starts, tasks, scratch):
+    """`prefill_rows` over threads; `scratch` holds `tasks` equal parts."""
+    for task in prange(tasks):
+        _prefill_share(shape, weights, state, inputs, sources, rows, positions, starts, task, tasks, scratch)
+
+
+@njit(cache=True, nogil=True)
+def admit(inputs, sizes, active, lengths, context, seen, rows, positions):
+    """Lists the active rows and their next positions, and counts their events in, if all of them can be appended.
+
+    Returns:
+        Number of active rows; or -1 - row for a full row; or -1 - B - row for a row with an input out of range.
+    """
+    count = 0
+    for row in range(active.size):
+        if active[row]:
+            if lengths[row] >= context:
+                return -1 - row
+            for column in range(4):
+                if inputs[row, column] < 0 or inputs[row, column] >= sizes[column]:
+                    return -1 - active.size - row
+            rows[count] = row
+            positions[count] = lengths[row]
+            count += 1
+    for i in range(count):
+        row = rows[i]
+        seen[row, lengths[row]] = inputs[row, 3]
+        lengths[row] += 1
+    return count

@@ -1,0 +1,229 @@
+"""The Numba engine's heads: from the outputs of the last hidden state to probabilities and drawn tokens, row by row.
+
+`engine_protocol.sample_integers` is the definition of a draw; here it runs without temporaries.
+
+The tables of a factored head lie in one flat array of units rounded up to whole vectors: per digit an output matrix
+(units, 16), then for each pair (digit, earlier digit) a prefix table (16, units).
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, prange
+
+from tradefm_gym.model.config import DIGIT_SIZES, DIGIT_STRIDES, VOCABULARY
+from tradefm_gym.model.engine_protocol import PROBABILITY_ONE
+from tradefm_gym.model.numba_kernels import ONE, ZERO, softmax
+from tradefm_gym.model.vectors import (
+    LANES,
+    add,
+    divide,
+    exponential,
+    fill,
+    load,
+    maximum,
+    maximum_lane,
+    multiply_add,
+    spread,
+    store,
+    subtract,
+    sum_lanes,
+)
+
+DIGITS = len(DIGIT_SIZES)
+
+
+class Head(NamedTuple):
+    """What a head needs beside its outputs."""
+
+    factored: bool
+    units: int  # hidden units of a digit, in whole vectors; 0 for a joint head
+    stride: int  # outputs of a row
+    tables: np.ndarray  # flat float32, see above; empty for a joint head
+
+
+def work_size(units: int) -> int:
+    """Float32 elements that a row needs to draw digit by digit: logits, then activations."""
+    return LANES + units
+
+
+def pack_tables(weights: dict[str, np.ndarray], units: int) -> np.ndarray:
+    """Packs `head.output.*` and `head.prefix.*.*` of a factored head; padding is zero."""
+    outputs = np.zeros((DIGITS, units, LANES), np.float32)
+    prefixes = np.zeros((DIGITS * (DIGITS - 1) // 2, LANES, units), np.float32)
+    for digit in range(DIGITS):
+        matrix = weights[f"head.output.{digit}.weight"]
+        outputs[digit, : matrix.shape[1], : matrix.shape[0]] = matrix.T
+        for earlier in range(digit):
+            table = weights[f"head.prefix.{digit}.{earlier}.weight"]
+            prefixes[digit * (digit - 1) // 2 + earlier, : table.shape[0], : table.shape[1]] = table
+    return np.concatenate((outputs.ravel(), prefixes.ravel()))
+
+
+@njit(cache=True, nogil=True)
+def sample_row(head, outputs, row, bits, scale, work, w0):
+    """Draws one token; `scale` is 1 / temperature, `bits` (B, 5). Works in work[w0:]."""
+    o0 = row * head.stride
+    if not head.factored:
+        for i in range(VOCABULARY):
+            work[w0 + i] = outputs[o0 + i] * scale
+        softmax(work, w0, VOCABULARY, VOCABULARY)
+        return _draw(work, w0, VOCABULARY, bits[row, 0])
+    token = 0
+    for digit in range(DIGITS):
+        _digit_logits(head, outputs, o0, digit, token, work, w0)
+        for i in range(LANES):
+            work[w0 + i] *= scale
+        softmax(work, w0, DIGIT_SIZES[digit], LANES)
+        token += _draw(work, w0, DIGIT_SIZES[digit], bits[row, digit]) * DIGIT_STRIDES[digit]
+    return token
+
+
+@njit(cache=True, nogil=True)
+def log_prob_row(head, outputs, row, token, work, w0):
+    """Natural log-probability of one token."""
+    o0 = row * head.stride
+    if not head.factored:
+        return outputs[o0 + token] - _log_total(outputs, o0, VOCABULARY)
+    result = 0.0
+    for digit in range(DIGITS):
+        _digit_logits(head, outputs, o0, digit, token, work, w0)
+        chosen = token // DIGIT_STRIDES[digit] % DIGIT_SIZES[digit]
+        result += work[w0 + chosen] - _log_total(work, w0, DIGIT_SIZES[digit])
+    return result
+
+
+@njit(cache=True, nogil=True)
+def sample_row_penalised(head, outputs, row, bits, scale, penalty, seen, count, work, w0):
+    """Draws from the joint distribution in which tokens among seen[row, :count] weigh p^penalty.
+
+    Works in work[w0 : w0 + VOCABULARY + work_size].
+    """
+    _joint_log_probs(head, outputs, row, scale, work, w0)
+    for i in range(count):
+        place = w0 + seen[row, i]
+        if work[place] < ZERO:
+            # a log-probability is never positive, so the sign can say "done" until all have been visited
+            work[place] *= -penalty
+    for i in range(w0, w0 + VOCABULARY):
+        work[i] = -abs(work[i])
+    softmax(work, w0, VOCABULARY, VOCABULARY)
+    return _draw(work, w0, VOCABULARY, bits[row, 0])
+
+
+@njit(cache=True, nogil=True)
+def _joint_log_probs(head, outputs, row, scale, work, w0):
+    """Log-probabilities of all tokens into work[w0 : w0 + VOCABULARY]; digits are worked out behind that."""
+    o0, d0 = row * head.stride, w0 + VOCABULARY
+    if not head.factored:
+        for i in range(VOCABULARY):
+            work[w0 + i] = outputs[o0 + i] * scale
+        total = _log_total(work, w0, VOCABULARY)
+        for i in range(VOCABULARY):
+            work[w0 + i] = min(np.float32(work[w0 + i] - total), ZERO)
+        return
+    for i in range(VOCABULARY):
+        work[w0 + i] = ZERO
+    for digit in range(DIGITS):
+        size, stride = DIGIT_SIZES[digit], DIGIT_STRIDES[digit]
+        for prefix in range(0, VOCABULARY, size * stride):
+            _digit_logits(head, outputs, o0, digit, prefix, work, d0)
+            for i in range(LANES):
+                work[d0 + i] *= scale
+            total = _log_total(work, d0, size)
+            for i in range(size):
+                share = min(np.float32(work[d0 + i] - total), ZERO)
+                for token in range(prefix + i * stride, prefix + (i + 1) * stride):
+                    work[w0 + token] += share
+
+
+@njit(cache=True, nogil=True)
+def _digit_logits(head, outputs, o0, digit, token, work, w0):
+    """Logits of a digit, given the digits of `token` before it, into work[w0 : w0 + 16]; activations behind."""
+    units, a0 = head.units, w0 + LANES
+    one, zero = fill(ONE), fill(ZERO)
+    prefixes = DIGITS * units * LANES + digit * (digit - 1) // 2 * LANES * units
+    for unit in range(0, units, LANES):
+        value = load(outputs, o0 + digit * units + unit)
+        for earlier in range(digit):
+            chosen = token // DIGIT_STRIDES[earlier] % DIGIT_SIZES[earlier]
+            value = add(value, load(head.tables, prefixes + (earlier * LANES + chosen) * units + unit))
+        value = divide(value, add(one, exponential(subtract(zero, value))))
+        store(work, a0 + unit, value)
+    logits = fill(ZERO)
+    t0 = digit * units * LANES
+    for unit in range(units):
+        logits = multiply_add(spread(work, a0 + unit), load(head.tables, t0 + unit * LANES), logits)
+    store(work, w0, logits)
+
+
+@njit(cache=True, nogil=True)
+def _log_total(logits, l0, count):
+    """log(sum(exp(logits[l0 : l0 + count]))) in float64; `count` is 2 or whole vectors."""
+    if count < LANES:
+        best = max(logits[l0], logits[l0 + 1])
+        return best + math.log(math.exp(logits[l0] - best) + math.exp(logits[l0 + 1] - best))
+    lanes = load(logits, l0)
+    for i in range(l0, l0 + count, LANES):
+        lanes = maximum(lanes, load(logits, i))
+    best = maximum_lane(lanes)
+    shift, total = fill(best), fill(ZERO)
+    for i in range(l0, l0 + count, LANES):
+        total = add(total, exponential(subtract(load(logits, i), shift)))
+    return best + math.log(sum_lanes(total))
+
+
+@njit(cache=True, nogil=True)
+def _draw(probabilities, p0, count, word):
+    total = np.int64(0)
+    for i in range(p0, p0 + count):
+        total += _integer_weight(probabilities[i])
+    threshold = (np.int64(word) * total) >> 32
+    cumulative = np.int64(0)
+    for i in range(count):
+        cumulative += _integer_weight(probabilities[p0 + i])
+        if cumulative > threshold:
+            return i
+    return count - 1
+
+
+@njit(cache=True, nogil=True)
+def _integer_weight(probability):
+    return np.int64(np.floor(np.float64(probability) * PROBABILITY_ONE + 0.5))
+
+
+@njit(cache=True, nogil=True)
+def sample_rows(head, outputs, active, bits, scale, work, size, tokens):
+    """Draws for all active rows; row r works in work[r * size:]."""
+    for row in range(active.size):
+        tokens[row] = -1
+        if active[row]:
+            tokens[row] = sample_row(head, outputs, row, bits, scale, work, row * size)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def sample_rows_parallel(head, outputs, active, bits, scale, work, size, tokens):
+    """`sample_rows` over threads."""
+    for row in prange(active.size):
+        tokens[row] = -1
+        if active[row]:
+            tokens[row] = sample_row(head, outputs, row, bits, scale, work, row * size)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def sample_rows_penalised(head, outputs, active, bits, scale, penalty, seen, lengths, work, size, tokens):
+    """Like `sample_rows`, with a repetition penalty over seen (B, T) tokens, of which lengths (B,) count."""
+    for row in prange(active.size):
+        tokens[row] = -1
+        if active[row]:
+            tokens[row] = sample_row_penalised(
+                head, outputs, row, bits, scale, penalty, seen, lengths[row], work, row * size
+            )
+
+
+@njit(cache=True, nogil=True)
+def log_prob_rows(head, outputs, tokens, work, result):
+    """Natural log-probabilities of tokens (B,) into result (B,); rows share one work space."""
+    for row in range(tokens.size):
+        result[row] = log_prob_row(head, outputs, row, tokens[row], work, 0)
