@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from tradefm_gym.data import lobster, parquet, takers
+from tradefm_gym.data import forms, lobster, parquet, takers
 from tradefm_gym.data.opening import opening_book
 from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, Source, validate
 from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
@@ -186,8 +186,8 @@ def _session_rows(
     counts["dropped_late"] = int((rows.time_ns >= session[1]).sum())
     counts["dropped_halts"] = int((rows.event == HALT).sum())
     rows = rows.take(np.flatnonzero((rows.time_ns < session[1]) & (rows.event != HALT)))
-    rows, counts["paired_fills"] = takers.fills_first(rows)
-    rows, counts["modified_takers"] = takers.modified_takers(rows)
+    rows, counts["paired_fills"] = forms.fills_first(rows)
+    rows, counts["modified_takers"] = forms.modified_takers(rows)
     flow = np.flatnonzero((rows.flag & SNAPSHOT == 0) & (rows.time_ns >= session[0]))
     if len(flow) == 0:
         raise ValueError(f"{where}: no rows lie in the continuous session {session}; pass session=(start_ns, end_ns).")
