@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tradefm_gym.data.archive import pack, read_archive, unpack, write_archive
-from tradefm_gym.market.events import ORDER, RECORD, EventBlock
-from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.market.book import BACKGROUND_LIVE
+from tradefm_gym.market.events import BACKGROUND, ORDER, RECORD, EventBlock
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, MarketState
 
 SPLITS = ("train", "validation", "test")
 
@@ -38,6 +39,24 @@ class StartState(NamedTuple):
     next_id: int  # the first background id that is not in use
     scale: np.ndarray  # () SCALE
     feature_state: np.ndarray | None = None  # () of the flow's own dtype
+
+    @classmethod
+    def capture(
+        cls,
+        market: MarketSimulator,
+        row: int,
+        scale: np.ndarray,
+        tail: int = 1024,
+        feature_state: np.ndarray | None = None,
+    ) -> "StartState":
+        """The present state of a market row, its last ``tail`` records included. Agents' orders are left behind."""
+        pool = market.book.orders[row]
+        orders = pool[(pool["size"] > 0) & (pool["owner"] == BACKGROUND)]
+        # Background ids rise with arrival, so this is time priority.
+        orders = orders[np.lexsort((orders["order_id"], orders["time_ns"]))]
+        records = market.tape.read_records(row, max(0, int(market.tape.record_count[row]) - tail))
+        next_id = int(market.next_flow_id[row])
+        return cls(orders, records, int(market.clock_ns[row]), int(market.mid2[row]), next_id, scale, feature_state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +163,7 @@ class ContextBank:
         if len(contexts) and not (0 <= contexts.min() and contexts.max() < len(self)):
             wrong = contexts[(contexts < 0) | (contexts >= len(self))][0]
             raise ValueError(f"context {wrong} does not exist; allowed are 0 to {len(self) - 1}")
-        for row, context in zip(rows.tolist(), contexts.tolist(), strict=True):
-            state = self.state(context)
-            market.load(row, state.orders, state.records, state.clock_ns, state.mid2, state.next_id)
+        market.load_rows(rows, [MarketState(*self.state(context)[:5]) for context in contexts.tolist()])
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the content."""
@@ -230,6 +247,11 @@ class FlowModel(Protocol):
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
         """Events that may happen next in the rows ``wanted`` (N,) bool; the others get none."""
         ...
+
+
+def background_orders(market: MarketSimulator) -> np.ndarray:
+    """Resting background orders of each market (N,) int64, a view."""
+    return market.book.row[:, BACKGROUND_LIVE]
 
 
 def _check_offsets(name: str, offsets: np.ndarray, n: int, total: int) -> None:

@@ -21,7 +21,9 @@ def _replay(num_envs: int, path: str | None, **options: Any) -> FlowModel:
 def _tradefm(num_envs: int, path: str | None, **options: Any) -> FlowModel:
     from tradefm_gym.flow.tradefm import TradeFMFlow
 
-    return TradeFMFlow(num_envs, path, **options)
+    if path is not None:
+        options["model"] = path
+    return TradeFMFlow(num_envs=num_envs, **options)
 
 
 # name: (how it is made, whether "name:PATH" is allowed). Imports are lazy: naming a flow loads only that one.
@@ -65,7 +67,9 @@ def _checked(flow: FlowModel, num_envs: int, options: dict[str, Any]) -> FlowMod
         raise ValueError(f"flow is a {type(flow).__name__} without {lacking}; allowed are {allowed_flows()}, "
                          "or a FlowModel object")  # fmt: skip
     if options:
-        raise ValueError(f"options {sorted(options)} were given beside a FlowModel object; they go into its constructor")
+        raise ValueError(
+            f"options {sorted(options)} were given beside a FlowModel object; they go into its constructor"
+        )
     if flow.num_envs != num_envs:
         raise ValueError(f"flow is made for {flow.num_envs} markets; it must be made for num_envs, {num_envs}")
     return flow
