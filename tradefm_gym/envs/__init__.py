@@ -1,0 +1,1 @@
+"""Faces: what a reinforcement learning library sees of the markets."""

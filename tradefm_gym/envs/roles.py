@@ -1,0 +1,95 @@
+"""What an agent's seat is: actions become orders, the market becomes an observation and a reward."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+from tradefm_gym.market.events import EventBlock
+from tradefm_gym.market.simulator import MarketSimulator
+
+
+class Outcome(NamedTuple):
+    """What one decision brought, for N markets. Rows that did not take part hold zeros.
+
+    Attributes:
+        reward: (N,) float64.
+        terms: (N, k) int64, the named parts of the cost in 1/1000 tick-lots.
+        terminated: (N,) bool, the task is over.
+    """
+
+    reward: np.ndarray
+    terms: np.ndarray
+    terminated: np.ndarray
+
+
+class Role(Protocol):
+    """One agent's seat in each of N markets. It decides what is seen, what is done and what is paid.
+
+    A session attaches the role to its market once and then drives it: ``reset``, and for each decision
+    ``orders``, the flow of one interval, ``closing``, ``settle``. ``observe`` may be called at any time.
+    """
+
+    observation_space: spaces.Box
+    action_space: spaces.Space
+    term_names: tuple[str, ...]
+    interval: int  # background events between two decisions
+
+    def attach(self, market: MarketSimulator, seat: int) -> None:
+        """Takes seat ``seat`` (the owner of its orders) in every market."""
+        ...
+
+    def plan(self, options: dict[str, Any]) -> Any:
+        """Reads and checks what a caller of ``reset`` fixes, before anything changes."""
+        ...
+
+    def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: Any) -> None:
+        """Begins an episode in the rows (N,) bool, whose start states the market holds already.
+
+        Args:
+            rows: (N,) bool.
+            scale: (N,) SCALE, what is usual in each row's start context.
+            draws: (N, 4) uint32, the random bits of each row's episode.
+            plan: what ``plan`` returned.
+        """
+        ...
+
+    def check(self, actions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Actions as this role's kernels read them; raises a sentence where a row's action is not allowed."""
+        ...
+
+    def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
+        """Orders that open the interval."""
+        ...
+
+    def closing(self, rows: np.ndarray) -> EventBlock:
+        """Orders that close it; they meet the book before any further background event."""
+        ...
+
+    def settle(self, rows: np.ndarray) -> Outcome:
+        """Books the interval: the reward, its terms and whether the task is over."""
+        ...
+
+    def observe(self) -> np.ndarray:
+        """What the agent may see now (N, obs) float32, a fresh array."""
+        ...
+
+    def start_info(self) -> dict[str, np.ndarray]:
+        """Columns (N,) that describe each row's task."""
+        ...
+
+    def step_info(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
+        """Columns (N,) that describe the last decision."""
+        ...
+
+    def final_info(self) -> dict[str, np.ndarray]:
+        """Columns (N,) that describe the whole episode so far."""
+        ...
+
+    def resting_orders(self, row: int) -> dict[int, int]:
+        """Own resting lots by price (ticks) in one row."""
+        ...
+
+    def headline(self, row: int) -> str:
+        """One line that says how far the task of a row is."""
+        ...

@@ -1,0 +1,103 @@
+"""Stable-Baselines3's face of a session: its ``VecEnv`` over the native vector environment."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from tradefm_gym.envs.gym_env import ExecutionVectorEnv, plain_row
+
+
+class ExecutionVecEnv(VecEnv):
+    """N execution tasks as one Stable-Baselines3 ``VecEnv``, without a process or a loop per environment.
+
+    Each step's infos are fresh dicts: that of a row which ended carries ``terminal_observation``,
+    ``TimeLimit.truncated`` and the episode's final info; the others carry ``TimeLimit.truncated`` only,
+    unless ``step_infos`` asks for all of it.
+
+    Args:
+        num_envs: markets N.
+        seed: seed of the first reset; row m gets seed + m.
+        step_infos: give every row its whole info at each step (slower).
+        render_mode: None, "ansi" or "rgb_array".
+        **task: see ``ExecutionEnv``.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        seed: int | None = None,
+        step_infos: bool = False,
+        render_mode: str | None = None,
+        **task: Any,
+    ):
+        self.env = ExecutionVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, render_mode=render_mode, **task)
+        self.step_infos = step_infos
+        self.metadata = self.env.metadata
+        super().__init__(num_envs, self.env.single_observation_space, self.env.single_action_space)
+        self._actions: np.ndarray | None = None
+        if seed is not None:
+            self.seed(seed)
+
+    def reset(self) -> np.ndarray:
+        """Begins an episode in every row, with the seeds and options set before; they are used once."""
+        options = {key: [row.get(key) for row in self._options] for row in self._options for key in row}
+        seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
+        observation, infos = self.env.reset(seed=seeds, options=options)
+        self.reset_infos = [plain_row(infos, m) for m in range(self.num_envs)]
+        self._reset_seeds()
+        self._reset_options()
+        return observation
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keeps the actions (N, act) for ``step_wait``."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Takes the step; rows that ended are reset at once."""
+        observation, reward, terminated, truncated, columns = self.env.step(self._actions)
+        done = terminated | truncated
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        if self.step_infos:
+            for m in np.flatnonzero(~done).tolist():
+                infos[m] |= plain_row(columns, m)
+        for m in np.flatnonzero(done).tolist():
+            infos[m] |= plain_row(columns["final_info"], m)
+            infos[m]["terminal_observation"] = columns["final_obs"][m]
+            infos[m]["TimeLimit.truncated"] = bool(truncated[m] and not terminated[m])
+            self.reset_infos[m] = plain_row(columns, m)
+        return observation, reward.astype(np.float32), done, infos
+
+    def close(self) -> None:
+        """Closes the markets; may be called twice."""
+        self.env.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture of each row."""
+        if self.env.render_mode != "rgb_array":
+            return [None] * self.num_envs
+        return list(self.env.render() or ())
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The attribute once for each row; rows share the vector environment's."""
+        return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Sets an attribute of the vector environment, for all rows at once."""
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise ValueError(
+                f"indices is {indices!r}; rows share their attributes, it must name all of them or be None"
+            )
+        setattr(self.env, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Calls a method of the vector environment and gives its result to each row."""
+        result = getattr(self.env, method_name)(*method_args, **method_kwargs)
+        return [result for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Rows are never wrapped one by one."""
+        return [False for _ in self._get_indices(indices)]
