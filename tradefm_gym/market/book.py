@@ -40,8 +40,9 @@ ROW_WIDTH = 16
 ANY_AGENT = -2  # as ``without``: leaves background orders only
 NOBODY = -3
 
-KERNEL = {"cache": True, "nogil": True}
-INLINE = {"cache": True, "nogil": True, "forceinline": True}
+# Row kernels allocate nothing, so they are compiled without reference counts.
+KERNEL = {"cache": True, "nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+INLINE = {**KERNEL, "forceinline": True}
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)

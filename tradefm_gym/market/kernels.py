@@ -13,6 +13,7 @@ from tradefm_gym.market.book import (
     FAR_HEAD,
     FREE,
     HIGH_WATER,
+    INLINE,
     KERNEL,
     MAX_PRICE,
     MIN_PRICE,
@@ -45,39 +46,42 @@ UNKNOWN = 2
 @njit(**PARALLEL)
 def advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
     """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
-    clocks = ledger.clocks
     for m in prange(starved.shape[0]):
-        starved[m] = False
-        while True:
-            now = clocks[m, CLOCK]
-            head = clocks[m, AGENT_HEAD]
-            agent_waits = head < clocks[m, AGENT_END]
-            agent_time = agent_queue[m, head]["time_ns"] if agent_waits else np.int64(0)
-            from_agent = agent_waits and agent_time <= now
-            place = clocks[m, FLOW_HEAD]
-            flow_time = now
-            if not from_agent:
-                if clocks[m, COUNT] >= until_count[m] or clocks[m, EXECUTED] >= until_volume[m] or now > until_ns[m]:
-                    break
-                if clocks[m, FLOW_WAITING] == 0:
-                    starved[m] = True
-                    break
-                flow_time = max(now, flow_queue[m, place]["time_ns"])
-                from_agent = agent_waits and agent_time <= flow_time and agent_time <= until_ns[m]
-                if not from_agent and flow_time > until_ns[m]:
-                    clocks[m, CLOCK] = until_ns[m]
-                    break
-            if from_agent:
-                event = agent_queue[m, head]
-                clocks[m, AGENT_HEAD] = head + 1
-                now = max(now, agent_time)
-            else:
-                event = flow_queue[m, place]
-                clocks[m, FLOW_HEAD] = place + 1 if place + 1 < flow_queue.shape[1] else 0
-                clocks[m, FLOW_WAITING] -= 1
-                clocks[m, COUNT] += event["kind"] != PRINT
-                now = flow_time
-            process(book, ledger, m, event, now)
+        starved[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+
+
+@njit(**INLINE)
+def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, m):
+    clocks = ledger.clocks
+    while True:
+        now = clocks[m, CLOCK]
+        head = clocks[m, AGENT_HEAD]
+        agent_waits = head < clocks[m, AGENT_END]
+        agent_time = agent_queue[m, head]["time_ns"] if agent_waits else np.int64(0)
+        from_agent = agent_waits and agent_time <= now
+        place = clocks[m, FLOW_HEAD]
+        flow_time = now
+        if not from_agent:
+            if clocks[m, COUNT] >= until_count or clocks[m, EXECUTED] >= until_volume or now > until_ns:
+                return False
+            if clocks[m, FLOW_WAITING] == 0:
+                return True
+            flow_time = max(now, flow_queue[m, place]["time_ns"])
+            from_agent = agent_waits and agent_time <= flow_time and agent_time <= until_ns
+            if not from_agent and flow_time > until_ns:
+                clocks[m, CLOCK] = until_ns
+                return False
+        if from_agent:
+            event = agent_queue[m, head]
+            clocks[m, AGENT_HEAD] = head + 1
+            now = max(now, agent_time)
+        else:
+            event = flow_queue[m, place]
+            clocks[m, FLOW_HEAD] = place + 1 if place + 1 < flow_queue.shape[1] else 0
+            clocks[m, FLOW_WAITING] -= 1
+            clocks[m, COUNT] += event["kind"] != PRINT
+            now = flow_time
+        process(book, ledger, m, event, now)
 
 
 @njit(**PARALLEL)
