@@ -108,7 +108,6 @@ class TradeFMFlow:
         self._seeds = np.zeros(n, np.uint64)
         self._episodes = np.zeros(n, np.uint32)
         self._proposals = np.zeros(n, np.int64)
-        self._next_id = np.zeros(n, np.int64)
         self._bits = np.zeros((engine_batch, 5), np.uint32)
         self._inputs = np.zeros((engine_batch, 4), np.int32)
         self._active = np.zeros(engine_batch, np.bool_)
@@ -130,7 +129,6 @@ class TradeFMFlow:
             self._states[row] = state
             self._history[row, : len(inputs)] = inputs
             self._seen[row] = len(inputs)
-            self._next_id[row] = self.bank.next_id[contexts[row]]
             self.engine.import_row(row, cache)
         self._seeds[chosen] = seeds[chosen]
         self._episodes[chosen] = episodes[chosen]
@@ -152,7 +150,6 @@ class TradeFMFlow:
             self._seeds,
             self._episodes,
             self._proposals,
-            self._next_id,
             market.clock_ns,
             *self._tables,
             CANCEL_POLICIES[self.cancel],
@@ -161,6 +158,15 @@ class TradeFMFlow:
             block.count,
         )
         return block
+
+    def feature_state(self, row: int) -> np.ndarray:
+        """A copy ``() FEATURE_STATE`` of what the row's stream has accumulated up to the last event read."""
+        return self._states[row].copy()
+
+    @property
+    def records_read(self) -> np.ndarray:
+        """Tape records (N,) int64 that the streams have taken in; a copy."""
+        return self._cursor.copy()
 
     # ---- the tape -> the cache ---------------------------------------------------------------
 
@@ -341,7 +347,6 @@ def _propose(
     seeds,
     episodes,
     proposals,
-    next_id,
     clock_ns,
     depth_table,
     volume_table,
@@ -377,6 +382,5 @@ def _propose(
             event["order_id"] = cancel_policy
         else:
             event["kind"] = LIMIT
-            event["order_id"] = next_id[m]
-            next_id[m] += 1
+            event["order_id"] = -1  # the market numbers it
         count[m] = 1

@@ -94,7 +94,7 @@ class TradeTokenizer:
         half_life_s: float = 10.0,
         provenance: dict | None = None,
     ) -> "TradeTokenizer":
-        """Fit the edges to samples of the training parts, each sample with the same total weight.
+        """Fit the edges to the pooled events of the training parts.
 
         Args:
             samples: one ``(n,) FEATURES`` array per asset-day.
@@ -109,16 +109,15 @@ class TradeTokenizer:
         usable = [s for s in usable if len(s)]
         if not usable:
             raise ValueError("samples must hold at least one event with a known mid, got none")
-        weight = np.concatenate([np.full(len(s), 1.0 / len(s)) for s in usable])
         events = np.concatenate(usable)
         depth, level = events["depth"], events["level"]
         seconds = np.log10(np.maximum(events["seconds"], SHORTEST_S))
-        mirrored_depth, twice = np.concatenate([depth, -depth]), np.concatenate([weight, weight])
-        depth_edges = _equal_frequency(mirrored_depth, twice, 14)
-        level_edges = _equal_frequency(np.concatenate([level, -level]), twice, 30)
-        top = _weighted_quantile(events["volume"], weight, [0.99])[0]
+        mirrored_depth = np.concatenate([depth, -depth])
+        depth_edges = _equal_frequency(mirrored_depth, 14)
+        level_edges = _equal_frequency(np.concatenate([level, -level]), 30)
+        top = _quantiles(events["volume"], 0.99)
         volume_edges = np.linspace(0.0, top, 16)[1:]
-        slow = _weighted_quantile(seconds, weight, [0.99])[0]
+        slow = _quantiles(seconds, 0.99)
         shortest = np.nextafter(np.log10(SHORTEST_S), 0.0)
         time_edges = np.concatenate([[shortest], np.linspace(np.log10(SHORTEST_S), slow, 15)[1:]])
         tokenizer = cls(
@@ -126,9 +125,9 @@ class TradeTokenizer:
             volume_edges,
             time_edges,
             level_edges,
-            _within_bins(mirrored_depth, twice, depth_edges),
-            _within_bins(events["volume"], weight, volume_edges),
-            _within_bins(seconds, weight, time_edges),
+            _within_bins(mirrored_depth, depth_edges),
+            _within_bins(events["volume"], volume_edges),
+            _within_bins(seconds, time_edges),
             mid,
             half_life_s,
             dict(provenance or {}),
@@ -136,7 +135,7 @@ class TradeTokenizer:
         inputs = tokenizer.encode(events)
         digits = decompose(inputs[:, 3])
         occupancy = {
-            name: [round(float(weight[d == b].sum() / weight.sum()), 5) for b in range(16)]
+            name: [round(float((d == b).mean()), 5) for b in range(16)]
             for name, d in zip(("depth", "volume", "time"), digits[2:], strict=True)
         }
         tokenizer.provenance.update(events=len(events), sets=len(usable), occupancy=occupancy)
@@ -245,33 +244,28 @@ class TradeTokenizer:
 # ---- calibration helpers -------------------------------------------------------------------------
 
 
-def _weighted_quantile(values, weights, probabilities) -> np.ndarray:
-    order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weights[order])
-    position = np.searchsorted(cumulative, np.asarray(probabilities) * cumulative[-1], side="left")
-    return values[order][np.minimum(position, len(values) - 1)]
+def _quantiles(values, probabilities):
+    # Observed values, never between them: ticks and round sizes stay what they are.
+    return np.quantile(values, probabilities, method="inverted_cdf")
 
 
-def _equal_frequency(values, weights, inner: int) -> np.ndarray:
+def _equal_frequency(values, inner: int) -> np.ndarray:
     """Edges of 1 low outlier + ``inner`` equal-frequency + 1 high outlier bins, symmetric about 0.
 
     Equal edges (ticks, many values at once) leave empty bins between them: merged, in effect.
     """
     probabilities = 0.01 + 0.98 * np.linspace(0.0, 1.0, inner + 1)
-    upper = _weighted_quantile(values, weights, probabilities[probabilities > 0.5 + 1e-9])
+    upper = _quantiles(values, probabilities[probabilities > 0.5 + 1e-9])
     return np.concatenate([-upper[::-1], [0.0], upper])
 
 
-def _within_bins(values, weights, edges) -> np.ndarray:
+def _within_bins(values, edges) -> np.ndarray:
     bins = np.searchsorted(edges, values, side="right")
     probabilities = (np.arange(QUANTILES) + 0.5) / QUANTILES
     table = np.empty((16, QUANTILES))
     for b in range(16):
         inside = bins == b
-        if inside.any():
-            table[b] = _weighted_quantile(values[inside], weights[inside], probabilities)
-        else:
-            table[b] = edges[min(max(b - 1, 0), 14)]
+        table[b] = _quantiles(values[inside], probabilities) if inside.any() else edges[min(max(b - 1, 0), 14)]
     return table
 
 

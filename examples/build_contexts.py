@@ -1,0 +1,232 @@
+"""Make the start states and the recorded day that ship with a TradeFM model, without one recorded row.
+
+    python examples/build_contexts.py --data FOLDER --model runs/mini-1 --out runs/contexts
+
+For each asset a zero-intelligence market is calibrated to the training part of its day (rates and
+histograms, no rows) and burnt in; TradeFM takes over from there. After 2,048 of its own events each market
+is at home in the model's dynamics, and start states are taken from it at intervals. The bundled day is one
+such market, followed for longer.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from tradefm_gym.data import FlowMeta, RecordedFlow, calibrate, load, split
+from tradefm_gym.data.day import save_day
+from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
+from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
+from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
+from tradefm_gym.market.events import LIMIT, NOOP, RECORD, REJECTED, RESTED
+from tradefm_gym.market.features import new_state
+from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.model.windows import day_features
+
+BURN_IN = 2_048
+TAIL = 256  # records of tape that a start state carries
+
+
+@dataclass
+class Arguments:
+    """What to build, and from what."""
+
+    data: Path
+    model: Path = Path("runs/mini-1")
+    out: Path = Path("runs/contexts")
+    assets: tuple[str, ...] = (
+        "nasdaq_aapl_20120621_l50_1h",
+        "nasdaq_goog_20120621_l10",
+        "nymex_clx5_mbo",
+        "sse_600519_20230207",
+    )
+    rows: int = 64  # markets an asset
+    takes: int = 2  # start states a market
+    every: int = 1_024  # events between two of them
+    day_asset: str = "nasdaq_aapl_20120621_l50_1h"
+    day_events: int = 210_000
+    cancel: str = "whole"
+    seed: int = 20_260
+
+
+def seeded_flow(path: Path, model: Path, rows: int, cancel: str) -> TradeFMFlow:
+    """TradeFM over the zero-intelligence start states of one asset."""
+    day = load(path, infer_opening=False)
+    tokenizer = TradeTokenizer.load(model)
+    part = split(day).train
+    calibration = calibrate(day, part)
+    _, _, edges = day_features(day.records, part, calibration.median_size, tokenizer.half_life_s, tokenizer.mid_mode)
+    zero = ZeroIntelligenceFlow(1, ZeroIntelligenceParameters.fit(day))
+    state = new_state(len(zero.bank), calibration.median_size, edges, tokenizer.half_life_s, tokenizer.mid_mode)
+    bank = replace(zero.bank, feature_state=state)
+    return TradeFMFlow(model, rows, bank=bank, cancel=cancel)
+
+
+class Rollout:
+    """N markets in a closed loop with a flow, measured as they run."""
+
+    def __init__(self, flow: TradeFMFlow, seed: int, sample_every: int = 16):
+        n = flow.num_envs
+        self.flow = flow
+        self.sample_every = sample_every
+        self.market = MarketSimulator(n, replace(flow.market_config(), flow_ids=1 << 20, orders=1 << 14, tape=1 << 14))
+        contexts = np.arange(n) % len(flow.bank)
+        seeds = np.arange(seed, seed + n).astype(np.uint64)
+        flow.reset(self.market, np.ones(n, bool), contexts, seeds, np.zeros(n, np.uint32))
+        self.events = 0
+        self.touches: list[np.ndarray] = []
+
+    def run(self, events: int) -> None:
+        """Advance all markets, sampling the touch every ``sample_every`` events."""
+        end = self.events + events
+        while self.events < end:
+            self.events = min(self.events + self.sample_every, end)
+            target = np.full(self.market.num_markets, self.events)
+            while (starved := self.market.advance(until_count=target)).any():
+                self.market.feed(self.flow.next_events(self.market, starved))
+            prices, sizes = self.market.depth(1)
+            self.touches.append(np.concatenate([prices[:, :, 0], sizes[:, :, 0]], axis=1))
+
+    def statistics(self) -> dict[str, float]:
+        """Share of samples with an empty side, median spread (ticks and bps), touch size."""
+        touch = np.concatenate(self.touches).astype(float)
+        both = (touch[:, 2] > 0) & (touch[:, 3] > 0)
+        spread = (touch[:, 1] - touch[:, 0])[both]
+        mid = 0.5 * (touch[:, 1] + touch[:, 0])[both]
+        return {
+            "empty": 1.0 - both.mean(),
+            "spread_ticks": float(np.median(spread)),
+            "spread_bps": float(np.median(1e4 * spread / mid)),
+            "touch_size": float(np.median(touch[both, 2:])),
+        }
+
+
+def take_states(rollout: Rollout, takes: int, every: int) -> list[StartState]:
+    """Start states at intervals; each carries its tape tail and the feature state before that tail."""
+    states = []
+    for _ in range(takes):
+        rollout.run(every - TAIL)
+        flow, market = rollout.flow, rollout.market
+        # The flow has not read the last event yet: the tail begins where its stream stands.
+        before = [flow.feature_state(row) for row in range(market.num_markets)]
+        read = flow.records_read
+        rollout.run(TAIL)
+        for row in range(market.num_markets):
+            tail = int(market.tape.record_count[row]) - int(read[row])
+            state = StartState.capture(market, row, np.zeros((), SCALE), tail, before[row])
+            states.append(renumbered(state))
+    return states
+
+
+def renumbered(state: StartState) -> StartState:
+    """The same state with order ids from 0, so that an episode does not start near the end of the ids."""
+    orders, records = state.orders.copy(), state.records.copy()
+    label = {int(old): new for new, old in enumerate(orders["order_id"])}
+    orders["order_id"] = np.arange(len(orders))
+    records["order_id"] = [label.get(int(old), -1) for old in records["order_id"]]
+    return state._replace(orders=orders, records=records, next_id=len(orders))
+
+
+def measured_scale(rollout: Rollout, states: list[StartState]) -> np.ndarray:
+    """SCALE () of generated training states: what agents' observations are normalised with."""
+    scale = np.zeros((), SCALE)
+    records = [state.records for state in states]
+    events = sum(len(r) for r in records)
+    mids = np.concatenate([r["mid2"] for r in records]) / 2
+    statistics = rollout.statistics()
+    scale["lots_per_event"] = sum(int(r["filled"].sum()) for r in records) / events
+    scale["median_size"] = states[0].feature_state["median_size"]
+    scale["spread"], scale["touch_size"] = statistics["spread_ticks"], statistics["touch_size"]
+    scale["volatility"] = np.concatenate([np.diff(r["mid2"]) / 2 for r in records]).std()
+    scale["event_ns"] = np.mean([(r["time_ns"][-1] - r["time_ns"][0]) / (len(r) - 1) for r in records])
+    scale["tick_bps"] = 1e4 / mids.mean()
+    return scale
+
+
+def build_bank(arguments: Arguments, console: Console) -> ContextBank:
+    """Start states of all assets; whole markets go to one part, so that parts share no history."""
+    states, codes = [], []
+    for asset in track(arguments.assets, description="contexts", console=console):
+        flow = seeded_flow(arguments.data / asset, arguments.model, arguments.rows, arguments.cancel)
+        rollout = Rollout(flow, arguments.seed)
+        rollout.run(BURN_IN)
+        rollout.touches.clear()
+        taken = take_states(rollout, arguments.takes, arguments.every)
+        row = np.arange(len(taken)) % arguments.rows
+        code = np.select([row < 0.7 * arguments.rows, row < 0.85 * arguments.rows], [0, 1], 2).astype(np.uint8)
+        scale = measured_scale(rollout, [s for s, c in zip(taken, code, strict=True) if c == 0])
+        console.print(asset, {k: round(v, 4) for k, v in rollout.statistics().items()}, scale)
+        states += [s._replace(scale=scale) for s in taken]
+        codes.append(code)
+    return ContextBank.from_states(states, np.concatenate(codes), f"closed-loop {arguments.model.name}")
+
+
+def record_day(arguments: Arguments, console: Console) -> RecordedFlow:
+    """One generated market as a recorded day."""
+    flow = seeded_flow(arguments.data / arguments.day_asset, arguments.model, 1, arguments.cancel)
+    rollout = Rollout(flow, arguments.seed + 10_000)
+    rollout.run(BURN_IN)
+    market = rollout.market
+    resting = StartState.capture(market, 0, np.zeros((), SCALE), 1).orders
+    opening = np.zeros(len(resting), RECORD)
+    for name in ("time_ns", "order_id", "price", "size", "owner", "side"):
+        opening[name] = resting[name]
+    opening["time_ns"], opening["kind"], opening["status"] = market.clock_ns[0], LIMIT, RESTED
+    opening["mid2"] = market.mid2[0]
+    pieces, fills = [opening], []
+    rollout.touches = [rollout.touches[-1]] * len(opening)
+    for _ in track(range(arguments.day_events), description="day", console=console):
+        record, fill = int(market.tape.record_count[0]), int(market.tape.fill_count[0])
+        rollout.run(1)
+        pieces.append(market.tape.read_records(0, record))
+        fills.append(market.tape.read_fills(0, fill))
+    touch = np.concatenate(rollout.touches)[:, [0, 2, 1, 3]].astype(np.int32)
+    return as_recorded(np.concatenate(pieces), len(opening), touch, np.concatenate(fills), arguments)
+
+
+def as_recorded(records, opening: int, touch, fills, arguments: Arguments) -> RecordedFlow:
+    """A tape as a recorded day: what rested becomes the most that may rest, ids become dense."""
+    acted = ~np.isin(records["status"], (NOOP, REJECTED))  # what did nothing needs no replay
+    opening = int(acted[:opening].sum())
+    records, touch = records[acted], touch[acted]
+    adds = records["kind"] == LIMIT
+    records["max_rest"] = np.where(adds, records["size"] - records["filled"], 0)
+    label = {}
+    for name, array in (("order_id", records), ("maker_id", fills), ("taker_id", fills)):
+        array[name] = [label.setdefault(int(old), len(label)) for old in array[name]]
+    first, last = int(records["time_ns"][0]), int(records["time_ns"][-1])
+    meta = FlowMeta(
+        ticker="SYNTH",
+        venue="TradeFM",
+        date="generated",
+        tick_size=1,
+        price_unit="ticks",
+        lot=1,
+        size_unit="lots",
+        replay_by_id=True,
+        session_ns=(first, last + 1),
+        source=f"closed-loop rollout of {arguments.model.name}",
+        counts={"rows": len(records)},
+    )
+    return RecordedFlow(records, opening, touch, fills, None, np.full(len(records), -1, np.int64), meta)
+
+
+def main(arguments: Arguments) -> None:
+    """Build and save both."""
+    console = Console()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    bank = build_bank(arguments, console)
+    bank.save(arguments.out / f"{arguments.model.name}.npz")
+    console.print(f"{len(bank)} start states, version {bank.digest()}")
+    day = record_day(arguments, console)
+    save_day(arguments.out / "day.npz", day)
+    console.print(f"a day of {len(day):,} records: {day.summary()}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
