@@ -98,7 +98,7 @@ def rebuild(
     executes = (rows.event == EXECUTION) | ((rows.event == CROSS) & (rows.side != 0) & (life >= 0))
     level = level.reshape(-1).astype(np.int64)
     feed = _Feed(
-        rows.time_ns, rows.event, executes, life, rows.side, rows.price, level, rows.size, np.int64(tick), np.int64(lot)
+        rows.time_ns, rows.event, executes, life, rows.side, rows.price, level, rows.size, int(tick), int(lot)
     )
     best = np.array([len(levels), -1], np.int64)
     tracker = _Tracker(np.zeros((len(born), 4), np.int64), np.zeros((2, len(levels)), np.int64), best, levels)
@@ -108,7 +108,7 @@ def rebuild(
     out.fills["maker"], out.fills["taker"] = BACKGROUND, BACKGROUND
     _walk(feed, tracker, out)
     m, f = int(at[_RECORDS]), int(at[_FILLS])
-    named = dict(zip(COUNTS, counts.tolist(), strict=True))
+    named: dict[str, int] = dict(zip(COUNTS, counts.tolist(), strict=True))
     return out.records[:m], out.fills[:f], out.touch[:m], out.row[:m], named
 
 
