@@ -202,7 +202,7 @@ def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
         book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
 
 
-@njit(**KERNEL)
+@njit(cache=True, nogil=True)  # allocates, so it needs the runtime
 def check_orders(orders, ends, capacity, flow_ids):
     """Index of the first state whose orders no book could hold, -1 if all are fine."""
     seen = np.full(flow_ids, -1, np.int32)
