@@ -1,0 +1,1 @@
+"""Stylised facts, distances, the realism card."""

@@ -1,0 +1,146 @@
+"""How a market answers a taker: mid and signed flow after a marketable order, by lag in background events.
+
+Three sources, one definition. With t the taker's record and k background events after it,
+
+    mid response      s * (mid[t + k] - mid[t - 1]) in basis points of mid[t - 1]
+    flow response     s * sum over background takers j in (t, t + k] of side[j] * filled[j] / median size
+
+where s is the taker's side. Agents' responses are paired: the same start state and the same random numbers
+by proposal index with a buy, with a sell and without an agent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tradefm_gym.flow.protocol import FlowModel
+from tradefm_gym.market.events import BUY, CANCEL, MARKET, PRINT, SELL, EventBlock
+from tradefm_gym.market.simulator import MarketSimulator
+
+LAGS = (1, 4, 16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Response:
+    """Samples of one arm: ``mid`` in basis points and ``flow`` in median sizes, each ``(n, lags)``."""
+
+    mid: np.ndarray
+    flow: np.ndarray
+    lags: tuple[int, ...]
+
+    def mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means ``(lags,)`` of mid and flow."""
+        return self.mid.mean(0), self.flow.mean(0)
+
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Half-widths ``(lags,)`` of the 95% normal intervals of the means."""
+        n = len(self.mid)
+        return 1.96 * self.mid.std(0, ddof=1) / np.sqrt(n), 1.96 * self.flow.std(0, ddof=1) / np.sqrt(n)
+
+
+def agent_paths(
+    flow: FlowModel,
+    contexts: np.ndarray,
+    seeds: np.ndarray,
+    side: int,
+    size: np.ndarray,
+    lags: Sequence[int] = LAGS,
+) -> Response:
+    """Unsigned paths after an agent's market order at the start state, or after none.
+
+    Args:
+        flow: a flow for N markets.
+        contexts: ``(N,)`` start states.
+        seeds: ``(N,)`` uint64.
+        side: BUY, SELL, or 0 for the arm without an agent.
+        size: ``(N,)`` lots.
+        lags: background events after the order.
+
+    Returns:
+        ``mid`` and ``flow`` of each market, not multiplied by a side: differences of arms are the responses.
+    """
+    n = flow.num_envs
+    market = MarketSimulator(n, flow.market_config(1))
+    flow.reset(market, np.ones(n, bool), contexts, seeds, np.zeros(n, np.uint32))
+    before = market.outside_mid2.astype(np.float64)
+    median = flow.bank.scale["median_size"][contexts]
+    if side:
+        block = EventBlock.empty(n, 1)
+        orders = block.events[:, 0]
+        orders["time_ns"], orders["owner"], orders["kind"] = market.clock_ns, 0, MARKET
+        orders["side"], orders["size"], orders["max_rest"] = side, size, 0
+        block.count[:] = 1
+        market.submit(block)
+    cursor = market.tape.record_count.copy()
+    signed = np.zeros(n)
+    mid, total = np.zeros((n, len(lags))), np.zeros((n, len(lags)))
+    for i, lag in enumerate(lags):
+        while (starved := market.advance(until_count=np.full(n, lag))).any():
+            market.feed(flow.next_events(market, starved))
+        for row in range(n):
+            records = market.tape.read_records(row, int(cursor[row]))
+            background = (records["owner"] < 0) & (records["kind"] != PRINT) & (records["kind"] != CANCEL)
+            signed[row] += (records["side"] * records["filled"].astype(np.int64))[background].sum() / median[row]
+        cursor[:] = market.tape.record_count
+        mid[:, i] = 1e4 * (market.outside_mid2 - before) / before
+        total[:, i] = signed
+    return Response(mid, total, tuple(lags))
+
+
+def agent_response(
+    flow: FlowModel, contexts: np.ndarray, seeds: np.ndarray, size: np.ndarray, lags: Sequence[int] = LAGS
+) -> dict[str, Response]:
+    """Responses to an agent's market orders, paired over seeds.
+
+    Returns:
+        ``buy`` and ``sell``: signed response of that side against the arm without an agent;
+        ``both``: half the difference of the two sides, which cancels any drift.
+    """
+    paths = {side: agent_paths(flow, contexts, seeds, side, size, lags) for side in (BUY, SELL, 0)}
+    null = paths[0]
+
+    def signed(side: int) -> Response:
+        arm = paths[side]
+        return Response(side * (arm.mid - null.mid), side * (arm.flow - null.flow), null.lags)
+
+    buy, sell = signed(BUY), signed(SELL)
+    both = Response(0.5 * (buy.mid + sell.mid), 0.5 * (buy.flow + sell.flow), null.lags)
+    return {"buy": buy, "sell": sell, "both": both}
+
+
+def taker_response(
+    records: np.ndarray,
+    median_size: float,
+    sizes: tuple[float, float],
+    lags: Sequence[int] = LAGS,
+) -> Response:
+    """Responses to the takers of a tape or of a recorded day.
+
+    Args:
+        records: ``(n,) RECORD`` in order.
+        median_size: lots.
+        sizes: executed size of the takers looked at, [low, high) in lots.
+        lags: background events after the taker.
+
+    Raises:
+        ValueError: if there are fewer than two such takers.
+    """
+    events = records[(records["kind"] != PRINT) & (records["owner"] < 0)]
+    mid = 0.5 * events["mid2"].astype(np.float64)
+    signed = np.where(events["kind"] != CANCEL, events["side"] * events["filled"].astype(np.int64), 0) / median_size
+    cumulative = np.concatenate([[0.0], np.cumsum(signed)])
+    executed = np.where(events["kind"] != CANCEL, events["filled"], 0)
+    takers = np.flatnonzero((executed >= sizes[0]) & (executed < sizes[1]) & (executed > 0))
+    takers = takers[(takers > 0) & (takers + max(lags) < len(events))]
+    takers = takers[mid[takers - 1] > 0]
+    if len(takers) < 2:
+        raise ValueError(f"records hold {len(takers)} takers of {sizes[0]:g} to {sizes[1]:g} lots; need at least 2")
+    side = events["side"][takers].astype(np.float64)[:, None]
+    later = takers[:, None] + np.asarray(lags)[None, :]
+    start = mid[takers - 1][:, None]
+    return Response(
+        side * 1e4 * (mid[later] - start) / start,
+        side * (cumulative[later + 1] - cumulative[takers + 1][:, None]),
+        tuple(lags),
+    )
