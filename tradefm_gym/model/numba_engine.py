@@ -26,16 +26,15 @@ from tradefm_gym.model.config import (
 )
 from tradefm_gym.model.engine_protocol import RowCache
 from tradefm_gym.model.numba_kernels import (
+    TILE,
     Shape,
     State,
     Weights,
     admit,
-    append_rows,
-    append_rows_parallel,
     layer_size,
-    prefill_rows,
-    prefill_rows_parallel,
     read_heads,
+    run_tiles,
+    run_tiles_parallel,
     scratch_size,
 )
 from tradefm_gym.model.numba_matrix import PANEL, multiply_matrix, pack_panels, whole_panels
@@ -52,9 +51,9 @@ from tradefm_gym.model.vectors import LANES
 
 INPUT_SIZES = np.array((LIQUIDITIES, FLAGS, LEVELS, VOCABULARY), np.int64)
 
-# Waking a second thread costs more than these many rows take.
+# Waking other threads, and waiting for the last of them, costs more than so few rows take.
 SERIAL_APPENDS = 3
-SERIAL_SAMPLES = 15
+SERIAL_SAMPLES = 127
 
 
 class NumbaEngine:
@@ -99,6 +98,7 @@ class NumbaEngine:
         self._seen = np.zeros((batch, self.context), np.int32)  # the tokens in each row's cache
         self._rows, self._positions = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
         self._scratch: dict[int, NDArray[np.float32]] = {}  # work space by number of tasks
+        self._append_plans: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._work_size = work_size(units) if units else VOCABULARY
         self._work = _aligned(batch * self._work_size)
         self._joint_work: NDArray[np.float32] | None = None  # (B x V) and more: only the repetition penalty needs it
@@ -134,12 +134,7 @@ class NumbaEngine:
         sources = np.arange(starts[-1])
         positions = sources - np.repeat(starts[:-1], sizes)
         owners = np.repeat(targets, sizes)
-        tasks = min(numba.get_num_threads(), targets.size)
-        arguments = self._shape, self._weights, self._state, events, sources, owners, positions, starts
-        if tasks == 1:
-            prefill_rows(*arguments, self._scratch_for(1))
-        else:
-            prefill_rows_parallel(*arguments, tasks, self._scratch_for(tasks))
+        self._run(events, sources, owners, positions, *_prefill_plan(starts, numba.get_num_threads()))
         self._seen[owners, positions] = events[:, 3]
         self.lengths[targets] = sizes
 
@@ -153,15 +148,10 @@ class NumbaEngine:
         count = admit(inputs, INPUT_SIZES, active, self.lengths, self.context, self._seen, rows, positions)
         if count < 0:
             self._refuse(-1 - count, inputs)
-        tasks = min(numba.get_num_threads(), -(-count // 4))
-        if count <= SERIAL_APPENDS or tasks == 1:
-            scratch = self._scratch_for(1)
-            append_rows(self._shape, self._weights, self._state, inputs, rows, positions, count, scratch)
-        else:
-            scratch = self._scratch_for(tasks)
-            append_rows_parallel(
-                self._shape, self._weights, self._state, inputs, rows, positions, count, tasks, scratch
-            )
+        tasks = 1 if count <= SERIAL_APPENDS else min(numba.get_num_threads(), -(-count // 4))
+        if (count, tasks) not in self._append_plans:
+            self._append_plans[count, tasks] = _append_plan(count, tasks)
+        self._run(inputs, rows, rows, positions, *self._append_plans[count, tasks])
 
     def sample(
         self,
@@ -247,12 +237,19 @@ class NumbaEngine:
         self._seen[row, :length] = cache.tokens
         self.lengths[row] = length
         if length:
-            scratch = self._scratch_for(1)
-            scratch[: self._shape.width_stride] = 0
+            stride = self._shape.width_stride
+            scratch = _aligned(stride + self._shape.head_stride)  # hidden state, then the head's outputs
             scratch[: self.config.width] = cache.hidden
             rows = np.array([row], np.int64)
-            outputs = self._shape.width_stride
-            read_heads(self._shape, self._weights, self._state, rows, 0, 1, scratch, 0, outputs)
+            read_heads(self._shape, self._weights, self._state, rows, 0, 1, scratch, 0, stride)
+
+    def _run(self, inputs, sources, rows, positions, tiles, starts) -> None:
+        tasks = starts.size - 1
+        if tasks not in self._scratch:
+            self._scratch[tasks] = _aligned(tasks * scratch_size(self._shape))
+        kernel = run_tiles if tasks == 1 else run_tiles_parallel
+        scratch = self._scratch[tasks]
+        kernel(self._shape, self._weights, self._state, inputs, sources, rows, positions, tiles, starts, scratch)
 
     def _caches(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Views of one row's keys (L, G, panels, d, PANEL) and values (L, G, T', d)."""
@@ -260,11 +257,6 @@ class NumbaEngine:
         lead = (self.batch, shape.layers, shape.kv_heads)
         keys = self._state.keys.reshape(*lead, -1, shape.head_width, PANEL)[row]
         return keys, self._state.values.reshape(*lead, -1, shape.head_width)[row]
-
-    def _scratch_for(self, tasks: int) -> NDArray[np.float32]:
-        if tasks not in self._scratch:
-            self._scratch[tasks] = _aligned(tasks * scratch_size(self._shape))
-        return self._scratch[tasks]
 
     def _mask(self, name: str, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         mask = np.ascontiguousarray(mask)
@@ -289,6 +281,34 @@ class NumbaEngine:
             raise ValueError(f"active has row {code}, which is full ({self.context} tokens); prefill it first")
         row = code - self.batch
         raise ValueError(f"inputs of row {row} is {inputs[row].tolist()}; allowed is below {_input_sizes()}")
+
+
+def _append_plan(count: int, tasks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tiles of `count` independent tokens for `run_tiles`, in about equal shares of whole register tiles."""
+    share = -(-count // (4 * tasks)) * 4
+    tiles: list[tuple[int, int, int]] = []
+    starts = [0]
+    for task in range(tasks):
+        stop = min(count, (task + 1) * share)
+        tiles += [(begin, min(TILE, stop - begin), 0) for begin in range(task * share, stop, TILE)]
+        starts.append(len(tiles))
+    return np.array(tiles, np.int64).reshape(-1, 3), np.array(starts, np.int64)
+
+
+def _prefill_plan(prompts: NDArray[np.int64], threads: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tiles of prompts that begin at `prompts[:-1]` for `run_tiles`: a prompt's tiles stay in order in one task."""
+    count = prompts.size - 1
+    tasks = min(threads, count)
+    tiles: list[tuple[int, int, int]] = []
+    starts = np.zeros(tasks + 1, np.int64)
+    for prompt in range(count):
+        stop = int(prompts[prompt + 1])
+        for begin in range(int(prompts[prompt]), stop, TILE):
+            tiles.append((begin, min(TILE, stop - begin), 1 if begin + TILE >= stop else 2))
+        # the task in whose equal share of all tokens the prompt's middle lies
+        task = int(prompts[prompt] + stop) * tasks // int(2 * prompts[-1])
+        starts[task + 1 :] = len(tiles)
+    return np.array(tiles, np.int64), starts
 
 
 def _input_sizes() -> str:

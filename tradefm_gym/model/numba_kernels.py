@@ -340,53 +340,28 @@ def _mix_one(scratch, p0, count, values, v0, width, o0):
 
 
 @njit(cache=True, nogil=True)
-def _append_share(shape, weights, state, inputs, rows, positions, count, task, tasks, scratch):
-    """One task's part of `append_rows`."""
-    share = -(-count // tasks)
-    share = -(-share // 4) * 4  # whole register tiles
-    stop = min(count, (task + 1) * share)
-    for begin in range(task * share, stop, TILE):
-        tile = min(TILE, stop - begin)
-        s0 = task * (scratch.size // tasks)
-        forward_tile(shape, weights, state, inputs, rows, rows, positions, begin, tile, 0, scratch, s0)
+def _run_task(shape, weights, state, inputs, sources, rows, positions, tiles, starts, task, scratch):
+    s0 = task * (scratch.size // (starts.size - 1))
+    for tile in range(starts[task], starts[task + 1]):
+        begin, count, last_only = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
+        forward_tile(shape, weights, state, inputs, sources, rows, positions, begin, count, last_only, scratch, s0)
 
 
 @njit(cache=True, nogil=True)
-def append_rows(shape, weights, state, inputs, rows, positions, count, scratch):
-    """Appends one event, inputs (B, 4), at `positions` to each of the first `count` of `rows`, both (B,) int64."""
-    _append_share(shape, weights, state, inputs, rows, positions, count, 0, 1, scratch)
+def run_tiles(shape, weights, state, inputs, sources, rows, positions, tiles, starts, scratch):
+    """Runs `forward_tile` over tiles (k, 3) int64 of begin, count and last_only; other arguments as there.
+
+    Task i of `starts.size - 1` runs tiles starts[i] .. starts[i + 1] in order, in its own equal part of `scratch`.
+    """
+    for task in range(starts.size - 1):
+        _run_task(shape, weights, state, inputs, sources, rows, positions, tiles, starts, task, scratch)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def append_rows_parallel(shape, weights, state, inputs, rows, positions, count, tasks, scratch):
-    """`append_rows` over threads; `scratch` holds `tasks` equal parts."""
-    for task in prange(tasks):
-        _append_share(shape, weights, state, inputs, rows, positions, count, task, tasks, scratch)
-
-
-@njit(cache=True, nogil=True)
-def _prefill_share(shape, weights, state, inputs, sources, rows, positions, starts, task, tasks, scratch):
-    """One task's part of `prefill_rows`."""
-    s0 = task * (scratch.size // tasks)
-    for prompt in range(task, starts.size - 1, tasks):
-        stop = starts[prompt + 1]
-        for begin in range(starts[prompt], stop, TILE):
-            tile = min(TILE, stop - begin)
-            last_only = 1 if begin + tile == stop else 2
-            forward_tile(shape, weights, state, inputs, sources, rows, positions, begin, tile, last_only, scratch, s0)
-
-
-@njit(cache=True, nogil=True)
-def prefill_rows(shape, weights, state, inputs, sources, rows, positions, starts, scratch):
-    """Fills caches from prompts; prompt i is the tokens starts[i] .. starts[i + 1], arguments as in `forward_tile`."""
-    _prefill_share(shape, weights, state, inputs, sources, rows, positions, starts, 0, 1, scratch)
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def prefill_rows_parallel(shape, weights, state, inputs, sources, rows, positions, starts, tasks, scratch):
-    """`prefill_rows` over threads; `scratch` holds `tasks` equal parts."""
-    for task in prange(tasks):
-        _prefill_share(shape, weights, state, inputs, sources, rows, positions, starts, task, tasks, scratch)
+def run_tiles_parallel(shape, weights, state, inputs, sources, rows, positions, tiles, starts, scratch):
+    """`run_tiles` with the tasks over threads."""
+    for task in prange(starts.size - 1):
+        _run_task(shape, weights, state, inputs, sources, rows, positions, tiles, starts, task, scratch)
 
 
 @njit(cache=True, nogil=True)
