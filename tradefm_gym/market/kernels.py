@@ -171,6 +171,8 @@ def _clear(book, ledger, m):
 @njit(**PARALLEL)
 def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
     """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends."""
+    # Taken out of their tuples here: the loop's own stores into a tuple's array are lost (Numba 0.68).
+    row, clocks, tape = book.row, ledger.clocks, ledger.records
     for i in prange(rows.shape[0]):
         m = rows[i]
         _clear(book, ledger, m)
@@ -189,17 +191,17 @@ def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
                 owner,
                 np.int64(s),
             )
-            book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
+            row[m, NEXT_ID] = max(row[m, NEXT_ID], order_id + 1)
         first = record_ends[i - 1] if i > 0 else 0
         for k in range(first, record_ends[i]):
-            ledger.records[m, k - first] = records[k]
-        ledger.clocks[m, RECORDS] = record_ends[i] - first
-        ledger.clocks[m, CLOCK] = scalars[i, 0]
-        bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
+            tape[m, k - first] = records[k]
+        clocks[m, RECORDS] = record_ends[i] - first
+        clocks[m, CLOCK] = scalars[i, 0]
+        bid, ask = row[m, BEST], row[m, BEST + 1]
         mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
-        ledger.clocks[m, MID2] = mid2
-        ledger.clocks[m, OUTSIDE_MID2] = mid2
-        book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
+        clocks[m, MID2] = mid2
+        clocks[m, OUTSIDE_MID2] = mid2
+        row[m, NEXT_ID] = max(row[m, NEXT_ID], scalars[i, 2])
 
 
 @njit(cache=True, nogil=True)  # allocates, so it needs the runtime
