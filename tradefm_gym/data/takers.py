@@ -97,9 +97,7 @@ def rebuild(
     n = len(rows)
     executes = (rows.event == EXECUTION) | ((rows.event == CROSS) & (rows.side != 0) & (life >= 0))
     level = level.reshape(-1).astype(np.int64)
-    feed = _Feed(
-        rows.time_ns, rows.event, executes, life, rows.side, rows.price, level, rows.size, int(tick), int(lot)
-    )
+    feed = _Feed(rows.time_ns, rows.event, executes, life, rows.side, rows.price, level, rows.size, int(tick), int(lot))
     best = np.array([len(levels), -1], np.int64)
     tracker = _Tracker(np.zeros((len(born), 4), np.int64), np.zeros((2, len(levels)), np.int64), best, levels)
     counts, at = np.zeros(len(COUNTS), np.int64), np.array([0, 0, len(born), 0], np.int64)
