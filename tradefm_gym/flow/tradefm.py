@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.flow.protocol import ContextBank, StartState
+from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import (
     BACKGROUND,
     BUY,
@@ -51,6 +52,7 @@ class TradeFMFlow:
         backend: "numba" (small models, no torch), "torch", or "auto" by size.
         device: device of the torch backend.
         bank: start states; default the bundled ones.
+        context: path of a recorded day to warm up from instead (see ``warmup.recorded_bank``).
         temperature: of sampling.
         cancel: what a generated cancel, which has no id, removes: "whole" = the one order of the nearest
             level whose size is nearest; "nearest" = newest first, spilling until the size is used up.
@@ -69,6 +71,7 @@ class TradeFMFlow:
         backend: str = "auto",
         device: str = "cpu",
         bank: ContextBank | None = None,
+        context: str | Path | None = None,
         temperature: float = 1.0,
         cancel: str = "whole",
         flag_agents: bool = True,
@@ -86,6 +89,10 @@ class TradeFMFlow:
         self.num_envs = num_envs
         self.tokenizer = TradeTokenizer.load(folder)
         self.config, weights = load_weights(folder)
+        if bank is not None and context is not None:
+            raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
+        if bank is None and context is not None:
+            bank = recorded_bank(context, self.tokenizer)
         self.bank = bank if bank is not None else ContextBank.load(_CONTEXTS / f"{BUNDLED_MODEL}.npz")
         self.engine = make_engine(self.config, weights, engine_batch, backend, device)
         self.temperature = temperature

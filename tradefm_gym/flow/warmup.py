@@ -1,0 +1,56 @@
+"""Start states from a user's own recorded day: the book, the tape's tail and the features' state at each."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tradefm_gym.data.day import load_day
+from tradefm_gym.data.recorded import RecordedFlow, load
+from tradefm_gym.data.splits import calibrate, split
+from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.replay import prepare
+from tradefm_gym.market.features import FEATURE_STATE, new_state, observe
+from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.model.windows import day_features
+
+
+def recorded_bank(
+    source: RecordedFlow | str | Path, tokenizer: TradeTokenizer, contexts: tuple[int, int, int] = (64, 16, 16)
+) -> ContextBank:
+    """A bank over one recorded day, for flows that go on from where the record stands.
+
+    Args:
+        source: a recorded flow, or the path of a saved day (.npz), a data folder or a LOBSTER message file.
+        tokenizer: fixes half-life and mid estimate.
+        contexts: how many start states to take from the train, validation and test part of the day.
+
+    Returns:
+        A bank with FEATURE_STATE of each context *before* the records that it carries.
+
+    Raises:
+        FileNotFoundError, ValueError: if the path holds no usable day; the message names it.
+    """
+    if isinstance(source, RecordedFlow):
+        recorded = source
+    else:
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"context path {str(path)!r} does not exist; it must be a saved day (.npz), a data folder or a "
+                "LOBSTER message file"
+            )
+        recorded = load_day(path) if path.suffix == ".npz" else load(path)
+    day = prepare(recorded, contexts, horizon=1)
+    part = split(recorded).train
+    median = calibrate(recorded, part).median_size
+    _, _, edges = day_features(recorded.records, part, median, tokenizer.half_life_s, tokenizer.mid_mode)
+    stream = new_state(1, median, edges, tokenizer.half_life_s, tokenizer.mid_mode)
+    states = np.zeros(len(day.bank), FEATURE_STATE)
+    done = 0
+    tails = np.diff(day.bank.record_start)
+    for context in np.argsort(day.start - tails, kind="stable"):
+        begin = max(int(day.start[context] - tails[context]), done)
+        observe(stream, recorded.records[done:begin])
+        states[context], done = stream[0], begin
+    return replace(day.bank, feature_state=states)
