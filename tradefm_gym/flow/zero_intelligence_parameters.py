@@ -35,9 +35,9 @@ class ZeroIntelligenceParameters:
     """Rates and marks; the defaults resemble a liquid NASDAQ stock of 100 dollars and a few cents of spread."""
 
     limit_rate: float = 6.0  # limit orders per second, both sides together
-    market_rate: float = 0.6  # market orders per second, both sides together
-    cancel_rate: float = 0.02  # per resting order and second
-    offsets: tuple[float, ...] = _power_law(64, 2.0, 1.3)  # weights of resting 1, 2, ... ticks from the opposite best
+    market_rate: float = 0.9  # market orders per second, both sides together
+    cancel_rate: float = 0.025  # per resting order and second
+    offsets: tuple[float, ...] = _power_law(64, 8.0, 1.0)  # weights of resting 1, 2, ... ticks from the opposite best
     limit_sizes: tuple[int, ...] = _lognormal(100, 0.8)  # equally likely sizes, lots
     market_sizes: tuple[int, ...] = _lognormal(120, 0.9)  # equally likely sizes, lots
     mid: int = 10_000  # price at which the seed book stands, ticks
