@@ -1,0 +1,35 @@
+# `make train` and `make test` do all set-up on a fresh machine; ARGS goes to the program, as in `make test ARGS="-k book"`.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install train test lint bench clean
+
+install: $(INSTALLED)
+
+# torch comes first and pinned, so that no other package brings in the large build for GPUs.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,dev]"
+	touch $@
+
+train: $(INSTALLED)
+	$(BIN)/python examples/train_execution.py $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(INSTALLED)
+	$(BIN)/tradefm-gym bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-ci build dist runs .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,292 @@
+"""How fast the rooms are on this machine: the market, the engine, and the environments over each flow.
+
+Every figure is the median over repeats after a warm-up, and all speak one format: a list of
+``{name, value, unit, reference, ratio, target, met, hardware}``.
+"""
+
+import importlib.util
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint_folder, make_engine
+from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
+from tradefm_gym.market.events import EventBlock
+from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.model.config import PRESETS, load_weights, random_weights
+
+FLOWS = ("zero_intelligence", "replay", "tradefm")
+MARKET_TARGET = 3e6  # events/s of one core; less means that something is built wrong
+_ROUND = 256  # events a market takes in one feed: its default queue
+
+
+class Work(NamedTuple):
+    """What is timed: ``run`` does some work and says how much of the unit it was; ``rewind`` precedes it, untimed."""
+
+    run: Callable[[], int]
+    rewind: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure. ``reference`` is the same work done by something else on the same machine, where there is one."""
+
+    name: str
+    value: float
+    unit: str
+    hardware: dict[str, Any]
+    reference: float | None = None
+    target: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The one format of all benchmarks."""
+        return {
+            "name": self.name,
+            "value": round(self.value, 1),
+            "unit": self.unit,
+            "reference": None if self.reference is None else round(self.reference, 1),
+            "ratio": None if self.reference is None else round(self.value / self.reference, 3),
+            "target": self.target,
+            "met": None if self.target is None else self.value >= self.target,
+            "hardware": self.hardware,
+        }
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A figure that can be measured; ``prepare(quick)`` builds the work, which is then timed."""
+
+    name: str
+    unit: str
+    threads: int
+    prepare: Callable[[bool], Work]
+    target: float | None = None
+    reference: Callable[[bool], float | None] = lambda quick: None
+
+    def measure(self, quick: bool) -> Measurement:
+        """Runs it; raises ``ValueError``, ``OSError`` or ``ImportError`` where a part is not at hand."""
+        with thread_count(self.threads) as threads:
+            value = median_rate(self.prepare(quick), 3 if quick else 9)
+        reference = self.reference(quick)
+        return Measurement(self.name, value, self.unit, hardware(threads), reference, self.target)
+
+
+def benchmarks(only: str | None = None) -> list[Benchmark]:
+    """All of them, or those whose name contains ``only``."""
+    events, steps = "events/s", "steps/s"
+    everything = [
+        Benchmark("market-n1", events, 1, partial(_market, 1)),
+        Benchmark("market-n256", events, 1, partial(_market, 256), MARKET_TARGET),
+        Benchmark("engine-n1", events, 1, partial(_engine, "numba", 1), 3_000, partial(_torch_rate, 1, 1)),
+        Benchmark("engine-n64", events, 2, partial(_engine, "numba", 64), 8_000, partial(_torch_rate, 64, 2)),
+    ]
+    for flow in FLOWS:
+        everything.append(Benchmark(f"execution-{flow}-n1", steps, 1, partial(_single_environment, flow)))
+        everything.append(Benchmark(f"execution-{flow}-n64", steps, 2, partial(_vector_environment, flow, 64)))
+    chosen = [benchmark for benchmark in everything if only is None or only in benchmark.name]
+    if not chosen:
+        names = ", ".join(benchmark.name for benchmark in everything)
+        raise ValueError(f"only is {only!r}; allowed is a name, or a part of one, of {names}")
+    return chosen
+
+
+def run(chosen: list[Benchmark], quick: bool, skipped: Callable[[str, str], None]) -> Iterator[Measurement]:
+    """Measures one after the other; what cannot run here is told to ``skipped(name, reason)``."""
+    for benchmark in chosen:
+        try:
+            yield benchmark.measure(quick)
+        except (ValueError, OSError, ImportError) as error:
+            skipped(benchmark.name, str(error))
+
+
+def median_rate(work: Work, repeats: int) -> float:
+    """Units per second: the median of ``repeats`` runs after one that compiles and warms the caches."""
+    rates = []
+    for _ in range(repeats + 1):
+        work.rewind()
+        start = time.perf_counter()
+        done = work.run()
+        rates.append(done / (time.perf_counter() - start))
+    return statistics.median(rates[1:])
+
+
+@contextmanager
+def thread_count(wanted: int) -> Iterator[int]:
+    """Numba's threads set to ``wanted``, or to as many as there are; yields how many."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield numba.get_num_threads()
+    finally:
+        numba.set_num_threads(before)
+
+
+def hardware(threads: int) -> dict[str, Any]:
+    """Processor, cores that this process may use, threads that were used, and versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {name: version(name) for name in ("tradefm-gym", "numba", "numpy", "torch")}
+    return {
+        "cpu": _processor(),
+        "cores": cores,
+        "threads": threads,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version, None without."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+# --- The market: book, accounts and tape -----------------------------------------------------------------
+
+
+def _market(num_markets: int, quick: bool) -> Work:
+    """Zero-intelligence events, drawn before, through feed and advance; the same ones in every run."""
+    rounds = (16 if quick else 256) if num_markets == 1 else (2 if quick else 16)
+    flow = ZeroIntelligenceFlow(num_markets)
+    market = MarketSimulator(num_markets, flow.market_config())
+    everyone = np.ones(num_markets, np.bool_)
+    seeds, contexts = np.arange(num_markets, dtype=np.uint64), np.arange(num_markets) % len(flow.bank)
+    flow.reset(market, everyone, contexts, seeds, np.zeros(num_markets, np.uint32))
+    start = market.snapshot()
+    blocks = [_draw_round(flow, market, everyone) for _ in range(rounds)]
+
+    def run() -> int:
+        for block in blocks:
+            market.feed(block)
+            market.advance()
+        return rounds * _ROUND * num_markets
+
+    return Work(run, partial(market.restore, start))
+
+
+def _draw_round(flow: ZeroIntelligenceFlow, market: MarketSimulator, everyone: np.ndarray) -> EventBlock:
+    """The flow's next ``_ROUND`` events of every row as one block (N, _ROUND); the market goes on to their end."""
+    blocks = []
+    for _ in range(_ROUND // flow.block):
+        blocks.append(flow.next_events(market, everyone))
+        market.feed(blocks[-1])
+        market.advance()
+    return EventBlock(np.concatenate([block.events for block in blocks], axis=1), sum(block.count for block in blocks))
+
+
+# --- The engine: cached decoding -------------------------------------------------------------------------
+
+
+def _network():
+    """The bundled model, or one of its shape with random weights: the speed is the same."""
+    try:
+        return load_weights(checkpoint_folder(BUNDLED_MODEL))
+    except ValueError:
+        return PRESETS["mini"], random_weights(PRESETS["mini"])
+
+
+def _engine(backend: str, batch: int, quick: bool) -> Work:
+    """Draw and append, as the flow does: a full row is filled again from its last T/2 events, which counts as well."""
+    config, weights = _network()
+    engine = make_engine(config, weights, batch, backend)
+    half, rows, active = config.context // 2, np.arange(batch), np.ones(batch, np.bool_)
+    steps = (half + 1) * (1 if quick or backend == "torch" else 4)  # whole rounds from one refill to the next
+    generator = np.random.default_rng(0)
+    words = generator.integers(0, 2**32, (steps, batch, 5), np.uint32)
+    inputs = np.stack([generator.integers(0, size, (steps, batch)) for size in (3, 2, 32, 1)], -1).astype(np.int32)
+    history = list(inputs[:half])
+    engine.prefill(rows, list(np.stack(history, 1)))
+
+    def run() -> int:
+        for step in range(steps):
+            event = inputs[step]
+            event[:, 3] = engine.sample(words[step], active)
+            history.append(event.copy())
+            del history[0]
+            if engine.lengths[0] == config.context:
+                engine.prefill(rows, list(np.stack(history, 1)))
+            else:
+                engine.append(event, active)
+        return steps * batch
+
+    return Work(run)
+
+
+def torch_engine_rate(batch: int, repeats: int) -> float:
+    """Events per second of the torch engine on the same weights, with the threads that torch was told to use."""
+    return median_rate(_engine("torch", batch, True), repeats)
+
+
+def _torch_rate(batch: int, threads: int, quick: bool) -> float | None:
+    """The torch engine's rate in a process of its own: torch takes its threads once, and this one stays free of it."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    call = f"from tradefm_gym.bench import torch_engine_rate as rate; print(rate({batch}, {2 if quick else 5}))"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    result = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True)
+    if result.returncode:
+        raise ValueError(f"the torch engine failed: {result.stderr.strip().splitlines()[-1]}")
+    return float(result.stdout.split()[-1])
+
+
+# --- The environments ------------------------------------------------------------------------------------
+
+
+def _single_environment(flow: str, quick: bool) -> Work:
+    """``step`` of one environment with random actions; resets are part of the time."""
+    environment = ExecutionEnv(flow=flow)
+    actions, steps = _actions(1), 128 if quick else 1024
+    environment.reset(seed=0)
+
+    def run() -> int:
+        for step in range(steps):
+            *_, terminated, truncated, _ = environment.step(actions[step % len(actions), 0])
+            if terminated or truncated:
+                environment.reset()
+        return steps
+
+    return Work(run)
+
+
+def _vector_environment(flow: str, num_envs: int, quick: bool) -> Work:
+    """``step`` of the native vector environment, which resets rows as they end."""
+    environment = ExecutionVectorEnv(num_envs, autoreset_mode="SameStep", flow=flow)
+    actions, steps = _actions(num_envs), 16 if quick else 128
+    environment.reset(seed=0)
+
+    def run() -> int:
+        for step in range(steps):
+            environment.step(actions[step % len(actions)])
+        return steps * num_envs
+
+    return Work(run)
+
+
+def _actions(num_envs: int) -> np.ndarray:
+    """Random actions (64, N, 2) float32."""
+    return np.random.default_rng(0).uniform(-1, 1, (64, num_envs, 2)).astype(np.float32)

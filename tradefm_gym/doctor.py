@@ -1,0 +1,71 @@
+"""Is this installation sound? Versions, the compiler's cache, the bundled files, and one rollout of known outcome."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from tradefm_gym.bench import version
+from tradefm_gym.envs.execution import ExecutionRole
+from tradefm_gym.envs.session import TradingSession
+from tradefm_gym.flow.replay import BUNDLED_DAY
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint_folder, model_hash
+from tradefm_gym.market.kernels import advance
+
+PACKAGES = ("tradefm-gym", "gymnasium", "numpy", "numba", "pettingzoo", "safetensors", "tyro", "rich")
+EXTRAS = ("torch", "stable-baselines3", "tensorboard", "polars", "pyarrow", "matplotlib")
+
+# The tape of one episode: zero intelligence, seed 0, the zero action throughout. It changes only with the rules
+# of the market, of the flow or of the role, never with the machine.
+EXPECTED_TAPE = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    value: str
+    sound: bool = True
+
+
+def examine() -> Iterator[Finding]:
+    """Looks at everything, cheapest first."""
+    for package in PACKAGES:
+        found = version(package)
+        yield Finding(package, found or "not installed", found is not None)
+    for package in EXTRAS:
+        yield Finding(package, version(package) or "not installed (optional)")
+    yield _compiler_cache()
+    yield Finding("threads", f"{numba.get_num_threads()} of {os.cpu_count()} processors")
+    yield _bundled_model()
+    yield Finding("bundled day", BUNDLED_DAY.name if BUNDLED_DAY.is_file() else "missing", BUNDLED_DAY.is_file())
+    tape = reference_tape()
+    said = "as expected" if tape == EXPECTED_TAPE else f"{tape[:12]} instead of {EXPECTED_TAPE[:12]}"
+    yield Finding("zero-intelligence rollout", said, tape == EXPECTED_TAPE)
+
+
+def reference_tape() -> str:
+    """Hash of the tape of the one episode that is the same everywhere."""
+    session = TradingSession(1, ExecutionRole(side="buy"), "zero_intelligence", context=0)
+    session.seed(np.array([True]), np.zeros(1, np.uint64))
+    session.reset()
+    while session.running.any():
+        session.step(np.zeros((1, 2), np.float32))
+    return session.tape_hash(0)
+
+
+def _compiler_cache() -> Finding:
+    folder = Path(advance.stats.cache_path)
+    files = len(list(folder.glob("*.nbc")))
+    return Finding("compiler's cache", f"{folder} ({files} kernels of market/)", os.access(folder, os.W_OK))
+
+
+def _bundled_model() -> Finding:
+    try:
+        return Finding("bundled model", f"{BUNDLED_MODEL} {model_hash(checkpoint_folder(BUNDLED_MODEL))}")
+    except (ValueError, OSError) as error:
+        return Finding("bundled model", str(error), False)
