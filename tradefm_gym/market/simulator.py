@@ -49,12 +49,12 @@ class Tape(NamedTuple):
     record_count: np.ndarray  # (N,) int64
     fill_count: np.ndarray  # (N,) int64
 
-    def read_records(self, m: int, start: int = 0) -> np.ndarray:
-        """Records of row m from number ``start`` on, oldest first, (n,) RECORD copy; an overrun is an error."""
+    def read_records(self, m: int, start: int | None = None) -> np.ndarray:
+        """Records of row m from number ``start`` (None: the oldest kept) on, (n,) RECORD; an overrun is an error."""
         return _read_ring(self.records[m], int(self.record_count[m]), start, "records")
 
-    def read_fills(self, m: int, start: int = 0) -> np.ndarray:
-        """Fills of row m from number ``start`` on, oldest first, (n,) FILL copy; an overrun is an error."""
+    def read_fills(self, m: int, start: int | None = None) -> np.ndarray:
+        """Fills of row m from number ``start`` (None: the oldest kept) on, (n,) FILL; an overrun is an error."""
         return _read_ring(self.fills[m], int(self.fill_count[m]), start, "fills")
 
 
@@ -208,7 +208,11 @@ class MarketSimulator:
         Returns:
             starved: (N,) bool, rows that need background events to go on.
         """
-        ends = [self._end(name, end) for name, end in _ends(until_count, until_ns, until_volume)]
+        ends = (
+            self._end("until_count", until_count),
+            self._end("until_ns", until_ns),
+            self._end("until_volume", until_volume),
+        )
         starved = np.empty(self.num_markets, np.bool_)
         kernels.advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, starved)
         return starved
@@ -354,13 +358,12 @@ class MarketSimulator:
         return f"{name} of market {m} has an unknown kind or anchor; see market/events.py for those allowed."
 
 
-def _ends(until_count, until_ns, until_volume):
-    return ("until_count", until_count), ("until_ns", until_ns), ("until_volume", until_volume)
-
-
-def _read_ring(ring: np.ndarray, count: int, start: int, name: str) -> np.ndarray:
-    if not max(0, count - len(ring)) <= start <= count:
-        raise ValueError(f"start is {start}; the tape holds {name} {max(0, count - len(ring))} to {count}.")
+def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np.ndarray:
+    oldest = max(0, count - len(ring))
+    if start is None:
+        start = oldest
+    if not oldest <= start <= count:
+        raise ValueError(f"start is {start}; the tape holds {name} {oldest} to {count}.")
     return ring[np.arange(start, count) % len(ring)]
 
 

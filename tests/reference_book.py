@@ -1,0 +1,354 @@
+"""The exchange once more in plain Python: slow, obvious, and written against the rules rather than the kernels.
+
+One market. Levels are lists in a dict, prices a sorted list, orders objects. ``tests/test_simulator.py``
+compares it with the kernels after every event.
+"""
+
+from bisect import bisect_left, insort
+
+from tradefm_gym.market.events import (
+    ABSOLUTE,
+    CANCEL,
+    CANCEL_NEAREST,
+    CANCEL_RANDOM,
+    CANCEL_WHOLE,
+    CANCELLED,
+    DROPPED,
+    FILLED,
+    MARKET,
+    NOOP,
+    OPPOSITE,
+    PREVENTED,
+    PRINT,
+    PRINTED,
+    REJECTED,
+    RESTED,
+)
+
+MAX_PRICE = 2**30 - 1
+
+
+class Order:
+    """A resting order; ``slot`` is its place in the pool, which CANCEL_RANDOM refers to."""
+
+    __slots__ = ("order_id", "owner", "price", "side", "size", "slot", "time_ns")
+
+    def __init__(self, order_id, time_ns, price, size, owner, side, slot):
+        self.order_id, self.time_ns, self.price, self.size = order_id, time_ns, price, size
+        self.owner, self.side, self.slot = owner, side, slot
+
+
+class Side:
+    """One side of a book: queues by price, prices ascending."""
+
+    def __init__(self, side):
+        self.side = side
+        self.queues = {}
+        self.prices = []
+
+    def best(self):
+        if not self.prices:
+            return None
+        return self.prices[-1] if self.side > 0 else self.prices[0]
+
+    def add(self, order):
+        queue = self.queues.get(order.price)
+        if queue is None:
+            self.queues[order.price] = [order]
+            insort(self.prices, order.price)
+        else:
+            queue.append(order)
+
+    def remove(self, order):
+        queue = self.queues[order.price]
+        queue.remove(order)
+        if not queue:
+            del self.queues[order.price]
+            del self.prices[bisect_left(self.prices, order.price)]
+
+    def nearest(self, price):
+        """The queue of the nearest price with a background order; ties go to the price nearer the touch."""
+        # Few prices need a look: outward from ``price`` in both directions.
+        start = bisect_left(self.prices, price)
+        found = []
+        for places in (range(start - 1, -1, -1), range(start, len(self.prices))):
+            for place in places:
+                queue = self.queues[self.prices[place]]
+                if any(order.owner < 0 for order in queue):
+                    found.append((abs(self.prices[place] - price), -self.side * self.prices[place]))
+                    break
+        if not found:
+            return None
+        return self.queues[-self.side * min(found)[1]]
+
+
+class ReferenceMarket:
+    """One market of ``config``; ``records``, ``fills`` and ``accounts`` grow as lists of tuples."""
+
+    def __init__(self, config):
+        self.config = config
+        self.sides = {1: Side(1), -1: Side(-1)}
+        self.live = {}  # (owner, id) -> Order
+        self.slots = []  # slot -> Order or None
+        self.free = []
+        self.residues = {}  # id modulo the id capacity -> id, of live background orders
+        self.flow_ids = 1 << (config.flow_ids - 1).bit_length()
+        self.next_id = 0
+        self.background_live = 0
+        self.records, self.fills = [], []
+        self.accounts = [[0, 0, 0, 0] for _ in range(config.seats + 1)]
+        self.flow, self.agents = [], []
+        self.flow_head = self.agent_head = 0
+        self.clock = self.count = self.mid2 = self.outside_mid2 = self.last_price = self.executed = 0
+        self.dropped_lots = self.prevented_lots = self.pool_full = 0
+
+    # --- Loop -------------------------------------------------------------------------------------------
+
+    def feed(self, events):
+        """``events``: tuples in the order of EVENT's fields."""
+        self.flow.extend(events)
+
+    def submit(self, events):
+        waiting = self.agents[self.agent_head :] + list(events)
+        self.agents = sorted(waiting, key=lambda event: event[0])
+        self.agent_head = 0
+
+    def advance(self, until_count=2**62, until_ns=2**62, until_volume=2**62):
+        while True:
+            agent = self.agents[self.agent_head] if self.agent_head < len(self.agents) else None
+            if agent is not None and agent[0] <= self.clock:
+                self.agent_head += 1
+                self.process(agent, self.clock)
+                continue
+            if self.count >= until_count or self.executed >= until_volume or self.clock > until_ns:
+                return False
+            if self.flow_head == len(self.flow):
+                return True
+            event = self.flow[self.flow_head]
+            time_ns = max(event[0], self.clock)
+            if agent is not None and agent[0] <= min(time_ns, until_ns):
+                self.agent_head += 1
+                self.process(agent, agent[0])
+                continue
+            if time_ns > until_ns:
+                self.clock = until_ns
+                return False
+            self.flow_head += 1
+            self.count += event[6] != PRINT
+            self.process(event, time_ns)
+
+    # --- Events -----------------------------------------------------------------------------------------
+
+    def process(self, event, now):
+        _, order_id, price, size, max_rest, owner, kind, side, anchor = event
+        self.clock = now
+        status, filled, notional = REJECTED, 0, 0
+        if kind == CANCEL:
+            status, order_id, price, size, side = self.cancel(event)
+        elif kind == PRINT:
+            if owner < 0 and size > 0 and 1 <= price <= MAX_PRICE:
+                status, filled, notional = PRINTED, size, price * size
+                self.last_price = price
+        elif size > 0 and side in (1, -1):
+            if kind == MARKET:
+                max_rest = 0
+                best = self.sides[-side].best()
+                price = self.reference(-side) or 0
+                if best is None:
+                    status = NOOP
+                else:
+                    filled, notional, prevented = self.match(now, side, None, size, owner, order_id)
+                    status = self.finish(now, side, price, size - filled, 0, owner, order_id, prevented)
+            else:
+                resolved = self.resolve(side, anchor, price)
+                if owner < 0 and order_id < 0:
+                    order_id = self.next_id
+                    while order_id % self.flow_ids in self.residues:
+                        order_id += 1
+                price = 0 if resolved is None else min(max(resolved, 0), MAX_PRICE)
+                if resolved is not None and 1 <= resolved <= MAX_PRICE and self.id_is_free(owner, order_id):
+                    filled, notional, prevented = self.match(now, side, price, size, owner, order_id)
+                    status = self.finish(now, side, price, size - filled, max_rest, owner, order_id, prevented)
+                    if owner < 0:
+                        self.next_id = max(self.next_id, order_id + 1)
+        bid, ask = self.sides[1].best(), self.sides[-1].best()
+        if bid is not None and ask is not None:
+            self.mid2 = bid + ask
+        bid, ask = self.best_without(1, None), self.best_without(-1, None)
+        if bid is not None and ask is not None:
+            self.outside_mid2 = bid + ask
+        self.records.append(
+            (now, order_id, price, size, max_rest, owner, kind, side, ABSOLUTE, status, filled, self.mid2, notional)
+        )
+
+    def id_is_free(self, owner, order_id):
+        if owner >= 0:
+            return 0 <= order_id < self.config.agent_ids and (owner, order_id) not in self.live
+        return order_id >= 0 and order_id % self.flow_ids not in self.residues
+
+    def reference(self, side):
+        best = self.sides[side].best()
+        if best is not None:
+            return best
+        if self.mid2 == 0:
+            return None
+        rounded = self.mid2 // 2 if side > 0 else -(-self.mid2 // 2)
+        opposite = self.sides[-side].best()
+        if opposite is None:
+            return rounded
+        return min(rounded, opposite - 1) if side > 0 else max(rounded, opposite + 1)
+
+    def resolve(self, side, anchor, price):
+        if anchor == ABSOLUTE:
+            return price
+        if anchor == OPPOSITE:
+            reference = self.reference(-side)
+            return None if reference is None or reference == 0 else reference - side * price
+        reference = self.reference(side)
+        return None if reference is None or reference == 0 else reference + side * price
+
+    def match(self, now, side, limit, size, owner, order_id):
+        left, notional = size, 0
+        book = self.sides[-side]
+        while left > 0:
+            price = book.best()
+            if price is None or (limit is not None and side * (price - limit) > 0):
+                break
+            maker = book.queues[price][0]
+            if 0 <= owner == maker.owner and self.config.self_trade != "off":
+                return size - left, notional, left
+            lots = min(left, maker.size)
+            wait = now - maker.time_ns
+            self.fills.append((now, maker.order_id, order_id, wait, price, lots, maker.owner, owner, side))
+            for who, sign, fee in ((owner, side, self.config.taker_fee), (maker.owner, -side, self.config.maker_fee)):
+                account = self.accounts[who]  # -1 is the last
+                account[0] -= sign * price * lots * 1000
+                account[1] += sign * lots
+                account[2] += fee * lots
+                account[3] += lots
+            self.executed += lots
+            self.last_price = price
+            notional += price * lots
+            left -= lots
+            self.reduce(maker, lots)
+        return size - left, notional, 0
+
+    def finish(self, now, side, price, left, max_rest, owner, order_id, prevented):
+        if left == 0:
+            return FILLED
+        if prevented:
+            self.prevented_lots += prevented
+            return PREVENTED
+        resting = max(0, min(left, max_rest))
+        if resting:
+            if self.free:
+                slot = self.free.pop()
+            elif len(self.slots) < self.config.orders:
+                slot = len(self.slots)
+                self.slots.append(None)
+            else:
+                self.pool_full += 1
+                return REJECTED
+            order = Order(order_id, now, price, resting, owner, side, slot)
+            self.slots[slot] = self.live[owner, order_id] = order
+            self.sides[side].add(order)
+            if owner < 0:
+                self.residues[order_id % self.flow_ids] = order_id
+                self.background_live += 1
+        if resting < left:
+            self.dropped_lots += left - resting
+            return DROPPED
+        return RESTED
+
+    def reduce(self, order, lots):
+        order.size -= lots
+        if order.size == 0:
+            self.sides[order.side].remove(order)
+            del self.live[order.owner, order.order_id]
+            self.slots[order.slot] = None
+            self.free.append(order.slot)
+            if order.owner < 0:
+                del self.residues[order.order_id % self.flow_ids]
+                self.background_live -= 1
+
+    def cancel(self, event):
+        _, order_id, price, size, _, owner, _, side, anchor = event
+        refused = REJECTED, order_id, price, size, side
+        if size < 0 or order_id < CANCEL_RANDOM or (order_id < 0 and owner >= 0):
+            return refused
+        if order_id >= 0:
+            order = self.live.get((owner, order_id))
+        elif order_id == CANCEL_RANDOM:
+            if price < 0:
+                return refused
+            order = self.pick(price)
+        else:
+            if side not in (1, -1):
+                return refused
+            resolved = self.resolve(side, anchor, price)
+            if resolved is None:
+                return refused
+            price = min(max(resolved, 0), MAX_PRICE)
+            if order_id == CANCEL_NEAREST and size > 0:
+                return self.cancel_lots(side, price, size)
+            queue = self.sides[side].nearest(price)
+            order = None
+            if queue is not None:
+                candidates = [order for order in reversed(queue) if order.owner < 0]
+                order = candidates[0]
+                if order_id == CANCEL_WHOLE:
+                    order = min(candidates, key=lambda order: abs(order.size - size))
+                    size = 0
+        if order is None:
+            return NOOP, order_id, price, size, side
+        lots = order.size if size == 0 else min(size, order.size)
+        result = CANCELLED, order.order_id, order.price, lots, order.side
+        self.reduce(order, lots)
+        return result
+
+    def cancel_lots(self, side, price, size):
+        removed = []
+        left = size
+        while left > 0 and (queue := self.sides[side].nearest(price)) is not None:
+            order = next(order for order in reversed(queue) if order.owner < 0)
+            lots = min(left, order.size)
+            removed.append((order.order_id, order.price))
+            self.reduce(order, lots)
+            left -= lots
+        if not removed:
+            return NOOP, CANCEL_NEAREST, price, size, side
+        return CANCELLED, removed[0][0] if len(removed) == 1 else -1, removed[0][1], size - left, side
+
+    def pick(self, number):
+        if not self.background_live:
+            return None
+        slot = number * len(self.slots) // 2**31
+        while self.slots[slot] is None or self.slots[slot].owner >= 0:
+            slot = (slot + 1) % len(self.slots)
+        return self.slots[slot]
+
+    # --- Readings ---------------------------------------------------------------------------------------
+
+    def best_without(self, side, owner):
+        """Best price without ``owner``'s orders, or without any agent's (None)."""
+        prices = self.sides[side].prices
+        for price in reversed(prices) if side > 0 else prices:
+            for order in self.sides[side].queues[price]:
+                if order.owner != owner and (owner is not None or order.owner < 0):
+                    return price
+        return None
+
+    def queues(self, side):
+        """The side as nested tuples, best first: (price, ((id, owner, size, arrival, slot), ...))."""
+        prices = self.sides[side].prices
+        return [
+            (price, [(o.order_id, o.owner, o.size, o.time_ns, o.slot) for o in self.sides[side].queues[price]])
+            for price in (reversed(prices) if side > 0 else prices)
+        ]
+
+    def ahead(self, owner, order_id):
+        order = self.live.get((owner, order_id))
+        if order is None:
+            return -1
+        queue = self.sides[order.side].queues[order.price]
+        return sum(other.size for other in queue[: queue.index(order)])
