@@ -15,6 +15,7 @@ JOINT = replace(PRESETS["test"], head="joint", head_width=0, digit_embeddings=Fa
 ODD = replace(
     PRESETS["test"], layers=3, width=96, heads=6, kv_heads=2, feed_width=88, context=100, head_width=24, norm_eps=1e-4
 )
+slow_without_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes in plain Python")
 CONFIGS = {"test": PRESETS["test"], "mini": PRESETS["mini"], "joint": JOINT, "odd": ODD}
 
 
@@ -64,7 +65,7 @@ def threads():
     numba.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [pytest.param("mini", marks=slow_without_jit), "test", "joint", "odd"])
 @pytest.mark.parametrize("way", ["prefill", "append"])
 def test_cached_decoding_equals_the_full_pass(name, way):
     config, generator = CONFIGS[name], np.random.default_rng(1)
@@ -83,6 +84,7 @@ def test_cached_decoding_equals_the_full_pass(name, way):
         np.testing.assert_allclose(engine.log_prob(tokens)[1], log_prob, atol=1e-4)
 
 
+@slow_without_jit
 def test_the_torch_network_agrees():
     torch = pytest.importorskip("torch")
     from tradefm_gym.model.transformer import TradeFM
@@ -100,7 +102,7 @@ def test_the_torch_network_agrees():
     np.testing.assert_allclose(engine.log_prob(np.array([token])), log_prob, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [pytest.param("mini", marks=slow_without_jit), "test", "joint", "odd"])
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 99])
 def test_prefill_equals_appends_bit_for_bit(name, count):
     config = CONFIGS[name]
@@ -134,6 +136,7 @@ def rollout(config, weights, batch, events, words, places):
     return np.array(drawn), [engine.export_row(row) for row in places]
 
 
+@slow_without_jit
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_row_depends_neither_on_the_batch_nor_its_neighbours_nor_the_threads(name, threads):
     config, generator = CONFIGS[name], np.random.default_rng(3)
@@ -160,7 +163,7 @@ def test_the_register_tile_does_not_matter():
     results = []
     for kernel in (numba_matrix.multiply_four_wide, numba_matrix.multiply_four_narrow):
         out = start.copy()
-        kernel(x, 0, depth, panel, 0, depth, out, 0, stride, True)
+        kernel(x, 0, depth, panel, 0, depth, out, 0, stride)
         results.append(out)
     np.testing.assert_array_equal(results[0], results[1])
     product = x.reshape(4, depth) @ panel.reshape(depth, -1) + start.reshape(4, stride)[:, : numba_matrix.PANEL]
@@ -183,6 +186,7 @@ def test_draws_follow_the_shared_definition(name, temperature):
     assert (tokens == expected).mean() > 0.95
 
 
+@slow_without_jit
 def test_draws_have_the_model_s_frequencies():
     config = PRESETS["test"]
     weights, generator = weights_of(config), np.random.default_rng(6)
@@ -224,6 +228,7 @@ def test_sample_integers_by_hand():
     assert sample_integers(probabilities, bits).tolist() == [0, 0, 2, 2]
 
 
+@slow_without_jit
 def test_exported_rows_continue_bit_for_bit():
     config, generator = PRESETS["mini"], np.random.default_rng(8)
     weights = weights_of(config)

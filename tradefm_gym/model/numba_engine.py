@@ -397,7 +397,7 @@ def _product(table: NDArray[np.float32], matrix: NDArray[np.float32], stride: in
     rows, depth = table.shape
     out = _aligned(rows * stride)
     table = np.array(table, np.float32).ravel()
-    multiply_matrix(table, 0, depth, rows, _aligned_copy(pack_panels(matrix)), 0, depth, stride, out, 0, stride, False)
+    multiply_matrix(table, 0, depth, rows, _aligned_copy(pack_panels(matrix)), 0, depth, stride, out, 0, stride)
     return out.reshape(rows, stride)
 
 

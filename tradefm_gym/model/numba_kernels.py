@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.model.numba_matrix import PANEL, multiply_heads, multiply_matrix
+from tradefm_gym.model.numba_matrix import PANEL, clear, multiply_heads, multiply_matrix
 from tradefm_gym.model.vectors import (
     LANES,
     add,
@@ -34,6 +34,7 @@ from tradefm_gym.model.vectors import (
 
 TILE = 64  # tokens that share one pass over the weights
 ZERO, ONE = np.float32(0), np.float32(1)
+START = np.int64(0)  # typed: a literal 0 as an argument would have Numba compile the callee once more
 
 
 class Shape(NamedTuple):
@@ -74,6 +75,19 @@ class State(NamedTuple):
     head: np.ndarray  # (B, head_stride) the head's outputs for it
 
 
+class _Layout(NamedTuple):
+    """Where a tile's buffers begin in its scratch space; all but the last are (TILE, their stride)."""
+
+    residual: int
+    normal: int  # the residual stream, normalised
+    query: int
+    mixed: int  # values mixed by attention
+    key_value: int  # keys, then values
+    feed: int  # gate, then up
+    head: int
+    scores: int  # attention of one token: (query heads a key head, context_stride)
+
+
 def scratch_size(shape: Shape) -> int:
     """Float32 elements that `forward_tile` needs to work in."""
     token = 2 * shape.width_stride + 2 * shape.query_stride + shape.key_value_stride
@@ -106,84 +120,108 @@ def forward_tile(shape, weights, state, inputs, sources, rows, positions, begin,
         scratch: flat float32 work space; this tile's part begins at s0, see `scratch_size`.
         s0: see `scratch`.
     """
-    width, stride, query_stride = shape.width, shape.width_stride, shape.query_stride
-    x0 = s0  # residual stream
-    n0 = x0 + TILE * stride  # normalised
-    q0 = n0 + TILE * stride  # queries
-    m0 = q0 + TILE * query_stride  # values mixed by attention
-    k0 = m0 + TILE * query_stride  # keys, then values
-    f0 = k0 + TILE * shape.key_value_stride  # gate, then up
-    h0 = f0 + TILE * 2 * shape.feed_stride  # outputs of the head
-    p0 = h0 + TILE * shape.head_stride  # attention probabilities
-    both_feeds = 2 * shape.feed_stride
-    mixed_width = shape.heads * shape.head_width
-
+    at = _layout(shape, s0)
+    stride = shape.width_stride
     for token in range(count):
-        _embed(shape, weights, inputs, sources[begin + token], scratch, x0 + token * stride)
-    w0 = 0
-    first = 0
+        _embed(shape, weights, inputs, sources[begin + token], scratch, at.residual + token * stride)
+    w0, first = START, START
     for layer in range(shape.layers):
-        _normalise(shape, scratch, x0, count, n0)
-        multiply_matrix(
-            scratch, n0, stride, count, weights.layers, w0, width, shape.key_value_stride, scratch, k0,
-            shape.key_value_stride, False,
-        )  # fmt: skip
-        w0 += width * shape.key_value_stride
-        for token in range(count):
-            _remember(
-                shape, weights, state, scratch, k0 + token * shape.key_value_stride, layer, rows[begin + token],
-                positions[begin + token],
-            )  # fmt: skip
+        w0 = _remember_tile(shape, weights, state, rows, positions, begin, count, layer, w0, scratch, at)
         if layer == shape.layers - 1 and last_only > 0:
             if last_only == 2:
                 return
             first = count - 1
-        left = count - first
-        multiply_matrix(
-            scratch, n0 + first * stride, stride, left, weights.layers, w0, width, query_stride, scratch, q0,
-            query_stride, False,
-        )  # fmt: skip
-        w0 += width * query_stride
-        for token in range(left):
-            _attend(
-                shape, weights, state, scratch, q0 + token * query_stride, m0 + token * query_stride, p0, layer,
-                rows[begin + first + token], positions[begin + first + token],
-            )  # fmt: skip
-        x1 = x0 + first * stride
-        multiply_matrix(
-            scratch, m0, query_stride, left, weights.layers, w0, mixed_width, stride, scratch, x1, stride, True
-        )
-        w0 += mixed_width * stride
-        _normalise(shape, scratch, x1, left, n0)
-        multiply_matrix(
-            scratch, n0, stride, left, weights.layers, w0, width, both_feeds, scratch, f0, both_feeds, False
-        )
-        w0 += width * both_feeds
-        for token in range(left):
-            _gate(scratch, f0 + token * both_feeds, shape.feed_stride)
-        multiply_matrix(
-            scratch, f0, both_feeds, left, weights.layers, w0, shape.feed, stride, scratch, x1, stride, True
-        )
-        w0 += shape.feed * stride
-    left = count - first
-    _normalise(shape, scratch, x0 + first * stride, left, n0)
-    for token in range(left):
+        w0 = _attend_tile(shape, weights, state, rows, positions, begin, first, count, layer, w0, scratch, at)
+        w0 = _feed_tile(shape, weights, first, count, w0, scratch, at)
+    _normalise(shape, scratch, at.residual, at.normal, first, count)
+    for token in range(first, count):
         for column in range(stride):
-            scratch[n0 + token * stride + column] *= weights.norm[column]
-    read_heads(shape, weights, state, rows, begin + first, left, scratch, n0, h0)
+            scratch[at.normal + token * stride + column] *= weights.norm[column]
+    hidden = at.normal + first * stride
+    read_heads(shape, weights, state, rows, begin + first, count - first, scratch, hidden, at.head)
 
 
 @njit(cache=True, nogil=True)
 def read_heads(shape, weights, state, rows, begin, count, scratch, n0, h0):
     """Stores `count` hidden states, at scratch[n0], and the head's outputs for them as those of their rows."""
     stride, outputs = shape.width_stride, shape.head_stride
-    multiply_matrix(scratch, n0, stride, count, weights.head, 0, shape.width, outputs, scratch, h0, outputs, False)
+    clear(scratch, h0, count * outputs)
+    multiply_matrix(scratch, n0, stride, count, weights.head, START, shape.width, outputs, scratch, h0, outputs)
     for token in range(count):
         row = rows[begin + token]
         for column in range(stride):
             state.hidden[row * stride + column] = scratch[n0 + token * stride + column]
         for column in range(outputs):
             state.head[row * outputs + column] = scratch[h0 + token * outputs + column]
+
+
+@njit(cache=True, nogil=True)
+def _layout(shape, s0):
+    normal = s0 + TILE * shape.width_stride
+    query = normal + TILE * shape.width_stride
+    mixed = query + TILE * shape.query_stride
+    key_value = mixed + TILE * shape.query_stride
+    feed = key_value + TILE * shape.key_value_stride
+    head = feed + TILE * 2 * shape.feed_stride
+    return _Layout(s0, normal, query, mixed, key_value, feed, head, head + TILE * shape.head_stride)
+
+
+@njit(cache=True, nogil=True)
+def _remember_tile(shape, weights, state, rows, positions, begin, count, layer, w0, scratch, at):
+    """Keys and values of a tile enter the caches; returns where the layer's next matrix begins."""
+    outputs = shape.key_value_stride
+    _normalise(shape, scratch, at.residual, at.normal, START, count)
+    clear(scratch, at.key_value, count * outputs)
+    multiply_matrix(
+        scratch, at.normal, shape.width_stride, count,
+        weights.layers, w0, shape.width, outputs, scratch, at.key_value, outputs,
+    )  # fmt: skip
+    for token in range(count):
+        row, position = rows[begin + token], positions[begin + token]
+        _remember(shape, weights, state, scratch, at.key_value + token * outputs, layer, row, position)
+    return w0 + shape.width * outputs
+
+
+@njit(cache=True, nogil=True)
+def _attend_tile(shape, weights, state, rows, positions, begin, first, count, layer, w0, scratch, at):
+    """Attention of the tokens first .. count of a tile, added to their residual streams."""
+    stride, outputs, left = shape.width_stride, shape.query_stride, count - first
+    clear(scratch, at.query, left * outputs)
+    multiply_matrix(
+        scratch, at.normal + first * stride, stride, left,
+        weights.layers, w0, shape.width, outputs, scratch, at.query, outputs,
+    )  # fmt: skip
+    w0 += shape.width * outputs
+    for token in range(left):
+        row, position = rows[begin + first + token], positions[begin + first + token]
+        q0, m0 = at.query + token * outputs, at.mixed + token * outputs
+        _attend(shape, weights, state, scratch, q0, m0, at.scores, layer, row, position)
+    width = shape.heads * shape.head_width
+    multiply_matrix(
+        scratch, at.mixed, outputs, left,
+        weights.layers, w0, width, stride, scratch, at.residual + first * stride, stride,
+    )  # fmt: skip
+    return w0 + width * stride
+
+
+@njit(cache=True, nogil=True)
+def _feed_tile(shape, weights, first, count, w0, scratch, at):
+    """SwiGLU of the tokens first .. count of a tile, added to their residual streams."""
+    stride, outputs, left = shape.width_stride, 2 * shape.feed_stride, count - first
+    _normalise(shape, scratch, at.residual, at.normal, first, count)
+    clear(scratch, at.feed, left * outputs)
+    multiply_matrix(
+        scratch, at.normal + first * stride, stride, left,
+        weights.layers, w0, shape.width, outputs, scratch, at.feed, outputs,
+    )  # fmt: skip
+    w0 += shape.width * outputs
+    for token in range(left):
+        _gate(scratch, at.feed + token * outputs, shape.feed_stride)
+    multiply_matrix(
+        scratch, at.feed, outputs, left,
+        weights.layers, w0, shape.feed, stride, scratch, at.residual + first * stride, stride,
+    )  # fmt: skip
+    return w0 + shape.feed * stride
 
 
 @njit(cache=True, nogil=True)
@@ -196,9 +234,9 @@ def _embed(shape, weights, inputs, source, scratch, x0):
 
 
 @njit(cache=True, nogil=True)
-def _normalise(shape, scratch, x0, count, n0):
-    """RMSNorm of `count` rows without its weights, which the next matrix has taken over."""
-    for token in range(count):
+def _normalise(shape, scratch, x0, n0, first, count):
+    """RMSNorm of the rows first .. count without its weights, which the next matrix has taken over."""
+    for token in range(first, count):
         x, n = x0 + token * shape.width_stride, n0 + token * shape.width_stride
         squares = fill(ZERO)
         for column in range(0, shape.width_stride, LANES):
@@ -260,34 +298,44 @@ def _attend(shape, weights, state, scratch, q0, m0, p0, layer, row, position):
     width, stride = shape.head_width, shape.context_stride
     group = shape.heads // shape.kv_heads
     panels = position // PANEL + 1
+    padded = whole_vectors(position + 1)
     for head in range(shape.heads):
         _rotate(shape, weights, scratch, q0 + head * width, position)
     for kv_head in range(shape.kv_heads):
         cache = _cache_start(shape, row, layer, kv_head)
         q, m = q0 + kv_head * group * width, m0 + kv_head * group * width
+        for head in range(group):
+            clear(scratch, p0 + head * stride, panels * PANEL)
         for panel in range(panels):
             keys = cache + panel * PANEL * width
             multiply_heads(scratch, q, width, group, state.keys, keys, width, scratch, p0 + panel * PANEL, stride)
         for head in range(group):
-            softmax(scratch, p0 + head * stride, position + 1, panels * PANEL)
+            softmax(scratch, p0 + head * stride, position + 1)
         head = 0
         if width % 32 == 0:
             while head + 2 <= group:
                 p = p0 + head * stride
                 for column in range(0, width, 32):
                     o = m + head * width + column
-                    _mix_two(scratch, p, stride, panels * PANEL, state.values, cache + column, width, o)
+                    _mix_two(scratch, p, stride, padded, state.values, cache + column, width, o)
                 head += 2
         while head < group:
             for column in range(0, width, LANES):
                 o = m + head * width + column
-                _mix_one(scratch, p0 + head * stride, panels * PANEL, state.values, cache + column, width, o)
+                _mix_one(scratch, p0 + head * stride, padded, state.values, cache + column, width, o)
             head += 1
 
 
 @njit(cache=True, nogil=True)
-def softmax(scratch, p0, count, padded):
-    """Softmax of `count` scores in place; those up to `padded` become exact zeros, so padding changes no sum."""
+def whole_vectors(count):
+    """`count` rounded up to whole vectors."""
+    return (count + LANES - 1) // LANES * LANES
+
+
+@njit(cache=True, nogil=True)
+def softmax(scratch, p0, count):
+    """Softmax of `count` scores in place; the rest of the last vector becomes exact zeros, which change no sum."""
+    padded = whole_vectors(count)
     for i in range(p0 + count, p0 + padded):
         scratch[i] = scratch[p0]
     best = load(scratch, p0)

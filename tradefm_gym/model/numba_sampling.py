@@ -68,14 +68,14 @@ def sample_row(head, outputs, row, bits, scale, work, w0):
     if not head.factored:
         for i in range(VOCABULARY):
             work[w0 + i] = outputs[o0 + i] * scale
-        softmax(work, w0, VOCABULARY, VOCABULARY)
+        softmax(work, w0, VOCABULARY)
         return _draw(work, w0, VOCABULARY, bits[row, 0])
     token = 0
     for digit in range(DIGITS):
         _digit_logits(head, outputs, o0, digit, token, work, w0)
         for i in range(LANES):
             work[w0 + i] *= scale
-        softmax(work, w0, DIGIT_SIZES[digit], LANES)
+        softmax(work, w0, DIGIT_SIZES[digit])
         token += _draw(work, w0, DIGIT_SIZES[digit], bits[row, digit]) * DIGIT_STRIDES[digit]
     return token
 
@@ -108,7 +108,7 @@ def sample_row_penalised(head, outputs, row, bits, scale, penalty, seen, count, 
             work[place] *= -penalty
     for i in range(w0, w0 + VOCABULARY):
         work[i] = -abs(work[i])
-    softmax(work, w0, VOCABULARY, VOCABULARY)
+    softmax(work, w0, VOCABULARY)
     return _draw(work, w0, VOCABULARY, bits[row, 0])
 
 
