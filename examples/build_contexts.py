@@ -18,6 +18,7 @@ from rich.progress import track
 
 from tradefm_gym.data import FlowMeta, RecordedFlow, calibrate, load, split
 from tradefm_gym.data.day import save_day
+from tradefm_gym.flow.placement import calibrate_placement
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
@@ -62,7 +63,8 @@ def seeded_flow(path: Path, model: Path, rows: int, cancel: str) -> TradeFMFlow:
     calibration = calibrate(day, part)
     _, _, edges = day_features(day.records, part, calibration.median_size, tokenizer.half_life_s, tokenizer.mid_mode)
     zero = ZeroIntelligenceFlow(1, ZeroIntelligenceParameters.fit(day))
-    state = new_state(len(zero.bank), calibration.median_size, edges, tokenizer.half_life_s, tokenizer.mid_mode)
+    shares = tuple(calibrate_placement(day, part, calibration.median_size, tokenizer).values())
+    state = new_state(len(zero.bank), calibration.median_size, edges, tokenizer.half_life_s, tokenizer.mid_mode, shares)
     bank = replace(zero.bank, feature_state=state)
     return TradeFMFlow(model, rows, bank=bank, cancel=cancel)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numba import njit, prange
 
+from tradefm_gym.flow.placement import place
 from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import (
@@ -39,6 +40,7 @@ _LARGEST_SIZE = 1 << 24
 _QUEUE = 128  # events a row that one pass over the tape takes in
 
 CANCEL_POLICIES = {"whole": CANCEL_WHOLE, "nearest": CANCEL_NEAREST}
+PLACEMENTS = ("book", "drawn")
 BACKENDS = ("auto", "numba", "torch")
 
 
@@ -56,6 +58,8 @@ class TradeFMFlow:
         temperature: of sampling.
         cancel: what a generated cancel, which has no id, removes: "whole" = the one order of the nearest
             level whose size is nearest; "nearest" = newest first, spilling until the size is used up.
+        placement: "book" lets the book decide where in its depth bin an order lies (see ``placement``); "drawn" is the
+            paper's decoding, blind to the book.
         flag_agents: whether agents' events carry the participant flag (false is an ablation arm).
         deterministic: decode the median of each bin instead of a draw.
     """
@@ -74,11 +78,14 @@ class TradeFMFlow:
         context: str | Path | None = None,
         temperature: float = 1.0,
         cancel: str = "whole",
+        placement: str = "book",
         flag_agents: bool = True,
         deterministic: bool = False,
     ):
         if cancel not in CANCEL_POLICIES:
             raise ValueError(f"cancel must be one of {sorted(CANCEL_POLICIES)}, got {cancel!r}")
+        if placement not in PLACEMENTS:
+            raise ValueError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         engine_batch = num_envs if engine_batch is None else engine_batch
@@ -97,9 +104,10 @@ class TradeFMFlow:
         self.engine = make_engine(self.config, weights, engine_batch, backend, device)
         self.temperature = temperature
         self.cancel = cancel
+        self.placement = placement
         self.flag_agents = flag_agents
         self.deterministic = deterministic
-        arms = f"{temperature} {cancel} {flag_agents} {deterministic}"
+        arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic}"
         self.model_hash = model_hash(folder)
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
@@ -158,8 +166,11 @@ class TradeFMFlow:
             self._episodes,
             self._proposals,
             market.clock_ns,
+            market.book,
             *self._tables,
+            self.tokenizer.depth_edges,
             CANCEL_POLICIES[self.cancel],
+            self.placement == "book",
             self.deterministic,
             block.events,
             block.count,
@@ -355,22 +366,27 @@ def _propose(
     episodes,
     proposals,
     clock_ns,
+    book,
     depth_table,
     volume_table,
     time_table,
+    depth_edges,
     cancel_policy,
+    book_decides,
     deterministic,
     events,
     count,
 ):
-    uniforms = np.empty(3, np.float64)
+    uniforms = np.empty(5, np.float64)
     for m in range(wanted.shape[0]):
         if not wanted[m]:
             continue
         uniforms[:] = 0.5
         if not deterministic:
-            a, b, c, _ = bits(seeds[m], episodes[m], np.uint64(proposals[m]), DECODE)
+            a, b, c, d = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m]), DECODE)
+            e, _, _, _ = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m] + 1), DECODE)
             uniforms[0], uniforms[1], uniforms[2] = a / 2.0**32, b / 2.0**32, c / 2.0**32
+            uniforms[3], uniforms[4] = d / 2.0**32, e / 2.0**32
         proposals[m] += 1
         token = tokens[m]
         depth, size, seconds = decode_values(token, uniforms, depth_table, volume_table, time_table)
@@ -379,7 +395,14 @@ def _propose(
         event = events[m, 0]
         event["owner"] = BACKGROUND
         event["side"] = side
-        event["price"] = np.int32(_round_price(mid_estimate(state) * (1.0 + 1e-4 * depth), side))
+        mid = mid_estimate(state)
+        price = np.int64(_round_price(mid * (1.0 + 1e-4 * depth), side))
+        if book_decides and token >> 13 == 0:
+            bin_ = (token >> 8) & 15
+            low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
+            high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
+            price = place(book, m, side, low, high, price, state["placement"], uniforms[3], uniforms[4])
+        event["price"] = price
         event["size"] = np.int32(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
         event["max_rest"] = NO_LIMIT
         # Inter-arrivals count from the previous background event; an agent in between does not delay it.

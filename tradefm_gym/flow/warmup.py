@@ -8,6 +8,7 @@ import numpy as np
 from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import calibrate, split
+from tradefm_gym.flow.placement import calibrate_placement
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.replay import prepare
 from tradefm_gym.market.features import FEATURE_STATE, new_state, observe
@@ -45,7 +46,8 @@ def recorded_bank(
     part = split(recorded).train
     median = calibrate(recorded, part).median_size
     _, _, edges = day_features(recorded.records, part, median, tokenizer.half_life_s, tokenizer.mid_mode)
-    stream = new_state(1, median, edges, tokenizer.half_life_s, tokenizer.mid_mode)
+    shares = tuple(calibrate_placement(recorded, part, median, tokenizer).values())
+    stream = new_state(1, median, edges, tokenizer.half_life_s, tokenizer.mid_mode, shares)
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0
     tails = np.diff(day.bank.record_start)
