@@ -20,10 +20,10 @@ from tradefm_gym.data import FlowMeta, RecordedFlow, calibrate, load, split
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.placement import calibrate_placement
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
+from tradefm_gym.flow.recording import DayRecorder
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
-from tradefm_gym.market.events import LIMIT, NOOP, RECORD, REJECTED, RESTED
 from tradefm_gym.market.features import new_state
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
@@ -31,6 +31,7 @@ from tradefm_gym.model.windows import day_features
 
 BURN_IN = 2_048
 TAIL = 256  # records of tape that a start state carries
+SAMPLE_EVERY = 16
 
 
 @dataclass
@@ -72,10 +73,9 @@ def seeded_flow(path: Path, model: Path, rows: int, cancel: str) -> TradeFMFlow:
 class Rollout:
     """N markets in a closed loop with a flow, measured as they run."""
 
-    def __init__(self, flow: TradeFMFlow, seed: int, sample_every: int = 16):
+    def __init__(self, flow: TradeFMFlow, seed: int):
         n = flow.num_envs
         self.flow = flow
-        self.sample_every = sample_every
         self.market = MarketSimulator(n, replace(flow.market_config(), flow_ids=1 << 20, orders=1 << 14, tape=1 << 14))
         contexts = np.arange(n) % len(flow.bank)
         seeds = np.arange(seed, seed + n).astype(np.uint64)
@@ -84,10 +84,10 @@ class Rollout:
         self.touches: list[np.ndarray] = []
 
     def run(self, events: int) -> None:
-        """Advance all markets, sampling the touch every ``sample_every`` events."""
+        """Advance all markets, sampling the touch every 16 events."""
         end = self.events + events
         while self.events < end:
-            self.events = min(self.events + self.sample_every, end)
+            self.events = min(self.events + SAMPLE_EVERY, end)
             target = np.full(self.market.num_markets, self.events)
             while (starved := self.market.advance(until_count=target)).any():
                 self.market.feed(self.flow.next_events(self.market, starved))
@@ -174,34 +174,10 @@ def record_day(arguments: Arguments, console: Console) -> RecordedFlow:
     rollout = Rollout(flow, arguments.seed + 10_000)
     rollout.run(BURN_IN)
     market = rollout.market
-    resting = StartState.capture(market, 0, np.zeros((), SCALE), 1).orders
-    opening = np.zeros(len(resting), RECORD)
-    for name in ("time_ns", "order_id", "price", "size", "owner", "side"):
-        opening[name] = resting[name]
-    opening["time_ns"], opening["kind"], opening["status"] = market.clock_ns[0], LIMIT, RESTED
-    opening["mid2"] = market.mid2[0]
-    pieces, fills = [opening], []
-    rollout.touches = [rollout.touches[-1]] * len(opening)
-    for _ in track(range(arguments.day_events), description="day", console=console):
-        record, fill = int(market.tape.record_count[0]), int(market.tape.fill_count[0])
-        rollout.run(1)
-        pieces.append(market.tape.read_records(0, record))
-        fills.append(market.tape.read_fills(0, fill))
-    touch = np.concatenate(rollout.touches)[:, [0, 2, 1, 3]].astype(np.int32)
-    return as_recorded(np.concatenate(pieces), len(opening), touch, np.concatenate(fills), arguments)
-
-
-def as_recorded(records, opening: int, touch, fills, arguments: Arguments) -> RecordedFlow:
-    """A tape as a recorded day: what rested becomes the most that may rest, ids become dense."""
-    acted = ~np.isin(records["status"], (NOOP, REJECTED))  # what did nothing needs no replay
-    opening = int(acted[:opening].sum())
-    records, touch = records[acted], touch[acted]
-    adds = records["kind"] == LIMIT
-    records["max_rest"] = np.where(adds, records["size"] - records["filled"], 0)
-    label = {}
-    for name, array in (("order_id", records), ("maker_id", fills), ("taker_id", fills)):
-        array[name] = [label.setdefault(int(old), len(label)) for old in array[name]]
-    first, last = int(records["time_ns"][0]), int(records["time_ns"][-1])
+    start_ns, recorder = int(market.clock_ns[0]), DayRecorder(market)
+    for _ in track(range(0, arguments.day_events, 4 * TAIL), description="day", console=console):
+        rollout.run(4 * TAIL)
+        recorder.collect()
     meta = FlowMeta(
         ticker="SYNTH",
         venue="TradeFM",
@@ -211,11 +187,10 @@ def as_recorded(records, opening: int, touch, fills, arguments: Arguments) -> Re
         lot=1,
         size_unit="lots",
         replay_by_id=True,
-        session_ns=(first, last + 1),
+        session_ns=(start_ns, int(market.clock_ns[0]) + 1),
         source=f"closed-loop rollout of {arguments.model.name}",
-        counts={"rows": len(records)},
     )
-    return RecordedFlow(records, opening, touch, fills, None, np.full(len(records), -1, np.int64), meta)
+    return recorder.finish(meta)
 
 
 def main(arguments: Arguments) -> None:
