@@ -4,6 +4,7 @@ Shapes: B rows, T events, D width, H query heads, G key and value heads, d width
 The full-context ``forward`` is the reference for the cached path, ``decode``.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,10 +23,16 @@ class KeyValueCache(NamedTuple):
     values: Tensor
 
     @classmethod
-    def empty(cls, config: ModelConfig, batch: int, device: torch.device | str = "cpu") -> "KeyValueCache":
+    def empty(
+        cls,
+        config: ModelConfig,
+        batch: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "KeyValueCache":
         """A zeroed cache: scratch slots are read under a zero weight, so they must be finite."""
         shape = (config.layers, batch, config.kv_heads, config.context + 1, config.attention_width)
-        return cls(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
+        return cls(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
 
 
 class TradeFM(nn.Module):
@@ -215,6 +222,10 @@ class JointHead(nn.Linear):
         """(..., D) and (...) -> (...), nats."""
         return _chosen(self(hidden), tokens)
 
+    def joint_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities of all tokens: (B, D) -> (B, V), nats."""
+        return F.log_softmax(self(hidden).float() / temperature, -1)
+
 
 class FactoredHead(nn.Module):
     """A chain of five softmaxes over the digits; each sees the hidden state and the digits before its own."""
@@ -240,6 +251,17 @@ class FactoredHead(nn.Module):
             _chosen(self.digit_logits(parts, digit, digits), digits[..., digit]) for digit in range(len(DIGIT_SIZES))
         ]
         return torch.stack(chosen, -1)
+
+    def joint_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities of all tokens, the digits' ones added up over the whole tree: (B, D) -> (B, V), nats."""
+        parts = self.digit_hidden(hidden)[:, None]  # (B, 1, 5, Hd)
+        result = hidden.new_zeros((hidden.shape[0], 1), dtype=torch.float32)
+        for digit, (stride, size) in enumerate(zip(DIGIT_STRIDES, DIGIT_SIZES, strict=True)):
+            prefixes = torch.arange(0, math.prod(DIGIT_SIZES), stride * size, device=hidden.device)  # (P,)
+            logits = self.digit_logits(parts, digit, split_digits(prefixes))  # (B, P, n)
+            shares = F.log_softmax(logits.float() / temperature, -1)
+            result = (result[..., None] + shares).flatten(1)  # (B, P, n) -> (B, P * n)
+        return result
 
     def digit_hidden(self, hidden: Tensor) -> Tensor:
         """The digits' shares of the hidden state: (..., D) -> (..., 5, Hd)."""

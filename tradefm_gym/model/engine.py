@@ -1,0 +1,282 @@
+"""Serving any network with torch, on a CPU or a GPU; see `engine_protocol.Engine`.
+
+All rows decode together at one static shape, each at its own position, and prompts are read in groups of a fixed
+size and of rounded-up lengths. So what a row computes has the same shapes whoever its neighbours are; whether the
+device's kernels then give it the same bits is a property to test (on the CPU they do).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tradefm_gym.model.config import (
+    DIGIT_SIZES,
+    DIGIT_STRIDES,
+    FLAGS,
+    INPUT_NAMES,
+    LEVELS,
+    LIQUIDITIES,
+    ModelConfig,
+    load_weights,
+    parameter_shapes,
+)
+from tradefm_gym.model.engine_protocol import PROBABILITY_ONE, RowCache
+from tradefm_gym.model.transformer import FactoredHead, KeyValueCache, TradeFM
+
+PRECISIONS = ("fp32", "bf16")
+SHORTEST_PROMPT = 16  # prompts are padded to a power of two, at least this
+
+
+class TorchEngine:
+    """Batched serving with a static cache.
+
+    Attributes:
+        config: the network's shape.
+        batch: B.
+        context: T.
+        vocabulary: V.
+        lengths: (B,) int32, tokens in each row's cache; read only.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, NDArray[np.float32]],
+        batch: int,
+        device: str = "cpu",
+        precision: str = "fp32",
+        prefill_batch: int | None = None,
+        compile: bool = False,
+    ):
+        """Copies the weights to the device and allocates the rows.
+
+        Args:
+            config: the network's shape.
+            weights: by the names of `config.parameter_shapes`.
+            batch: number of rows, at least 1.
+            device: as torch names it.
+            precision: fp32, or bf16 for weights, cache and products; sums and the residual stream stay fp32.
+            prefill_batch: prompts read at a time. Default 1 on a CPU, where more brings nothing; else at most 8.
+            compile: compile the decoding step with torch.compile; the eager path gives the same values up to rounding.
+        """
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; allowed is a positive integer")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; allowed is {' or '.join(PRECISIONS)}")
+        if prefill_batch is not None and prefill_batch < 1:
+            raise ValueError(f"prefill_batch is {prefill_batch}; allowed is a positive integer")
+        if {name: np.shape(values) for name, values in weights.items()} != parameter_shapes(config):
+            raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
+        self.config, self.batch = config, batch
+        self.context, self.vocabulary = config.context, config.vocabulary
+        self.device, self.precision = torch.device(device), precision
+        self._prefill_batch = prefill_batch or (1 if self.device.type == "cpu" else min(batch, 8))
+        self._model = TradeFM.from_weights(config, weights).eval().requires_grad_(False).to(self.device)
+        dtype = torch.float32
+        if precision == "bf16":
+            dtype = torch.bfloat16
+            for module in self._model.modules():
+                if isinstance(module, nn.Linear | nn.Embedding):
+                    module.to(dtype)
+        self._cache = KeyValueCache.empty(config, batch, self.device, dtype)
+        self._hidden = torch.zeros((batch, config.width), device=self.device)
+        self.lengths = np.zeros(batch, np.int32)
+        self._seen = np.zeros((batch, self.context), np.int32)  # the tokens in each row's cache
+        self._input_sizes = np.array((LIQUIDITIES, FLAGS, LEVELS, config.vocabulary))
+        self._decode = torch.compile(self._model.decode, dynamic=False) if compile else self._model.decode
+
+    @classmethod
+    def from_checkpoint(cls, folder: str | Path, batch: int, **options) -> "TorchEngine":
+        """Loads a checkpoint folder."""
+        return cls(*load_weights(folder), batch, **options)
+
+    def reset(self, rows: NDArray[np.bool_]) -> None:
+        """Empties the caches of the rows where `rows` (B,) is true."""
+        self.lengths[self._mask("rows", rows)] = 0
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        rows: int | Sequence[int] | NDArray[np.integer],
+        inputs: NDArray[np.integer] | Sequence[NDArray[np.integer]],
+    ) -> None:
+        """Replaces the caches of `rows` by the events given, (S, 4) for a single row or one (S, 4) a row."""
+        single = np.ndim(rows) == 0
+        targets = self._rows("rows", np.atleast_1d(np.asarray(rows)))
+        prompts = [np.asarray(prompt) for prompt in ([inputs] if single else inputs)]
+        if len(prompts) != targets.size:
+            raise ValueError(f"inputs holds {len(prompts)} prompts for {targets.size} rows; allowed is one a row")
+        for prompt in prompts:
+            if prompt.ndim != 2 or prompt.shape[1] != 4 or not 1 <= len(prompt) <= self.context:
+                raise ValueError(f"inputs has shape {prompt.shape}; allowed is (S, 4) with 1 <= S <= {self.context}")
+            self._check_inputs(prompt)
+        by_length: dict[int, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            by_length.setdefault(self._padded(len(prompt)), []).append(index)
+        for length, members in by_length.items():
+            for start in range(0, len(members), self._prefill_batch):
+                group = members[start : start + self._prefill_batch]
+                self._read(targets[group], [prompts[index] for index in group], length)
+
+    @torch.inference_mode()
+    def append(self, inputs: NDArray[np.integer], active: NDArray[np.bool_]) -> None:
+        """Adds one event, `inputs` (B, 4), to the rows where `active` (B,) is true."""
+        active, inputs = self._mask("active", active), np.asarray(inputs)
+        if inputs.shape != (self.batch, 4):
+            raise ValueError(f"inputs has shape {inputs.shape}; allowed is {(self.batch, 4)}")
+        self._check_inputs(inputs[active])
+        if (full := active & (self.lengths == self.context)).any():
+            row = int(np.argmax(full))
+            raise ValueError(f"active has row {row}, which is full ({self.context} tokens); prefill it first")
+        positions = np.where(active, self.lengths, self.context).astype(np.int64)
+        events = np.where(active[:, None], inputs, 0).astype(np.int64)
+        with self._autocast():
+            hidden = self._decode(self._tensor(events), self._cache, self._tensor(positions))
+        self._hidden = torch.where(self._tensor(active)[:, None], hidden.float(), self._hidden)
+        self._seen[active, self.lengths[active]] = inputs[active, 3]
+        self.lengths[active] += 1
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        bits: NDArray[np.uint32],
+        active: NDArray[np.bool_],
+        temperature: float = 1.0,
+        repetition_penalty: float = 1.0,
+    ) -> NDArray[np.int32]:
+        """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
+        active, bits = self._mask("active", active), np.asarray(bits)
+        if bits.shape != (self.batch, len(DIGIT_SIZES)):
+            raise ValueError(f"bits has shape {bits.shape}; allowed is {(self.batch, len(DIGIT_SIZES))}")
+        if not 0 < temperature < np.inf:
+            raise ValueError(f"temperature is {temperature}; allowed is a positive number")
+        if not 1 <= repetition_penalty < np.inf:
+            raise ValueError(f"repetition_penalty is {repetition_penalty}; allowed is 1 or more")
+        if (empty := active & (self.lengths == 0)).any():
+            raise ValueError(
+                f"active has row {int(np.argmax(empty))}, which is empty; prefill it or append to it first"
+            )
+        words = self._tensor(bits.astype(np.int64))
+        with self._autocast():
+            if repetition_penalty > 1:
+                tokens = self._sample_penalised(words, temperature, repetition_penalty)
+            elif isinstance(self._model.head, FactoredHead):
+                tokens = self._sample_digits(self._model.head, words, temperature)
+            else:
+                tokens = draw((self._model.head(self._hidden).float() / temperature).softmax(-1), words[:, 0])
+        return np.where(active, tokens.cpu().numpy(), -1).astype(np.int32)
+
+    @torch.inference_mode()
+    def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Natural log-probability (B,) of `tokens` (B,) as the next token of each row."""
+        tokens = np.asarray(tokens, np.int64)
+        if tokens.shape != (self.batch,) or (tokens < 0).any() or (tokens >= self.vocabulary).any():
+            raise ValueError(f"tokens is {tokens!r}; allowed are {self.batch} integers in [0, {self.vocabulary})")
+        with self._autocast():
+            return self._model.log_prob(self._hidden, self._tensor(tokens)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def copy_rows(self, sources: NDArray[np.integer], targets: NDArray[np.integer]) -> None:
+        """Copies the state of row sources[i] over that of row targets[i]; no row may be both."""
+        sources, targets = np.asarray(sources, np.int64), self._rows("targets", np.asarray(targets))
+        if sources.shape != targets.shape or np.isin(sources, targets).any():
+            raise ValueError(f"sources is {sources!r}; allowed is one row for each target, none of them a target")
+        self._rows("sources", np.unique(sources))
+        for part in self._cache:
+            part[:, targets] = part[:, sources]
+        self._hidden[targets] = self._hidden[sources]
+        self._seen[targets] = self._seen[sources]
+        self.lengths[targets] = self.lengths[sources]
+
+    def export_row(self, row: int) -> RowCache:
+        """Returns a copy of one row's state."""
+        self._rows("row", np.atleast_1d(np.asarray(row)))
+        length = self.lengths[row]
+        keys, values = (part[:, row, :, :length].float().cpu().numpy().copy() for part in self._cache)
+        return RowCache(keys, values, self._seen[row, :length].copy(), self._hidden[row].cpu().numpy().copy())
+
+    @torch.inference_mode()
+    def import_row(self, row: int, cache: RowCache) -> None:
+        """Replaces one row's state by a copy of `cache`."""
+        self._rows("row", np.atleast_1d(np.asarray(row)))
+        length = len(cache.tokens)
+        expected = (self.config.layers, self.config.kv_heads, length, self.config.attention_width)
+        if length > self.context or cache.keys.shape != expected or cache.values.shape != expected:
+            raise ValueError(
+                f"cache has keys of shape {cache.keys.shape} for {length} tokens; this engine allows "
+                f"{expected} and at most {self.context} tokens"
+            )
+        for part, stored in zip(self._cache, (cache.keys, cache.values), strict=True):
+            part[:, row, :, :length] = torch.tensor(stored)
+        self._hidden[row] = torch.tensor(cache.hidden)
+        self._seen[row, :length] = cache.tokens
+        self.lengths[row] = length
+
+    def _read(self, rows: NDArray[np.int64], prompts: list[NDArray], length: int) -> None:
+        """Prefills one group, padded on the right: causality hides the padding from the events."""
+        events = np.zeros((self._prefill_batch, length, 4), np.int64)
+        for index, prompt in enumerate(prompts):
+            events[index, : len(prompt)] = prompt
+        sizes = np.array([len(prompt) for prompt in prompts])
+        with self._autocast():
+            hidden, keys, values = self._model.prefill(self._tensor(events))
+        count = len(prompts)
+        self._cache.keys[:, rows, :, :length] = keys[:, :count]
+        self._cache.values[:, rows, :, :length] = values[:, :count]
+        self._hidden[rows] = hidden[np.arange(count), sizes - 1].float()
+        for row, prompt in zip(rows, prompts, strict=True):
+            self._seen[row, : len(prompt)] = prompt[:, 3]
+        self.lengths[rows] = sizes
+
+    def _sample_digits(self, head: FactoredHead, words: Tensor, temperature: float) -> Tensor:
+        parts = head.digit_hidden(self._hidden)  # (B, 5, Hd)
+        digits = torch.zeros_like(words)
+        for digit in range(len(DIGIT_SIZES)):
+            logits = head.digit_logits(parts, digit, digits).float() / temperature
+            digits[:, digit] = draw(logits.softmax(-1), words[:, digit])
+        return (digits * digits.new_tensor(DIGIT_STRIDES)).sum(-1)
+
+    def _sample_penalised(self, words: Tensor, temperature: float, penalty: float) -> Tensor:
+        logs = self._model.head.joint_log_prob(self._hidden, temperature)  # (B, V)
+        seen = np.zeros((self.batch, self.vocabulary), np.bool_)
+        for row, length in enumerate(self.lengths):
+            seen[row, self._seen[row, :length]] = True
+        return draw(torch.where(self._tensor(seen), logs * penalty, logs).softmax(-1), words[:, 0])
+
+    def _padded(self, length: int) -> int:
+        return min(self.context, max(SHORTEST_PROMPT, 1 << (length - 1).bit_length()))
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _tensor(self, values: NDArray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def _mask(self, name: str, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.batch,):
+            raise ValueError(f"{name} is {mask.dtype} {mask.shape}; allowed is bool {(self.batch,)}")
+        return mask
+
+    def _rows(self, name: str, rows: NDArray) -> NDArray[np.int64]:
+        valid = rows.ndim == 1 and (rows.size == 0 or np.issubdtype(rows.dtype, np.integer))
+        if not valid or (rows < 0).any() or (rows >= self.batch).any() or np.unique(rows).size != rows.size:
+            raise ValueError(f"{name} is {rows!r}; allowed are different integers in [0, {self.batch})")
+        return rows.astype(np.int64)
+
+    def _check_inputs(self, inputs: NDArray) -> None:
+        if (inputs < 0).any() or (inputs >= self._input_sizes).any():
+            sizes = ", ".join(f"{name} {size}" for name, size in zip(INPUT_NAMES, self._input_sizes, strict=True))
+            raise ValueError(f"inputs is out of range; allowed is below {sizes}")
+
+
+def draw(probabilities: Tensor, words: Tensor) -> Tensor:
+    """`engine_protocol.sample_integers` on a device: (B, n) and words (B,) int64 -> (B,) int64 indices."""
+    weights = (probabilities.double() * PROBABILITY_ONE + 0.5).floor().long()
+    cumulative = weights.cumsum(-1)
+    threshold = (words * cumulative[:, -1]) >> 32
+    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]  # the first one above
