@@ -79,7 +79,7 @@ class ExecutionRole:
         self.market, self.seat = market, seat
         self.state = np.zeros(n, STATE)
         self.state["quantity"], self.state["decisions"], self.state["side"] = 1, 1, 1
-        self.resting = np.zeros((n, MAX_RESTING), RESTING)
+        self.resting = np.zeros((n, MAX_RESTING + 1), RESTING)  # one more: a new order is read before dead ones go
         self.prices = np.zeros((n, 2, LEVELS), np.int64)  # the book without own orders
         self.sizes = np.zeros((n, 2, LEVELS), np.int64)
         self.reasons = np.full(n, "", object)

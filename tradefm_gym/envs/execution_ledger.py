@@ -227,7 +227,7 @@ def settle_interval(
 
     Args:
         state: (N,) STATE.
-        resting: (N, MAX_RESTING) RESTING.
+        resting: (N, MAX_RESTING + 1) RESTING.
         records: (N, R) RECORD, ring.
         record_count: (N,) int64.
         fills: (N, R) FILL, ring.

@@ -75,7 +75,7 @@ def open_interval(state, resting, prices, sizes, actions, rows, clock_ns, seat, 
 
     Args:
         state: (N,) STATE.
-        resting: (N, MAX_RESTING) RESTING, oldest first.
+        resting: (N, MAX_RESTING + 1) RESTING, oldest first.
         prices: (N, 2, LEVELS) int64 ticks, bids then asks, without own orders.
         sizes: (N, 2, LEVELS) int64 lots.
         actions: (N, 2) float32, deviation from the schedule and aggressiveness, in [-1, 1].
@@ -124,7 +124,7 @@ def close_interval(state, resting, records, record_count, fills, fill_count, row
 
     Args:
         state: (N,) STATE.
-        resting: (N, MAX_RESTING) RESTING.
+        resting: (N, MAX_RESTING + 1) RESTING.
         records: (N, R) RECORD, ring.
         record_count: (N,) int64.
         fills: (N, R) FILL, ring.
