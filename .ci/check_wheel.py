@@ -1,7 +1,4 @@
-"""Checks an installed wheel, in an environment without torch and away from the source tree.
-
-    python check_wheel.py README.md
-"""
+"""Checks an installed wheel, without torch and away from the source tree: ``python check_wheel.py README.md``."""
 
 import importlib.metadata
 import importlib.util
@@ -22,8 +19,9 @@ assert "torch" not in sys.modules, "importing tradefm_gym loads torch"
 def main(readme: str) -> None:
     """Raises where something is wrong."""
     assert importlib.util.find_spec("torch") is None, "this environment must not have torch"
-    import tradefm_gym
     import tradefm_gym.agents
+
+    import tradefm_gym
 
     package = Path(tradefm_gym.__file__).parent
     assert Path("site-packages") / "tradefm_gym" == Path(*package.parts[-2:]), f"{package} is not an installed wheel"

@@ -1,0 +1,110 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tradefm_gym import bench, cli, doctor
+
+KEYS = ["name", "value", "unit", "reference", "ratio", "target", "met", "hardware"]
+HARDWARE = {"cpu", "cores", "threads", "system", "python", "tradefm-gym", "numba", "numpy", "torch"}
+
+
+def measurement(**changes):
+    return bench.Measurement(**{"name": "x", "value": 30.0, "unit": "events/s", "hardware": {"threads": 1}} | changes)
+
+
+def test_a_measurement_speaks_the_one_format():
+    row = measurement(reference=20.0, target=40.0).to_json()
+    assert list(row) == KEYS
+    assert (row["value"], row["ratio"], row["met"]) == (30.0, 1.5, False)
+    row = measurement(target=30.0).to_json()
+    assert (row["reference"], row["ratio"], row["met"]) == (None, None, True)
+    assert measurement().to_json()["met"] is None
+
+
+def test_the_median_leaves_out_the_warm_up_and_rewinds_each_run():
+    calls = []
+    work = bench.Work(lambda: calls.append("run") or 7, lambda: calls.append("rewind"))
+    assert bench.median_rate(work, 3) > 0
+    assert calls == ["rewind", "run"] * 4
+
+
+@pytest.mark.parametrize("name", ["market-n1", "execution-zero_intelligence-n1", "execution-zero_intelligence-n64"])
+def test_a_quick_benchmark_prints_json(capsys, name):
+    assert cli.main(["bench", "--json", "--quick", "--only", name]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert list(row) == KEYS
+    assert row["name"] == name
+    assert row["value"] > 0
+    assert row["hardware"].keys() == HARDWARE
+
+
+def test_the_engine_is_measured_against_torch_where_that_is_installed(capsys):
+    assert cli.main(["bench", "--json", "--quick", "--only", "engine-n1"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["value"] > 0
+    assert (row["reference"] is None) == (row["hardware"]["torch"] is None)
+
+
+def test_what_cannot_run_is_left_out_with_a_reason(capsys, monkeypatch):
+    def prepare(quick):
+        raise ValueError("there is no such day")
+
+    lost = bench.Benchmark("lost", "steps/s", 1, prepare)
+    monkeypatch.setattr(bench, "benchmarks", lambda only: [lost])
+    assert cli.main(["bench", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == []
+    assert "skipped lost: there is no such day" in captured.err
+
+
+def test_the_table_shows_every_row(capsys):
+    cli.print_table([measurement(name=name, target=1.0).to_json() for name in ("market-n1", "engine-n64")])
+    printed = capsys.readouterr().out
+    assert "market-n1" in printed
+    assert "engine-n64" in printed
+
+
+def test_threads_are_given_back():
+    import numba
+
+    before = numba.get_num_threads()
+    with bench.thread_count(1) as threads:
+        assert threads == numba.get_num_threads() == 1
+    assert numba.get_num_threads() == before
+
+
+def test_the_rollout_of_known_outcome_is_as_expected():
+    # A change of the rules of market, flow or role changes it: then set doctor.EXPECTED_TAPE anew and say why.
+    assert doctor.reference_tape() == doctor.EXPECTED_TAPE
+
+
+def test_the_doctor_prints_a_line_for_each_finding(capsys, monkeypatch):
+    findings = [doctor.Finding("numba", "1.0"), doctor.Finding("bundled model", "missing", False)]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().out.split("\n")[:2] == ["ok    numba: 1.0", "wrong bundled model: missing"]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings[:1]))
+    assert cli.main(["doctor"]) == 0
+
+
+def test_the_doctor_looks_at_everything():
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert {"tradefm-gym", "numba", "compiler's cache", "bundled model", "zero-intelligence rollout"} <= found.keys()
+    assert found["numba"].sound
+
+
+def test_a_mistake_of_the_user_is_one_sentence_and_status_2():
+    command = [sys.executable, "-m", "tradefm_gym.cli", "bench", "--only", "marmalade"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("tradefm-gym: only is 'marmalade'; allowed is")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_unknown_command_is_refused_without_a_traceback():
+    result = subprocess.run([sys.executable, "-m", "tradefm_gym.cli", "dance"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,54 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint_folder
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+
+
+def bundled():
+    try:
+        return checkpoint_folder(BUNDLED_MODEL).is_dir()
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_a_python_block_runs_as_written(number, capsys):
+    if number == 0 and not bundled():
+        pytest.skip(f"the bundled model {BUNDLED_MODEL} is not there")
+    if "# needs extras" in BLOCKS[number]:
+        pytest.importorskip("stable_baselines3")
+    exec(compile(BLOCKS[number], f"README.md, python block {number}", "exec"), {"__name__": "__main__"})
+    if number == 0:
+        assert re.search(r"shortfall -?\d+\.\d\d bps, 100% filled", capsys.readouterr().out)
+
+
+def test_the_quickstart_is_short():
+    assert len(BLOCKS[0].strip().splitlines()) <= 15
+
+
+def test_the_make_targets_it_names_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"`?make (\w+)", TEXT)) - {"train", "test"} <= set(targets)
+    assert {"train", "test", "install", "lint", "bench", "clean"} <= set(targets)
+
+
+def test_every_argument_of_the_environment_is_in_the_table():
+    import inspect
+
+    from tradefm_gym.envs.gym_env import execution_session
+
+    for name in inspect.signature(execution_session).parameters:
+        assert name == "num_envs" or f"`{name}`" in TEXT, name
+
+
+def test_every_flow_is_in_the_table():
+    from tradefm_gym.flow.registry import allowed_flows
+
+    for name in allowed_flows().split(", "):
+        assert f"`{name}`" in TEXT, name
