@@ -10,7 +10,7 @@ from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.placement import calibrate_placement
 from tradefm_gym.flow.protocol import ContextBank
-from tradefm_gym.flow.replay import prepare
+from tradefm_gym.flow.replay import BLOCK, prepare
 from tradefm_gym.market.features import FEATURE_STATE, new_state, observe
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.model.windows import day_features
@@ -42,7 +42,7 @@ def recorded_bank(
                 "LOBSTER message file"
             )
         recorded = load_day(path) if path.suffix == ".npz" else load(path)
-    day = prepare(recorded, contexts, horizon=1)
+    day = prepare(recorded, contexts, horizon=BLOCK)  # the record is only a start: nothing of it is replayed
     part = split(recorded).train
     median = calibrate(recorded, part).median_size
     _, _, edges = day_features(recorded.records, part, median, tokenizer.half_life_s, tokenizer.mid_mode)

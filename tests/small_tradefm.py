@@ -1,0 +1,52 @@
+"""A TradeFM checkpoint of random weights, small enough for tests: the loop around it is what they look at."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from test_features import random_records
+
+from tradefm_gym.data.recorded import FlowMeta, RecordedFlow
+from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.recording import DayRecorder
+from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
+from tradefm_gym.market.features import new_state, observe
+from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
+from tradefm_gym.model.tokenizer import TradeTokenizer
+
+SHARES = (0.9, 0.5, 0.5, 0.5)
+
+
+def write_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """A checkpoint of the ``test`` preset in a new folder."""
+    config = PRESETS["test"]
+    tokenizer = TradeTokenizer.calibrate([observe(new_state(1, 100.0, (0.1, 1.0)), random_records(seed, 3_000))[0]])
+    save_checkpoint(folder, config, random_weights(config, seed))
+    tokenizer.save(folder / "tokenizer.json")
+    return folder
+
+
+def zero_intelligence_bank() -> ContextBank:
+    """Zero intelligence's start states with the feature states that TradeFM wants."""
+    bank = ZeroIntelligenceFlow(1).bank
+    median = float(bank.scale["median_size"][0])
+    return replace(bank, feature_state=new_state(len(bank), median, (0.05, 0.2), placement=SHARES))
+
+
+def generated_day(events: int) -> RecordedFlow:
+    """Zero intelligence, written down as a recorded day."""
+    flow = ZeroIntelligenceFlow(1)
+    market = MarketSimulator(1, flow.market_config())
+    flow.reset(market, everyone(1), np.zeros(1, np.int64), np.ones(1, np.uint64), np.zeros(1, np.uint32))
+    recorder = DayRecorder(market)
+    for target in range(1_000, events + 1, 1_000):
+        while (starved := market.advance(until_count=np.array([target]))).any():
+            market.feed(flow.next_events(market, starved))
+        recorder.collect()
+    return recorder.finish(FlowMeta("ZERO", "made up", "2026-01-01", 1, "tick", 1, "lot", True, (0, 10**15), "a test"))
+
+
+def everyone(n: int) -> np.ndarray:
+    """A mask of all rows."""
+    return np.ones(n, np.bool_)
