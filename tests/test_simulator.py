@@ -82,7 +82,7 @@ proposals = st.tuples(
 )
 
 
-@settings(max_examples=120 if JIT else 30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=250 if JIT else 30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     st.lists(proposals, min_size=1, max_size=40), st.sampled_from((1, 2, 3)), st.sampled_from(("off", "cancel_newest"))
 )
@@ -225,9 +225,16 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_threads(num_markets):
         states.append([state_of(simulator, m) for m in range(num_markets)])
     assert states[0] == states[1]
     for m in {0, 1, num_markets - 1}:
-        alone = MarketSimulator(1, SMALL)
+        alone = MarketSimulator(1, SMALL)  # few markets take the serial loops, many the parallel ones
         run_blocks(alone, [(block([f.events[m]]), block([a.events[m]])) for f, a in blocks])
         assert state_of(alone, 0) == states[0][m]
+        for reading in (
+            lambda market: market.touch_excluding(0),
+            lambda market: market.depth(3, excluding=1),
+            lambda market: market.orders_of(1, np.tile(np.arange(8), (market.num_markets, 1))),
+        ):
+            for left, right in zip(reading(alone), reading(simulator), strict=True):
+                np.testing.assert_array_equal(left[0], right[m])
         reference = ReferenceMarket(SMALL)
         for flow, agents in blocks:
             reference.feed(tuples(flow.events[m]))
@@ -515,6 +522,13 @@ def test_load_gives_a_row_book_tape_and_clock():
     twin.load_rows([2, 0], [state, empty])
     assert twin.mid2.tolist() == [77, 0, 200] and twin.clock_ns.tolist() == [5, 0, 1234]
     assert twin.tape.record_count.tolist() == [0, 0, 8192]
+
+    many = MarketSimulator(40, MarketConfig(tape=64))  # the parallel loop
+    many.load_rows(np.arange(39, 0, -1), [state if k % 2 else empty for k in range(39)])
+    assert many.mid2.tolist() == [0] + [77, 200] * 19 + [77]
+    assert many.clock_ns.tolist() == [0] + [5, 1234] * 19 + [5]
+    assert many.next_flow_id.tolist() == [0] + [0, 20] * 19 + [0]
+    assert many.tape.read_records(2)["size"].tolist() == list(range(9000 - 64, 9000))
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ ROW_WIDTH = 16
 ANY_AGENT = -2  # as ``without``: leaves background orders only
 NOBODY = -3
 
+# Loops over markets, in the calling thread or over all.
+SERIAL = {"cache": True, "nogil": True}
+PARALLEL = {"cache": True, "nogil": True, "parallel": True}
 # Row kernels allocate nothing, so they are compiled without reference counts.
 KERNEL = {"cache": True, "nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 INLINE = {**KERNEL, "forceinline": True}

@@ -1,6 +1,11 @@
 """The loops over markets: clear, load, submit, feed and advance.
 
-Hot loops are bodies of ``prange``: there Numba drops reference counts and knows that arrays do not alias.
+Those that work long come twice. A loop over few markets runs in the calling thread, since waking others costs
+more than it gains (and, on a machine whose cores are busy, milliseconds); the ``_parallel`` twin calls
+the same row kernels from ``prange``, so the results are equal.
+
+Bodies of ``prange`` only call row kernels: stores of their own into an array of a named tuple are lost (Numba 0.68).
+Numba's disk cache knows a kernel by its own file, so after a change of a file that it calls remove ``__pycache__``.
 """
 
 import numpy as np
@@ -18,6 +23,8 @@ from tradefm_gym.market.book import (
     MAX_PRICE,
     MIN_PRICE,
     NEXT_ID,
+    PARALLEL,
+    SERIAL,
     rest,
 )
 from tradefm_gym.market.events import BACKGROUND, OPPOSITE, PRINT
@@ -35,17 +42,22 @@ from tradefm_gym.market.matching import (
     process,
 )
 
-PARALLEL = {"cache": True, "nogil": True, "parallel": True}
-
 # Why a block is refused.
 FULL = 0
 STRANGER = 1
 UNKNOWN = 2
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
     """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
+    for m in range(starved.shape[0]):
+        starved[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+
+
+@njit(**PARALLEL)
+def advance_parallel(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
+    """As :func:`advance`, over the threads."""
     for m in prange(starved.shape[0]):
         starved[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
 
@@ -84,7 +96,7 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
         process(book, ledger, m, event, now)
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def feed(queue, clocks, events, count):
     """Appends blocks to the rings of background events; market * 4 + reason of the first refusal, or -1."""
     for m in range(queue.shape[0]):
@@ -95,7 +107,7 @@ def feed(queue, clocks, events, count):
                 return m * 4 + STRANGER
             if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
                 return m * 4 + UNKNOWN
-    for m in prange(queue.shape[0]):
+    for m in range(queue.shape[0]):
         place = clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]
         for k in range(count[m]):
             queue[m, (place + k) % queue.shape[1]] = events[m, k]
@@ -103,7 +115,7 @@ def feed(queue, clocks, events, count):
     return -1
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def submit(queue, clocks, seats, events, count):
     """Sorts agents' orders into the queues, stable by time; market * 4 + reason of the first refusal, or -1."""
     for m in range(queue.shape[0]):
@@ -114,7 +126,7 @@ def submit(queue, clocks, seats, events, count):
                 return m * 4 + STRANGER
             if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
                 return m * 4 + UNKNOWN
-    for m in prange(queue.shape[0]):
+    for m in range(queue.shape[0]):
         head, end = clocks[m, AGENT_HEAD], clocks[m, AGENT_END]
         if count[m] > 0 and head > 0:
             for place in range(head, end):
@@ -132,10 +144,10 @@ def submit(queue, clocks, seats, events, count):
     return -1
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def clear(book, ledger, rows):
     """Empties markets; only what is in use is touched."""
-    for i in prange(rows.shape[0]):
+    for i in range(rows.shape[0]):
         _clear(book, ledger, rows[i])
 
 
@@ -168,43 +180,42 @@ def _clear(book, ledger, m):
     ledger.counters[m] = 0
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
     """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends."""
-    # Taken out of their tuples here: the loop's own stores into a tuple's array are lost (Numba 0.68).
-    row, clocks, tape = book.row, ledger.clocks, ledger.records
+    for i in range(rows.shape[0]):
+        _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
+
+
+@njit(**PARALLEL)
+def load_parallel(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
+    """As :func:`load`, over the threads."""
     for i in prange(rows.shape[0]):
-        m = rows[i]
-        _clear(book, ledger, m)
-        for k in range(order_ends[i - 1] if i > 0 else 0, order_ends[i]):
-            order = orders[k]
-            s = 0 if order["side"] > 0 else 1
-            order_id = np.int64(order["order_id"])
-            owner = np.int64(BACKGROUND)
-            rest(
-                book,
-                m,
-                order_id,
-                order["time_ns"],
-                np.int64(order["price"]),
-                np.int64(order["size"]),
-                owner,
-                np.int64(s),
-            )
-            row[m, NEXT_ID] = max(row[m, NEXT_ID], order_id + 1)
-        first = record_ends[i - 1] if i > 0 else 0
-        for k in range(first, record_ends[i]):
-            tape[m, k - first] = records[k]
-        clocks[m, RECORDS] = record_ends[i] - first
-        clocks[m, CLOCK] = scalars[i, 0]
-        bid, ask = row[m, BEST], row[m, BEST + 1]
-        mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
-        clocks[m, MID2] = mid2
-        clocks[m, OUTSIDE_MID2] = mid2
-        row[m, NEXT_ID] = max(row[m, NEXT_ID], scalars[i, 2])
+        _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
 
 
-@njit(cache=True, nogil=True)  # allocates, so it needs the runtime
+@njit(**KERNEL)
+def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i):
+    _clear(book, ledger, m)
+    for k in range(order_ends[i - 1] if i > 0 else 0, order_ends[i]):
+        order = orders[k]
+        s = np.int64(0) if order["side"] > 0 else np.int64(1)
+        order_id, price, size = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["size"])
+        rest(book, m, order_id, order["time_ns"], price, size, np.int64(BACKGROUND), s)
+        book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
+    first = record_ends[i - 1] if i > 0 else 0
+    for k in range(first, record_ends[i]):
+        ledger.records[m, k - first] = records[k]
+    ledger.clocks[m, RECORDS] = record_ends[i] - first
+    ledger.clocks[m, CLOCK] = scalars[i, 0]
+    bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
+    mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
+    ledger.clocks[m, MID2] = mid2
+    ledger.clocks[m, OUTSIDE_MID2] = mid2
+    book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
+
+
+@njit(**SERIAL)  # allocates, so it is no row kernel
 def check_orders(orders, ends, capacity, flow_ids):
     """Index of the first state whose orders no book could hold, -1 if all are fine."""
     seen = np.full(flow_ids, -1, np.int32)

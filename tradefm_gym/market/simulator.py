@@ -36,6 +36,7 @@ from tradefm_gym.market.matching import (
 __all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
 
 _NEVER = np.iinfo(np.int64).max
+_FEW = 32  # below this many markets a loop stays in the calling thread
 
 
 class Tape(NamedTuple):
@@ -161,7 +162,8 @@ class MarketSimulator:
         record_ends = np.cumsum([min(len(state.records), self.config.tape) for state in states])
         scalars = np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64)
         _check_orders(orders, order_ends, self.config.orders, self.book.flow_slots.shape[1])
-        kernels.load(self.book, self._ledger, rows, orders, order_ends, records, record_ends, scalars)
+        load = kernels.load if len(rows) < _FEW else kernels.load_parallel
+        load(self.book, self._ledger, rows, orders, order_ends, records, record_ends, scalars)
 
     # --- Events -----------------------------------------------------------------------------------------
 
@@ -214,7 +216,8 @@ class MarketSimulator:
             self._end("until_volume", until_volume),
         )
         starved = np.empty(self.num_markets, np.bool_)
-        kernels.advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, starved)
+        advance = kernels.advance if self.num_markets < _FEW else kernels.advance_parallel
+        advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, starved)
         return starved
 
     # --- Readings ---------------------------------------------------------------------------------------
@@ -247,7 +250,8 @@ class MarketSimulator:
         without = NOBODY if excluding == BACKGROUND else self._seat(excluding)
         prices = np.empty((self.num_markets, 2, levels), np.int64)
         sizes = np.empty_like(prices)
-        views.read_depth(self.book, without, prices, sizes)
+        read = views.read_depth if self.num_markets < _FEW else views.read_depth_parallel
+        read(self.book, without, prices, sizes)
         return prices, sizes
 
     def orders_of(self, owner: int, order_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -269,7 +273,8 @@ class MarketSimulator:
             self._seat(owner)
         flat = np.ascontiguousarray(ids.reshape(self.num_markets, -1))
         prices, sizes, ahead = np.empty_like(flat), np.empty_like(flat), np.empty_like(flat)
-        views.read_orders(self.book, owner, flat, prices, sizes, ahead)
+        read = views.read_orders if self.num_markets < _FEW else views.read_orders_parallel
+        read(self.book, owner, flat, prices, sizes, ahead)
         return prices.reshape(ids.shape), sizes.reshape(ids.shape), ahead.reshape(ids.shape)
 
     def queue_ahead(self, owner: int, order_id: np.ndarray) -> np.ndarray:
@@ -306,7 +311,8 @@ class MarketSimulator:
 
     def _touch(self, without: int) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((self.num_markets, 2), np.int64)
-        views.read_touch(self.book, without, out)
+        read = views.read_touch if self.num_markets < _FEW else views.read_touch_parallel
+        read(self.book, without, out)
         return out[:, 0], out[:, 1]
 
     def _seat(self, owner: int | None) -> int:

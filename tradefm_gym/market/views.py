@@ -19,13 +19,13 @@ from tradefm_gym.market.book import (
     INLINE,
     KERNEL,
     NOBODY,
+    PARALLEL,
+    SERIAL,
     above,
     below,
     find,
     in_window,
 )
-
-PARALLEL = {"cache": True, "nogil": True, "parallel": True}
 
 
 @njit(**INLINE)
@@ -188,52 +188,88 @@ def best_without(book, m, s, without):
     return price
 
 
-# --- Over all markets -----------------------------------------------------------------------------------
+@njit(**KERNEL)
+def _read_touch(book, m, without, out):
+    for s in range(2):
+        price = best_without(book, m, s, without)
+        out[m, s] = 0 if is_empty(price) else price
 
 
-@njit(**PARALLEL)
+@njit(**KERNEL)
+def _read_depth(book, m, without, prices, sizes):
+    for s in range(2):
+        price = book.row[m, BEST + s]
+        k = 0
+        while k < prices.shape[2] and not is_empty(price):
+            lots = level_size(book, m, s, price, without)
+            if lots > 0:
+                prices[m, s, k] = price
+                sizes[m, s, k] = lots
+                k += 1
+            price = next_level(book, m, s, price)
+        for rest in range(k, prices.shape[2]):
+            prices[m, s, rest] = 0
+            sizes[m, s, rest] = 0
+
+
+@njit(**KERNEL)
+def _read_orders(book, m, owner, order_ids, prices, sizes, ahead):
+    for k in range(order_ids.shape[1]):
+        slot = find(book, m, owner, order_ids[m, k])
+        prices[m, k] = 0
+        sizes[m, k] = 0
+        ahead[m, k] = -1
+        if slot >= 0:
+            prices[m, k] = book.orders[m, slot]["price"]
+            sizes[m, k] = book.orders[m, slot]["size"]
+            lots = np.int64(0)
+            slot = earlier(book, m, slot)
+            while slot >= 0:
+                lots += book.orders[m, slot]["size"]
+                slot = earlier(book, m, slot)
+            ahead[m, k] = lots
+
+
+# --- Over all markets, in this thread or over all -----------------------------------------------------
+
+
+@njit(**SERIAL)
 def read_touch(book, without, out):
     """Best prices to ``out`` (N, 2) int64, 0 for an empty side."""
-    for m in prange(out.shape[0]):
-        for s in range(2):
-            price = best_without(book, m, s, without)
-            out[m, s] = 0 if is_empty(price) else price
+    for m in range(out.shape[0]):
+        _read_touch(book, m, without, out)
 
 
 @njit(**PARALLEL)
+def read_touch_parallel(book, without, out):
+    """As :func:`read_touch`, over the threads."""
+    for m in prange(out.shape[0]):
+        _read_touch(book, m, without, out)
+
+
+@njit(**SERIAL)
 def read_depth(book, without, prices, sizes):
     """The first k levels of each side to (N, 2, k) int64; missing levels are 0."""
-    for m in prange(prices.shape[0]):
-        for s in range(2):
-            price = book.row[m, BEST + s]
-            k = 0
-            while k < prices.shape[2] and not is_empty(price):
-                lots = level_size(book, m, s, price, without)
-                if lots > 0:
-                    prices[m, s, k] = price
-                    sizes[m, s, k] = lots
-                    k += 1
-                price = next_level(book, m, s, price)
-            for rest in range(k, prices.shape[2]):
-                prices[m, s, rest] = 0
-                sizes[m, s, rest] = 0
+    for m in range(prices.shape[0]):
+        _read_depth(book, m, without, prices, sizes)
 
 
 @njit(**PARALLEL)
+def read_depth_parallel(book, without, prices, sizes):
+    """As :func:`read_depth`, over the threads."""
+    for m in prange(prices.shape[0]):
+        _read_depth(book, m, without, prices, sizes)
+
+
+@njit(**SERIAL)
 def read_orders(book, owner, order_ids, prices, sizes, ahead):
     """Price, remaining lots and lots ahead of live orders, (N, k); dead ones read 0, 0 and -1."""
+    for m in range(order_ids.shape[0]):
+        _read_orders(book, m, owner, order_ids, prices, sizes, ahead)
+
+
+@njit(**PARALLEL)
+def read_orders_parallel(book, owner, order_ids, prices, sizes, ahead):
+    """As :func:`read_orders`, over the threads."""
     for m in prange(order_ids.shape[0]):
-        for k in range(order_ids.shape[1]):
-            slot = find(book, m, owner, order_ids[m, k])
-            prices[m, k] = 0
-            sizes[m, k] = 0
-            ahead[m, k] = -1
-            if slot >= 0:
-                prices[m, k] = book.orders[m, slot]["price"]
-                sizes[m, k] = book.orders[m, slot]["size"]
-                lots = np.int64(0)
-                slot = earlier(book, m, slot)
-                while slot >= 0:
-                    lots += book.orders[m, slot]["size"]
-                    slot = earlier(book, m, slot)
-                ahead[m, k] = lots
+        _read_orders(book, m, owner, order_ids, prices, sizes, ahead)
