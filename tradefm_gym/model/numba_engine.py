@@ -395,6 +395,8 @@ def _input_tables(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArr
 def _product(table: NDArray[np.float32], matrix: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
     """Table (n, E) times matrix (D, E) transposed: by our own kernel, as a BLAS would round by its own CPU's taste."""
     rows, depth = table.shape
+    if numba.config.DISABLE_JIT:  # plain Python would take seconds over the token table
+        return np.pad(table @ matrix.T, ((0, 0), (0, stride - len(matrix))))
     out = _aligned(rows * stride)
     table = np.array(table, np.float32).ravel()
     multiply_matrix(table, 0, depth, rows, _aligned_copy(pack_panels(matrix)), 0, depth, stride, out, 0, stride)
