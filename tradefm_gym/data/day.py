@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ def load_day(path: str | Path) -> RecordedFlow:
     """
     columns, description = read_archive(path, _KIND)
     try:
-        meta = dict(description["meta"], session_ns=tuple(description["meta"]["session_ns"]))
+        meta: dict[str, Any] = dict(description["meta"])
+        meta["session_ns"] = tuple(meta["session_ns"])
         touch = np.stack([columns[f"touch.{name}"] for name in ("bid", "bid_size", "ask", "ask_size")], axis=1)
         flow = RecordedFlow(
             records=unpack(columns, "records", RECORD),

@@ -172,7 +172,7 @@ class ContextBank:
             total.update(np.ascontiguousarray(array).tobytes())
         # Field by field: the padding of an aligned dtype is not content.
         for array in (self.orders, self.records, self.scale):
-            for field in array.dtype.names:
+            for field in array.dtype.names or ():
                 if field not in ("next", "prev"):
                     total.update(np.ascontiguousarray(array[field]).tobytes())
         return total.hexdigest()[:12]

@@ -111,7 +111,7 @@ class ReplayFlow:
         if len(contexts) != 3 or min(contexts) < 0 or contexts[0] < 1:
             raise ValueError(f"contexts is {contexts}; it must hold three counts of which the first is positive")
         self.num_envs = num_envs
-        self.day = _prepared(source, tuple(contexts), horizon)
+        self.day = _prepared(source, (contexts[0], contexts[1], contexts[2]), horizon)
         self.bank = self.day.bank
         self.name = f"replay:{self.bank.origin}"
         self.version = f"{self.day.version}-{self.bank.digest()}"
@@ -323,7 +323,7 @@ def _seeded_states(
             StartState(orders[present], tail, int(record["time_ns"]), int(record["mid2"]), ids + 2 * levels, scale)
         )
     # Levels that leave the file's view keep their orders: room for what an episode may gather.
-    return states, 2 * levels + 4 * _HORIZON, seed_price
+    return states, 2 * levels + 2 * _HORIZON, seed_price
 
 
 # ---- kernels ---------------------------------------------------------------------------------------
