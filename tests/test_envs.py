@@ -1,0 +1,345 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from quiet_flow import QuietFlow, quiet_bank
+from small_day import cpu_flow
+
+import tradefm_gym
+from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
+
+ID = "TradeFM/Execution-v0"
+CPU_FLOWS = ("zero_intelligence", "replay")
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+ZERO = np.zeros(2, np.float32)
+BIDS, ASKS = [(998, 100), (997, 200)], [(1002, 100), (1003, 200)]
+
+
+def assert_same(one, two, path="info"):
+    """Equal to the last bit, types included."""
+    assert type(one) is type(two), path
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), path
+        for key in one:
+            assert_same(one[key], two[key], f"{path}.{key}")
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == two.dtype, path
+        assert one.shape == two.shape, path
+        if one.dtype == object:
+            for i in range(len(one)):
+                assert_same(one[i], two[i], f"{path}[{i}]")
+        else:
+            np.testing.assert_array_equal(one, two, err_msg=path)
+    else:
+        assert one == two, path
+
+
+def actions_of(num_envs, steps, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (steps, num_envs, 2)).astype(np.float32)
+
+
+def hash_of(*arrays):
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def episode_hash(flow, num_envs=3, seed=2024):
+    """Tapes and rewards of full episodes under fixed random actions."""
+    env = ExecutionVectorEnv(num_envs, flow=cpu_flow(flow), autoreset_mode="Disabled")
+    env.reset(seed=seed)
+    session, rewards = env.session, []
+    for action in actions_of(num_envs, 64):
+        rewards.append(session.step(action).reward)
+    assert not session.running.any()
+    return hashlib.sha256("".join(session.tape_hash(m) for m in range(num_envs)).encode()).hexdigest(), hash_of(
+        *rewards
+    )
+
+
+@pytest.mark.parametrize("flow", CPU_FLOWS)
+@pytest.mark.parametrize("discrete", [False, True])
+def test_gymnasium_check_env_without_a_warning(flow, discrete):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make(ID, flow=cpu_flow(flow), discrete=discrete)
+        check_env(env.unwrapped)
+        env.close()
+
+
+def test_stable_baselines3_check_env_without_a_warning():
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    for discrete in (False, True):
+        checker.check_env(ExecutionEnv(flow="zero_intelligence", discrete=discrete), warn=True)
+
+
+def test_make_in_a_new_process_that_has_not_imported_the_package():
+    code = (
+        "import gymnasium, sys\n"
+        "env = gymnasium.make('tradefm_gym:TradeFM/Execution-v0', flow='zero_intelligence')\n"
+        "env.reset(seed=1); env.step(env.action_space.sample()); env.close(); env.close()\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(env.spec.id)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ID
+
+
+def test_import_is_light():
+    code = "import sys, tradefm_gym; print([m for m in ('torch', 'numba', 'stable_baselines3') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_registration_is_idempotent_and_the_spec_is_json():
+    tradefm_gym.register_environments()
+    spec = gym.spec(ID)
+    assert gym.envs.registration.EnvSpec.from_json(spec.to_json()) == spec
+    gym.register_envs(tradefm_gym)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 64])
+@pytest.mark.parametrize("flow", CPU_FLOWS)
+def test_vector_rows_equal_single_environments_and_sync(flow, num_envs):
+    seed, steps = 100, 70  # an episode of 64 decisions, and into the next one
+    flow = cpu_flow(flow)
+    vector = gym.make_vec(ID, num_envs=num_envs, flow=flow)
+    assert isinstance(vector.unwrapped, ExecutionVectorEnv)
+    sync = SyncVectorEnv([lambda: gym.make(ID, flow=flow, disable_env_checker=True)] * num_envs)
+    one, two = vector.reset(seed=seed), sync.reset(seed=seed)
+    assert_same(one[0], two[0])
+    assert_same(one[1], two[1])
+    for action in actions_of(num_envs, steps):
+        one, two = vector.step(action), sync.step(action)
+        for name, a, b in zip(("observation", "reward", "terminated", "truncated", "info"), one, two, strict=True):
+            assert_same(a, b, name)
+    for m, env in enumerate(sync.envs):
+        assert vector.unwrapped.session.tape_hash(m) == env.unwrapped.session.tape_hash(0)
+    vector.close(), sync.close()
+
+
+def test_single_environment_equals_its_row():
+    m, seed = 2, 50
+    vector, single = ExecutionVectorEnv(4, flow="zero_intelligence"), ExecutionEnv(flow="zero_intelligence")
+    assert_same(vector.reset(seed=seed)[0][m], single.reset(seed=seed + m)[0])
+    for action in actions_of(4, 64):
+        observation, reward, terminated, truncated, _ = vector.step(action)
+        other = single.step(action[m])
+        assert_same(observation[m], other[0])
+        assert (reward[m], terminated[m], truncated[m]) == other[1:4]
+        assert type(other[1]) is float
+        assert type(other[2]) is type(other[3]) is bool
+        if other[2]:
+            break
+    assert terminated[m]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_autoreset_modes_equal_gymnasiums_own(mode):
+    num_envs, steps = 3, 30
+    task = {"flow": "zero_intelligence", "decisions": 8}
+    vector = ExecutionVectorEnv(num_envs, autoreset_mode=mode, **task)
+    assert vector.metadata["autoreset_mode"] is vector.autoreset_mode is mode
+    sync = SyncVectorEnv([lambda: ExecutionEnv(**task)] * num_envs, autoreset_mode=mode)
+    vector.reset(seed=9), sync.reset(seed=9)
+    ends = 0
+    for action in actions_of(num_envs, steps):
+        one, two = vector.step(action), sync.step(action)
+        for name, a, b in zip(("observation", "reward", "terminated", "truncated", "info"), one, two, strict=True):
+            assert_same(a, b, f"{mode} {name}")
+        done = one[2] | one[3]
+        ends += int(done.sum())
+        if mode == AutoresetMode.DISABLED and done.any():
+            with pytest.raises(ResetNeeded, match="step was called after row"):
+                vector.step(action)
+            a = vector.reset(options={"reset_mask": done.copy()})
+            b = sync.reset(options={"reset_mask": done.copy()})
+            assert_same(a[0], b[0])
+            assert_same(a[1], b[1])
+    assert ends >= num_envs
+
+
+def test_autoreset_modes_may_be_named():
+    for name, mode in (("SameStep", AutoresetMode.SAME_STEP), ("disabled", AutoresetMode.DISABLED)):
+        env = gym.make_vec(ID, num_envs=2, flow="zero_intelligence", autoreset_mode=name)
+        assert env.unwrapped.autoreset_mode is mode
+        env.close()
+    with pytest.raises(ValueError, match="autoreset_mode is 'never'; it must be one of 'NextStep'"):
+        ExecutionVectorEnv(2, flow="zero_intelligence", autoreset_mode="never")
+
+
+@pytest.mark.parametrize("flow", CPU_FLOWS)
+def test_hashes_are_those_of_the_golden_file(flow):
+    assert list(episode_hash(flow)) == GOLDEN["execution"][flow]
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_hashes_hold_in_a_new_process_with_other_threads(threads):
+    code = "import json, test_envs; print(json.dumps({f: test_envs.episode_hash(f) for f in test_envs.CPU_FLOWS}))"
+    environment = os.environ | {"NUMBA_NUM_THREADS": threads, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == GOLDEN["execution"]
+
+
+def test_vector_seeds():
+    env = ExecutionVectorEnv(3, flow="zero_intelligence")
+    first = env.reset(seed=5)[0]
+    assert_same(env.reset(seed=[5, 6, 7])[0], first)
+    again = env.reset()[0]
+    assert not np.array_equal(first, again)
+    assert_same(env.reset(seed=[5, None, 7])[0][[0, 2]], first[[0, 2]])
+    assert env.session.episodes.tolist() == [0, 2, 0]
+    with pytest.raises(ValueError, match="seed has 2 values; it must be an integer, None or a list of 3"):
+        env.reset(seed=[1, 2])
+    with pytest.raises(ValueError, match="seed is -1; it must be a non-negative integer"):
+        env.reset(seed=[-1, 2, 3])
+
+
+def test_unseeded_environments_differ():
+    one, two = (ExecutionVectorEnv(2, flow="zero_intelligence") for _ in range(2))
+    one.reset(), two.reset()
+    assert len({*one.session.seeds.tolist(), *two.session.seeds.tolist()}) == 4
+
+
+def test_reset_mask_is_checked():
+    env = ExecutionVectorEnv(2, flow="zero_intelligence", autoreset_mode="Disabled")
+    env.reset(seed=1)
+    for mask, said in (
+        (np.array([True]), "it must be a boolean array of length 2"),
+        ([True, False], "it must be a boolean array"),
+        (np.zeros(2, bool), "has no true entry"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            env.reset(options={"reset_mask": mask})
+
+
+def test_options_fix_the_task_and_unknown_ones_warn():
+    env = ExecutionEnv(flow="zero_intelligence")
+    _, info = env.reset(seed=3, options={"side": "sell", "quantity": 77, "context": 4})
+    assert (info["side"], info["quantity"], info["context"]) == (-1, 77, 4)
+    with pytest.warns(UserWarning, match="options has the unknown key 'colour'; known are side, quantity, context"):
+        env.reset(options={"colour": 1})
+
+
+def test_final_info_names_the_whole_episode():
+    env = ExecutionEnv(flow="zero_intelligence")
+    env.reset(seed=0)
+    total, ended = 0.0, False
+    while not ended:
+        _, reward, ended, _, info = env.step(ZERO)
+        total += reward
+        assert set(info["terms"]) == {"spread", "timing", "fees", "unfilled"}
+        np.testing.assert_allclose(reward, -sum(info["terms"].values()), atol=1e-12)
+    np.testing.assert_allclose(info["shortfall_bps"], -total, atol=1e-9)
+    for key in ("flow", "flow_version", "context", "side", "quantity", "decisions", "reason", "shortfall_half_spreads"):
+        assert key in info
+    assert info["fill_rate"] == 1.0
+    assert 0.0 <= info["maker_share"] <= 1.0
+    assert all(type(value) in (int, float, str, dict) for value in info.values())
+
+
+def test_steps_out_of_order_are_named():
+    env = ExecutionEnv(flow="zero_intelligence", decisions=1)
+    with pytest.raises(ResetNeeded, match="call reset first"):
+        env.step(ZERO)
+    env.reset(seed=0)
+    assert env.step(ZERO)[2] is True
+    with pytest.raises(ResetNeeded, match="call reset first"):
+        env.step(ZERO)
+    vector = ExecutionVectorEnv(2, flow="zero_intelligence")
+    with pytest.raises(ResetNeeded, match="step was called before reset"):
+        vector.step(np.zeros((2, 2), np.float32))
+
+
+def test_bad_actions_change_nothing():
+    env = ExecutionEnv(flow="zero_intelligence")
+    env.reset(seed=0)
+    before = env.session.tape_hash(0)
+    for action in ([np.nan, 0.0], [0.0, 1.01], [0.0], 3):
+        with pytest.raises(ValueError, match="action"):
+            env.step(np.array(action, np.float32))
+    assert env.session.tape_hash(0) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"decisions": 0}, "decisions is 0"),
+        ({"flow": "nothing"}, "flow 'nothing' is not known; allowed are"),
+        ({"render_mode": "hologram"}, "render_mode is 'hologram'; it must be None, 'ansi' or 'rgb_array'"),
+        ({"clock": "wall"}, "clock is 'wall'; it must be 'events'"),
+        ({"split": "tomorrow"}, "split is 'tomorrow'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        ExecutionEnv(**({"flow": "zero_intelligence"} | arguments))
+
+
+def test_a_flow_object_is_accepted_and_its_end_truncates():
+    env = ExecutionEnv(flow=QuietFlow(1, quiet_bank(BIDS, ASKS), last=20), quantity=64)
+    env.reset(seed=0)
+    assert env.step(ZERO)[2:4] == (False, False)
+    _, _, terminated, truncated, info = env.step(ZERO)
+    assert (terminated, truncated) == (False, True)
+    assert "shortfall_bps" in info
+
+
+@pytest.mark.parametrize("flow", ["zero_intelligence"])
+def test_rendering(flow):
+    text = gym.make(ID, flow=flow, render_mode="ansi")
+    text.reset(seed=1)
+    text.step(np.array([0.0, -0.5], np.float32))
+    frame = text.render()
+    assert "lots, decision 1 of 64" in frame
+    assert " * " in frame
+    picture = gym.make(ID, flow=flow, render_mode="rgb_array")
+    picture.reset(seed=1)
+    picture.step(np.array([0.0, -0.5], np.float32))
+    frame = picture.render()
+    assert frame.dtype == np.uint8
+    assert frame.ndim == 3
+    assert frame.shape[2] == 3
+    assert len(np.unique(frame.reshape(-1, 3), axis=0)) >= 4
+    assert text.unwrapped.metadata["render_fps"] > 0
+    vector = ExecutionVectorEnv(2, flow=flow, render_mode="ansi")
+    vector.reset(seed=1)
+    assert len(vector.render()) == 2
+    assert ExecutionVectorEnv(2, flow=flow).render() is None
+    for env in (text, picture, vector):
+        env.close()
+        env.close()
+
+
+def test_gymnasium_wrappers_accept_the_vector_environment():
+    from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
+
+    env = gym.make_vec(ID, num_envs=4, flow="zero_intelligence", decisions=6)
+    env = NormalizeReward(NormalizeObservation(RecordEpisodeStatistics(env)))
+    env.reset(seed=0)
+    episodes = 0
+    for action in actions_of(4, 20):
+        infos = env.step(action)[4]
+        episodes += int(infos["_episode"].sum()) if "episode" in infos else 0
+    assert episodes >= 4
+    env.close()
