@@ -28,10 +28,10 @@ def unpack(columns: Mapping[str, np.ndarray], name: str, dtype: np.dtype) -> np.
     Raises:
         ValueError: if a field is missing, has another length, or does not fit its type.
     """
-    fields = dtype.names or ()
+    fields = list(dtype.names or ())
     missing = [field for field in fields if f"{name}.{field}" not in columns]
     if missing:
-        raise ValueError(f"the file lacks the columns {missing} of {name!r}; it must hold all of {list(fields)}")
+        raise ValueError(f"the file lacks the columns {missing} of {name!r}; it must hold all of {fields}")
     length = len(columns[f"{name}.{fields[0]}"])
     array = np.zeros(length, dtype)
     for field in fields:
