@@ -24,10 +24,9 @@ from tradefm_gym.flow.recording import DayRecorder
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
-from tradefm_gym.market.features import new_state
+from tradefm_gym.market.features import day_features, new_state
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
-from tradefm_gym.model.windows import day_features
 
 BURN_IN = 2_048
 TAIL = 256  # records of tape that a start state carries
@@ -62,9 +61,11 @@ def seeded_flow(path: Path, model: Path, rows: int, cancel: str) -> TradeFMFlow:
     tokenizer = TradeTokenizer.load(model)
     part = split(day).train
     calibration = calibrate(day, part)
-    _, _, edges = day_features(day.records, part, calibration.median_size, tokenizer.half_life_s, tokenizer.mid_mode)
+    features, index, edges = day_features(
+        day.records, part, calibration.median_size, tokenizer.half_life_s, tokenizer.mid_mode
+    )
     zero = ZeroIntelligenceFlow(1, ZeroIntelligenceParameters.fit(day))
-    shares = tuple(calibrate_placement(day, part, calibration.median_size, tokenizer).values())
+    shares = tuple(calibrate_placement(day, part, features, index, tokenizer.depth_edges).values())
     state = new_state(len(zero.bank), calibration.median_size, edges, tokenizer.half_life_s, tokenizer.mid_mode, shares)
     bank = replace(zero.bank, feature_state=state)
     return TradeFMFlow(model, rows, bank=bank, cancel=cancel)

@@ -16,11 +16,12 @@ import tyro
 from rich.console import Console
 
 from tradefm_gym.data import RecordedFlow, calibrate, load, split
+from tradefm_gym.market.features import day_features
 from tradefm_gym.model.baselines import CopyPrevious, Markov, Unigram
 from tradefm_gym.model.config import PRESETS
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.model.training import TrainingConfig, score, train
-from tradefm_gym.model.windows import Augmentation, FlowWindows, day_features
+from tradefm_gym.model.windows import Augmentation, FlowWindows
 
 PARTS = ("train", "validation", "test")
 

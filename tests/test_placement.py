@@ -5,7 +5,7 @@ from small_tradefm import generated_day, write_checkpoint
 from tradefm_gym.flow.placement import calibrate_placement, place
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, LIMIT, SELL, EventBlock
-from tradefm_gym.market.features import FEATURE_STATE
+from tradefm_gym.market.features import FEATURE_STATE, day_features
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
@@ -64,10 +64,12 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     """Zero intelligence recorded as a day: warm-up from it must stand where the record stands."""
     tokenizer = TradeTokenizer.load(write_checkpoint(tmp_path / "small"))
     day = generated_day(6_000)
-    shares = calibrate_placement(day, range(day.opening, len(day) // 2), 100.0, tokenizer)
+    part = range(day.opening, len(day) // 2)
+    features, index, _ = day_features(day.records, part, 100.0)
+    shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges)
     assert set(shares) == {"take", "take_shared", "join", "touch"}
     assert all(0 < share < 1 for share in shares.values())
-    bank = recorded_bank(day, tokenizer, contexts=(6, 2, 2))
+    bank = recorded_bank(day, tokenizer.depth_edges, contexts=(6, 2, 2))
     assert bank.feature_state.dtype == FEATURE_STATE
     assert (np.diff(bank.feature_state["event_ns"][bank.split_code == 0]) >= 0).all()
     for context in range(len(bank)):

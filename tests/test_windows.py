@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from test_tokenizer import features_of
 
+from tradefm_gym.market.features import day_features
 from tradefm_gym.model.baselines import CopyPrevious, Markov, Unigram
 from tradefm_gym.model.tokenizer import TradeTokenizer, decompose
-from tradefm_gym.model.windows import Augmentation, FlowWindows, day_features, reflag
+from tradefm_gym.model.windows import Augmentation, FlowWindows, reflag
 
 
 @pytest.fixture(scope="module")

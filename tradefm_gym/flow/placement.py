@@ -22,8 +22,6 @@ from tradefm_gym.flow.replay import to_events
 from tradefm_gym.market.book import BEST, EMPTY_ASK, EMPTY_BID, above, below
 from tradefm_gym.market.events import BUY, LIMIT, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
-from tradefm_gym.model.tokenizer import TradeTokenizer
-from tradefm_gym.model.windows import day_features
 
 SHARES = ("take", "take_shared", "join", "touch")
 _LEVELS = 10  # levels of the book that calibration looks at
@@ -31,24 +29,24 @@ _LOWEST, _HIGHEST = 1, 2**30
 
 
 def calibrate_placement(
-    recorded: RecordedFlow, part: range, median_size: float, tokenizer: TradeTokenizer
+    recorded: RecordedFlow, part: range, features: np.ndarray, index: np.ndarray, depth_edges: np.ndarray
 ) -> dict[str, float]:
     """The four shares of a part of a recorded day; a share that never arose is 1/2.
 
     Args:
         recorded: a day with orders known by id, or with a book file.
         part: index range into ``recorded.records``.
-        median_size: median add size of the part, lots.
-        tokenizer: fixes bins and mid estimate.
+        features: ``(k,) FEATURES`` of the day's events; the mid estimate before each is read.
+        index: ``(k,)`` where those events are among the records.
+        depth_edges: ``(15,)`` of the tokenizer, basis points.
     """
-    features, index, _ = day_features(recorded.records, part, median_size, tokenizer.half_life_s, tokenizer.mid_mode)
     mid = np.zeros(len(recorded.records))
     mid[index] = features["mid"]
     adds = np.flatnonzero((recorded.records["kind"] == LIMIT) & (mid > 0))
     adds = adds[(adds >= max(part.start, 1)) & (adds < part.stop)]
     book = _levels_of(recorded, part.stop)
     counts = np.zeros((len(SHARES), 2), np.int64)
-    edges = np.concatenate([[-1e4], tokenizer.depth_edges, [np.inf]])
+    edges = np.concatenate([[-1e4], depth_edges, [np.inf]])
     for i in adds.tolist():
         record, side = recorded.records[i], int(recorded.records[i]["side"])
         own, opposite = (book[i - 1, 1], book[i - 1, 0]) if side == BUY else (book[i - 1, 0], book[i - 1, 1])
@@ -56,7 +54,7 @@ def calibrate_placement(
             continue
         price, touch = int(record["price"]), int(opposite[0])
         depth = 1e4 * (price - mid[i]) / mid[i]
-        bin_ = int(np.searchsorted(tokenizer.depth_edges, depth, side="right"))
+        bin_ = int(np.searchsorted(depth_edges, depth, side="right"))
         low, high = mid[i] * (1 + 1e-4 * edges[bin_]), mid[i] * (1 + 1e-4 * edges[bin_ + 1])
         crosses = (price - touch) * side >= 0
         joined = own[(own > 0) & (own >= low) & (own < high)]

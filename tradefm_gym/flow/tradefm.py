@@ -99,7 +99,8 @@ class TradeFMFlow:
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
-            bank = recorded_bank(context, self.tokenizer)
+            tokenizer = self.tokenizer
+            bank = recorded_bank(context, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode)
         self.bank = bank if bank is not None else ContextBank.load(_CONTEXTS / f"{BUNDLED_MODEL}.npz")
         self.engine = make_engine(self.config, weights, engine_batch, backend, device)
         self.temperature = temperature

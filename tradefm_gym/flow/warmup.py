@@ -11,19 +11,23 @@ from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.placement import calibrate_placement
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.replay import BLOCK, prepare
-from tradefm_gym.market.features import FEATURE_STATE, new_state, observe
-from tradefm_gym.model.tokenizer import TradeTokenizer
-from tradefm_gym.model.windows import day_features
+from tradefm_gym.market.features import FEATURE_STATE, MID_VWAP, day_features, new_state, observe
 
 
 def recorded_bank(
-    source: RecordedFlow | str | Path, tokenizer: TradeTokenizer, contexts: tuple[int, int, int] = (64, 16, 16)
+    source: RecordedFlow | str | Path,
+    depth_edges: np.ndarray,
+    half_life_s: float = 10.0,
+    mid_mode: int = MID_VWAP,
+    contexts: tuple[int, int, int] = (64, 16, 16),
 ) -> ContextBank:
     """A bank over one recorded day, for flows that go on from where the record stands.
 
     Args:
         source: a recorded flow, or the path of a saved day (.npz), a data folder or a LOBSTER message file.
-        tokenizer: fixes half-life and mid estimate.
+        depth_edges: ``(15,)`` of the tokenizer that will read on, basis points.
+        half_life_s: half-life of its VWAP in seconds.
+        mid_mode: its mid estimate, MID_VWAP or MID_BOOK.
         contexts: how many start states to take from the train, validation and test part of the day.
 
     Returns:
@@ -45,9 +49,9 @@ def recorded_bank(
     day = prepare(recorded, contexts, horizon=BLOCK)  # the record is only a start: nothing of it is replayed
     part = split(recorded).train
     median = calibrate(recorded, part).median_size
-    _, _, edges = day_features(recorded.records, part, median, tokenizer.half_life_s, tokenizer.mid_mode)
-    shares = tuple(calibrate_placement(recorded, part, median, tokenizer).values())
-    stream = new_state(1, median, edges, tokenizer.half_life_s, tokenizer.mid_mode, shares)
+    features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode)
+    shares = tuple(calibrate_placement(recorded, part, features, index, depth_edges).values())
+    stream = new_state(1, median, edges, half_life_s, mid_mode, shares)
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0
     tails = np.diff(day.bank.record_start)

@@ -197,3 +197,30 @@ def observe(state: np.ndarray, records: np.ndarray) -> tuple[np.ndarray, np.ndar
     index = np.zeros(len(records) + 1, np.int64)
     count = _observe_all(state, np.ascontiguousarray(records), out, index)
     return out[:count].copy(), index[:count].copy()
+
+
+def day_features(
+    records: np.ndarray,
+    calibration: range,
+    median_size: float,
+    half_life_s: float = 10.0,
+    mid_mode: int = MID_VWAP,
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Features of a whole recorded day, with the liquidity tier relative to the day's calibration part.
+
+    Args:
+        records: ``(n,) RECORD`` of one day in feed order.
+        calibration: index range into ``records`` of the training part; fixes the terciles of the traded rate.
+        median_size: median add size of that part, lots.
+        half_life_s: half-life of the VWAP in seconds.
+        mid_mode: MID_VWAP or MID_BOOK.
+
+    Returns:
+        ``features (k,) FEATURES``, ``index (k,)`` of each event among the records, and the two terciles.
+    """
+    features, index = observe(new_state(1, median_size, (0.0, 0.0), half_life_s, mid_mode), records)
+    inside = (index >= calibration.start) & (index < calibration.stop)
+    low, high = np.quantile(features["rate"][inside], [1 / 3, 2 / 3])
+    state = new_state(1, median_size, (float(low), float(high)), half_life_s, mid_mode)
+    features, index = observe(state, records)
+    return features, index, (float(low), float(high))
