@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint_folder
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -12,7 +12,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 
 def bundled():
     try:
-        return checkpoint_folder(BUNDLED_MODEL).is_dir()
+        return checkpoint(BUNDLED_MODEL)[0].is_dir()
     except ValueError:
         return False
 

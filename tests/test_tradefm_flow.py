@@ -1,19 +1,21 @@
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 from small_tradefm import everyone, write_checkpoint, zero_intelligence_bank
 
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.replay import ReplayFlow
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, TradeFMFlow, checkpoint_folder
+from tradefm_gym.flow.tradefm import _WEIGHTS, BUNDLED_MODEL, TradeFMFlow
+from tradefm_gym.flow.tradefm import checkpoint as checkpoint_of
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+@pytest.fixture(scope="module", name="checkpoint")
+def _checkpoint(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("model") / "small")
 
 
@@ -170,6 +172,13 @@ def test_a_wrong_folder_names_what_is_allowed(tmp_path, bank):
         make_flow("tradefm:", 1)
 
 
+def test_another_hash_than_the_one_asked_for_is_refused(checkpoint, bank):
+    digest = TradeFMFlow(checkpoint, 1, bank=bank).model_hash
+    assert TradeFMFlow(f"{checkpoint}@{digest}", 1, bank=bank).model_hash == digest
+    with pytest.raises(ValueError, match="hash 0123"):
+        TradeFMFlow(f"{checkpoint}@0123", 1, bank=bank)
+
+
 def test_a_tokenizer_of_another_version_is_refused(tmp_path, bank):
     folder = write_checkpoint(tmp_path / "old")
     state = json.loads((folder / "tokenizer.json").read_text())
@@ -178,15 +187,14 @@ def test_a_tokenizer_of_another_version_is_refused(tmp_path, bank):
         TradeFMFlow(folder, 1, bank=bank)
 
 
-bundled = pytest.mark.skipif(
-    not (checkpoint_folder.__globals__["_WEIGHTS"] / BUNDLED_MODEL).is_dir(), reason="no bundled model in this tree"
-)
+bundled = pytest.mark.skipif(not (_WEIGHTS / BUNDLED_MODEL).is_dir(), reason="no bundled model in this tree")
 
 
 @bundled
 def test_the_bundle_is_what_it_says():
     flow = make_flow("tradefm", 2)
-    folder = checkpoint_folder(BUNDLED_MODEL)
+    folder, digest = checkpoint_of(BUNDLED_MODEL)
+    assert gymnasium.spec("TradeFM/Execution-v0").kwargs["flow"] == f"tradefm:{BUNDLED_MODEL}@{digest}" == flow.name
     assert 1_000_000 <= flow.config.parameter_count() <= 3_000_000
     assert sum(p.stat().st_size for p in folder.iterdir()) <= 6_000_000
     assert (folder / "README.md").is_file()

@@ -23,7 +23,7 @@ import numba
 import numpy as np
 
 from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint_folder, make_engine
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint, make_engine
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
@@ -205,7 +205,7 @@ def _draw_round(flow: ZeroIntelligenceFlow, market: MarketSimulator, everyone: n
 def _network():
     """The bundled model, or one of its shape with random weights: the speed is the same."""
     try:
-        return load_weights(checkpoint_folder(BUNDLED_MODEL))
+        return load_weights(checkpoint(BUNDLED_MODEL)[0])
     except ValueError:
         return PRESETS["mini"], random_weights(PRESETS["mini"])
 

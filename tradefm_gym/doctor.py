@@ -12,7 +12,7 @@ from tradefm_gym.bench import version
 from tradefm_gym.envs.execution import ExecutionRole
 from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.flow.replay import BUNDLED_DAY
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint_folder, model_hash
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint, model_hash
 from tradefm_gym.market.kernels import advance
 
 PACKAGES = ("tradefm-gym", "gymnasium", "numpy", "numba", "pettingzoo", "safetensors", "tyro", "rich")
@@ -66,6 +66,6 @@ def _compiler_cache() -> Finding:
 
 def _bundled_model() -> Finding:
     try:
-        return Finding("bundled model", f"{BUNDLED_MODEL} {model_hash(checkpoint_folder(BUNDLED_MODEL))}")
+        return Finding("bundled model", f"{BUNDLED_MODEL} {model_hash(checkpoint(BUNDLED_MODEL)[0])}")
     except (ValueError, OSError) as error:
         return Finding("bundled model", str(error), False)

@@ -48,7 +48,8 @@ class TradeFMFlow:
     """A TradeFM network in a closed loop with N markets. Satisfies ``FlowModel``.
 
     Args:
-        model: name of a bundled model or path of a checkpoint folder.
+        model: name of a bundled model or path of a checkpoint folder; ``@`` and the model's hash may follow, and
+            then anything else is refused.
         num_envs: N.
         engine_batch: rows of the engine's batch, at least N (default N).
         backend: "numba" (small models, no torch), "torch", or "auto" by size.
@@ -91,8 +92,8 @@ class TradeFMFlow:
         engine_batch = num_envs if engine_batch is None else engine_batch
         if engine_batch < num_envs:
             raise ValueError(f"engine_batch must be at least num_envs = {num_envs}, got {engine_batch}")
-        folder = checkpoint_folder(model)
-        self.name = f"tradefm:{Path(model).name}"
+        folder, self.model_hash = checkpoint(model)
+        self.name = f"tradefm:{folder.name}@{self.model_hash}"
         self.num_envs = num_envs
         self.tokenizer = TradeTokenizer.load(folder)
         self.config, weights = load_weights(folder)
@@ -109,7 +110,6 @@ class TradeFMFlow:
         self.flag_agents = flag_agents
         self.deterministic = deterministic
         arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic}"
-        self.model_hash = model_hash(folder)
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
@@ -256,15 +256,19 @@ class TradeFMFlow:
 # ---- construction ----------------------------------------------------------------------------------
 
 
-def checkpoint_folder(model: str | Path) -> Path:
-    """Folder of a bundled model's name or of a path.
+def checkpoint(model: str | Path) -> tuple[Path, str]:
+    """Folder and hash of a bundled model's name or of a path, optionally followed by ``@`` and the hash it must have.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is neither, or has another hash.
     """
-    for folder in (_WEIGHTS / str(model), Path(model)):
+    name, _, wanted = str(model).partition("@")
+    for folder in (_WEIGHTS / name, Path(name)):
         if (folder / "config.json").is_file():
-            return folder
+            found = model_hash(folder)
+            if wanted and wanted != found:
+                raise ValueError(f"model {name!r} must have the hash {wanted}, got {found}: it is another model")
+            return folder, found
     bundled = sorted(p.name for p in _WEIGHTS.glob("*") if p.is_dir())
     raise ValueError(f"model must be one of the bundled {bundled} or a checkpoint folder, got {str(model)!r}")
 
@@ -273,7 +277,10 @@ def model_hash(folder: Path) -> str:
     """Twelve hexadecimal digits that name weights and tokenizer."""
     total = hashlib.sha256()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        total.update((folder / name).read_bytes())
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"model folder {str(folder)!r} lacks {name}; it must hold config, tokenizer and weights")
+        total.update(path.read_bytes())
     return total.hexdigest()[:12]
 
 
