@@ -289,6 +289,8 @@ def test_bad_actions_change_nothing():
         ({"render_mode": "hologram"}, "render_mode is 'hologram'; it must be None, 'ansi' or 'rgb_array'"),
         ({"clock": "wall"}, "clock is 'wall'; it must be 'events'"),
         ({"split": "tomorrow"}, "split is 'tomorrow'"),
+        ({"engine_batch": 8}, "engine_batch is 8; only flow 'tradefm' reads it"),
+        ({"context": "a/day"}, "context is 'a/day'; only flow 'tradefm' reads it"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, said):

@@ -5,9 +5,18 @@ Importing this package registers the environments and loads neither torch nor a 
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
+
+if TYPE_CHECKING:  # what __getattr__ imports on first use
+    from tradefm_gym.envs.execution import ExecutionRole
+    from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
+    from tradefm_gym.envs.session import TradingSession
+    from tradefm_gym.flow.protocol import ContextBank, FlowModel
+    from tradefm_gym.flow.registry import make_flow
+    from tradefm_gym.market.config import MarketConfig
+    from tradefm_gym.market.simulator import MarketSimulator
 
 __version__ = "0.1.0"
 

@@ -53,7 +53,7 @@ class ExecutionRole:
         discrete: offer ``DISCRETE_ACTIONS`` by number instead of the box.
     """
 
-    term_names = ("spread", "timing", "fees", "unfilled")
+    term_names: tuple[str, ...] = ("spread", "timing", "fees", "unfilled")
 
     def __init__(
         self,
@@ -68,8 +68,10 @@ class ExecutionRole:
         self.side = _side(side)
         self.quantity = _quantity(quantity)
         self.discrete = bool(discrete)
-        self.observation_space = spaces.Box(observation.LOW.copy(), observation.HIGH.copy(), dtype=np.float32)
-        self.action_space = (
+        self.observation_space: spaces.Box = spaces.Box(
+            observation.LOW.copy(), observation.HIGH.copy(), dtype=np.float32
+        )
+        self.action_space: spaces.Space = (
             spaces.Discrete(len(DISCRETE_ACTIONS)) if discrete else spaces.Box(-1.0, 1.0, (2,), np.float32)
         )
 
@@ -83,6 +85,7 @@ class ExecutionRole:
         self.prices = np.zeros((n, 2, LEVELS), np.int64)  # the book without own orders
         self.sizes = np.zeros((n, 2, LEVELS), np.int64)
         self.reasons = np.full(n, "", object)
+        self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
         self.scale = np.zeros(n, SCALE)
         self._block = EventBlock.empty(n, MAX_RESTING + 2)
 
@@ -185,6 +188,9 @@ class ExecutionRole:
     def closing(self, rows: np.ndarray) -> EventBlock:
         """Cancels and crosses what the interval left over; the block is reused by the next call."""
         block, tape = self._block, self.market.tape
+        for name, ring, count in (("fills", tape.fills, tape.fill_count), ("records", tape.records, tape.record_count)):
+            if (count - self.state[name]).max() > ring.shape[1]:
+                raise RuntimeError(f"{name} of one interval overran the tape of {ring.shape[1]}; use a longer tape")
         close_interval(
             self.state,
             self.resting,
@@ -203,7 +209,7 @@ class ExecutionRole:
     def settle(self, rows: np.ndarray) -> Outcome:
         """Books the interval from the account and looks at the book again."""
         n, market = len(self.state), self.market
-        outcome = Outcome(np.zeros(n), np.zeros((n, 4), np.int64), np.zeros(n, np.bool_))
+        outcome = Outcome(np.zeros(n), np.zeros_like(self.terms), np.zeros(n, np.bool_))
         settle_interval(
             self.state,
             self.resting,

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from tradefm_gym.envs.execution import ExecutionRole
 from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.session import TradingSession
-from tradefm_gym.flow.protocol import ContextBank, FlowModel
+from tradefm_gym.flow.protocol import FlowModel
 
 RENDER_MODES = ("ansi", "rgb_array")
 _OPTIONS = ("side", "quantity", "context")
@@ -40,7 +40,12 @@ def execution_session(
     role = ExecutionRole(interval, decisions, side, quantity, discrete)
     options: dict[str, Any] = {} if engine_batch is None else {"engine_batch": engine_batch}
     if isinstance(context, str):
-        options["bank"], context = ContextBank.load(context), None
+        options["context"], context = context, None
+    for name, value in options.items():
+        if not isinstance(flow, str) or flow.partition(":")[0] != "tradefm":
+            raise ValueError(
+                f"{name} is {value!r}; only flow 'tradefm' reads it, with flow {flow!r} it must be left out"
+            )
     return TradingSession(
         num_envs,
         role,
@@ -68,7 +73,7 @@ class ExecutionEnv(gymnasium.Env):
     the numbers of ``execution.DISCRETE_ACTIONS``; 0 is the zero action.
 
     ## Observation space
-    ``Box(low, high, (40,), float32)``, the named blocks of ``observation.BLOCKS`` in their order, with their
+    ``Box(low, high, (41,), float32)``, the named blocks of ``observation.BLOCKS`` in their order, with their
     meaning, units and bounds; ``observation.block_slices()`` finds one. Clipped to the space. Own resting
     orders are taken out of the book before anything is measured, normalisers know the training part only.
 
@@ -98,7 +103,8 @@ class ExecutionEnv(gymnasium.Env):
         decisions: decisions of an episode.
         side: "buy", "sell" (or 1, -1), None to draw it.
         quantity: parent order in lots; None: max(64, 10% of what the horizon usually trades).
-        context: id of a start context, the path of a context bank, None to draw an id.
+        context: id of a start context, None to draw one; or the path of a recorded day (a saved day, a data folder
+            or a LOBSTER message file) from which a TradeFM flow takes its start contexts.
         split: part of the contexts: "train", "validation", "test".
         seats: agents' seats in each market.
         engine_batch: rows of the model's batch; results of a TradeFM flow are compared at equal batches.

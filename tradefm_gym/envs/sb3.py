@@ -38,7 +38,7 @@ class ExecutionVecEnv(VecEnv):
         self.step_infos = step_infos
         self.metadata = self.env.metadata
         super().__init__(num_envs, self.env.single_observation_space, self.env.single_action_space)
-        self._actions: np.ndarray | None = None
+        self._actions = np.zeros(0, np.float32)
         if seed is not None:
             self.seed(seed)
 

@@ -15,6 +15,7 @@ from tradefm_gym.market.simulator import MarketSimulator
 
 CLOCKS = ("events",)
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits
+_TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 
 
 class StepResult(NamedTuple):
@@ -80,8 +81,11 @@ class TradingSession:
         self.contexts = self.flow.bank.split(split)
         if not len(self.contexts):
             raise ValueError(f"split is {split!r}, of which flow {self.flow.name!r} has no start context")
-        config = replace(self.flow.market_config(seats), maker_fee=maker_fee, taker_fee=taker_fee)
-        self.market = MarketSimulator(self.num_envs, config)
+        config, room = self.flow.market_config(seats), _TAPE_ROOM * role.interval
+        config = replace(
+            config, tape=max(config.tape, room), fills=max(config.fills, room)
+        )  # the role reads one interval
+        self.market = MarketSimulator(self.num_envs, replace(config, maker_fee=maker_fee, taker_fee=taker_fee))
         self.context = self._check_context(context)
         role.attach(self.market, seat=0)
         n = self.num_envs
@@ -120,7 +124,7 @@ class TradingSession:
             if fixed[m] >= 0:
                 self.context_of[m] = fixed[m]
             else:
-                self.context_of[m] = self.contexts[(int(self._bits(m, _CONTEXT_DRAW)[0]) * len(self.contexts)) >> 32]
+                self.context_of[m] = self.contexts[(self._bits(m, _CONTEXT_DRAW)[0] * len(self.contexts)) >> 32]
         self.flow.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
         self.role.reset(rows, self.flow.bank.scale[self.context_of], draws, plan)
         self.running |= rows
@@ -133,8 +137,7 @@ class TradingSession:
             actions: (N, act); those of rows that take no part are not read.
             rows: (N,) bool, default all that are within an episode.
         """
-        rows = self.running if rows is None else rows & self.running
-        rows = rows.copy()
+        rows = self.running.copy() if rows is None else rows & self.running
         checked = self.role.check(actions, rows)
         self.submit(self.role.orders(rows, checked))
         exhausted = self.advance(rows, self.role.interval)
@@ -197,8 +200,8 @@ class TradingSession:
                 total.update(np.ascontiguousarray(kept[field]).tobytes())
         return total.hexdigest()
 
-    def _bits(self, m: int, index: int) -> tuple[int, int, int, int]:
-        return rng.bits(self.seeds[m], self.episodes[m], index, rng.EPISODE)
+    def _bits(self, m: int, index: int) -> tuple[int, ...]:
+        return tuple(int(word) for word in rng.bits(self.seeds[m], self.episodes[m], index, rng.EPISODE))
 
     def _check_context(self, context: Any) -> int | None:
         if context is None:
