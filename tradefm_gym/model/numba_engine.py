@@ -47,7 +47,7 @@ from tradefm_gym.model.numba_sampling import (
     sample_rows_penalised,
     work_size,
 )
-from tradefm_gym.model.vectors import LANES
+from tradefm_gym.model.vectors import DISABLE_JIT, LANES
 
 INPUT_SIZES = np.array((LIQUIDITIES, FLAGS, LEVELS, VOCABULARY), np.int64)
 
@@ -395,7 +395,7 @@ def _input_tables(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArr
 def _product(table: NDArray[np.float32], matrix: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
     """Table (n, E) times matrix (D, E) transposed: by our own kernel, as a BLAS would round by its own CPU's taste."""
     rows, depth = table.shape
-    if numba.config.DISABLE_JIT:  # plain Python would take seconds over the token table
+    if DISABLE_JIT:  # plain Python would take seconds over the token table
         return np.pad(table @ matrix.T, ((0, 0), (0, stride - len(matrix))))
     out = _aligned(rows * stride)
     table = np.array(table, np.float32).ravel()

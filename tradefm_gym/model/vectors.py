@@ -14,6 +14,7 @@ from numba import config, types
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
+DISABLE_JIT = bool(config.DISABLE_JIT)
 
 # exp(x) = 2^n * p(r), r = x - n ln 2 with ln 2 in two parts (Cephes expf). The bounds lose nothing in float32 sums
 # and keep results, also after a softmax, far from the subnormal numbers that slow a CPU a hundredfold.
@@ -228,7 +229,7 @@ def _numpy_multiply_add(a, b, c):
     return a * b + c
 
 
-if config.DISABLE_JIT:
+if DISABLE_JIT:
     load, store, spread, fill = _numpy_load, _numpy_store, _numpy_spread, _numpy_fill
     add, subtract, multiply, divide, maximum = np.add, np.subtract, np.multiply, np.divide, np.maximum
     multiply_add, exponential = _numpy_multiply_add, _numpy_exponential
