@@ -13,7 +13,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from quiet_flow import QuietFlow, quiet_bank
-from small_day import cpu_flow
+from small_day import cpu_flow, day_path
+from small_tradefm import write_checkpoint
 
 import tradefm_gym
 from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
@@ -128,6 +129,20 @@ def test_vector_rows_equal_single_environments_and_sync(flow, num_envs):
     for m, env in enumerate(sync.envs):
         assert vector.unwrapped.session.tape_hash(m) == env.unwrapped.session.tape_hash(0)
     vector.close(), sync.close()
+
+
+def test_tradefm_rows_equal_single_environments_at_an_equal_engine_batch(tmp_path):
+    # An untrained network: what its market does is no matter, that it does it in every row alike is.
+    task = {"flow": f"tradefm:{write_checkpoint(tmp_path / 'model')}", "context": day_path(), "engine_batch": 3}
+    task |= {"decisions": 6, "interval": 8, "quantity": 300}
+    vector = ExecutionVectorEnv(3, **task)
+    sync = SyncVectorEnv([lambda: ExecutionEnv(**task)] * 3)
+    one, two = vector.reset(seed=7), sync.reset(seed=7)
+    assert_same(one[0], two[0])
+    for action in actions_of(3, 9):
+        one, two = vector.step(action), sync.step(action)
+        for name, a, b in zip(("observation", "reward", "terminated", "truncated", "info"), one, two, strict=True):
+            assert_same(a, b, name)
 
 
 def test_single_environment_equals_its_row():
