@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba.core import config
 
 from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
 from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint, make_engine
@@ -128,7 +129,7 @@ def median_rate(work: Work, repeats: int) -> float:
 def thread_count(wanted: int) -> Iterator[int]:
     """Numba's threads set to ``wanted``, or to as many as there are; yields how many."""
     before = numba.get_num_threads()
-    numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(wanted, config.NUMBA_NUM_THREADS))
     try:
         yield numba.get_num_threads()
     finally:
@@ -196,7 +197,8 @@ def _draw_round(flow: ZeroIntelligenceFlow, market: MarketSimulator, everyone: n
         blocks.append(flow.next_events(market, everyone))
         market.feed(blocks[-1])
         market.advance()
-    return EventBlock(np.concatenate([block.events for block in blocks], axis=1), sum(block.count for block in blocks))
+    events = np.concatenate([block.events for block in blocks], axis=1)
+    return EventBlock(events, np.sum([block.count for block in blocks], axis=0, dtype=np.int32))
 
 
 # --- The engine: cached decoding -------------------------------------------------------------------------
@@ -212,9 +214,9 @@ def _network():
 
 def _engine(backend: str, batch: int, quick: bool) -> Work:
     """Draw and append, as the flow does: a full row is filled again from its last T/2 events, which counts as well."""
-    config, weights = _network()
-    engine = make_engine(config, weights, batch, backend)
-    half, rows, active = config.context // 2, np.arange(batch), np.ones(batch, np.bool_)
+    network, weights = _network()
+    engine = make_engine(network, weights, batch, backend)
+    half, rows, active = network.context // 2, np.arange(batch), np.ones(batch, np.bool_)
     steps = (half + 1) * (1 if quick or backend == "torch" else 4)  # whole rounds from one refill to the next
     generator = np.random.default_rng(0)
     words = generator.integers(0, 2**32, (steps, batch, 5), np.uint32)
@@ -228,7 +230,7 @@ def _engine(backend: str, batch: int, quick: bool) -> Work:
             event[:, 3] = engine.sample(words[step], active)
             history.append(event.copy())
             del history[0]
-            if engine.lengths[0] == config.context:
+            if engine.lengths[0] == network.context:
                 engine.prefill(rows, list(np.stack(history, 1)))
             else:
                 engine.append(event, active)

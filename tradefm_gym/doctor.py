@@ -20,7 +20,7 @@ EXTRAS = ("torch", "stable-baselines3", "tensorboard", "polars", "pyarrow", "mat
 
 # The tape of one episode: zero intelligence, seed 0, the zero action throughout. It changes only with the rules
 # of the market, of the flow or of the role, never with the machine.
-EXPECTED_TAPE = ""
+EXPECTED_TAPE = "299271c679d8a8e716679cd844e06494d401aa9a4fbc46290f0309392ae7808a"
 
 
 @dataclass(frozen=True)
