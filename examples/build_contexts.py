@@ -42,7 +42,6 @@ class Arguments:
     out: Path = Path("runs/contexts")
     assets: tuple[str, ...] = (
         "nasdaq_aapl_20120621_l50_1h",
-        "nasdaq_goog_20120621_l10",
         "nymex_clx5_mbo",
         "sse_600519_20230207",
     )
@@ -65,7 +64,7 @@ def seeded_flow(path: Path, model: Path, rows: int, cancel: str) -> TradeFMFlow:
         day.records, part, calibration.median_size, tokenizer.half_life_s, tokenizer.mid_mode
     )
     zero = ZeroIntelligenceFlow(1, ZeroIntelligenceParameters.fit(day))
-    shares = tuple(calibrate_placement(day, part, features, index, tokenizer.depth_edges).values())
+    shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges, calibration.spread)
     state = new_state(len(zero.bank), calibration.median_size, edges, tokenizer.half_life_s, tokenizer.mid_mode, shares)
     bank = replace(zero.bank, feature_state=state)
     return TradeFMFlow(model, rows, bank=bank, cancel=cancel)

@@ -15,7 +15,7 @@ from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
-SHARES = (0.9, 0.5, 0.5, 0.5)
+SHARES = (0.9, 0.5, 0.5, 0.5, 0.1, 0.3, 0.5, 0.7, 2.0)
 
 
 def write_checkpoint(folder: Path, seed: int = 0) -> Path:

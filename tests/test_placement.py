@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from small_tradefm import generated_day, write_checkpoint
 
-from tradefm_gym.flow.placement import calibrate_placement, place
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH, calibrate_placement, place
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, LIMIT, SELL, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE, day_features
@@ -25,8 +25,9 @@ def book():
     return market.book
 
 
-def placed(book, side, low, high, drawn, shares, first=0.5, second=0.5) -> int:
-    return place(book, 0, side, float(low), float(high), drawn, np.array(shares), first, second)
+def placed(book, side, low, high, drawn, shares, improve=(0, 0, 0, 0), first=0.5, second=0.5, spread=10) -> int:
+    everything = np.array([*shares, *improve, spread], np.float64)
+    return place(book, 0, side, float(low), float(high), drawn, everything, first, second)
 
 
 def test_unknown_shares_leave_the_draw_alone(book):
@@ -35,16 +36,18 @@ def test_unknown_shares_leave_the_draw_alone(book):
 
 def test_a_bin_over_the_opposite_touch_crosses_as_often_as_calibrated(book):
     for share, first, crosses in ((0.9, 0.89, True), (0.9, 0.91, False)):
-        price = placed(book, BUY, 104, 113, 106, (share, 0, 0, 0), first)
+        price = placed(book, BUY, 104, 113, 106, (share, 0, 0, 0), first=first)
         assert (price >= 110) == crosses
-        price = placed(book, SELL, 98, 106, 104, (share, 0, 0, 0), first)
+        price = placed(book, SELL, 98, 106, 104, (share, 0, 0, 0), first=first)
         assert (price <= 100) == crosses
 
 
 def test_a_draw_beyond_the_touch_stays_there_if_it_crosses_and_stops_before_it_if_not(book):
+    always = (1, 1, 1, 1)
     assert placed(book, BUY, 104, 118, 114, (1, 1, 0, 0)) == 114
-    assert placed(book, BUY, 104, 118, 114, (0, 0, 0, 0)) == 109
-    assert placed(book, SELL, 90, 104, 94, (0, 0, 0, 0)) == 101
+    assert placed(book, BUY, 104, 118, 114, (0, 0, 0, 0), always) == 109
+    assert placed(book, SELL, 90, 104, 94, (0, 0, 0, 0), always) == 101
+    assert placed(book, BUY, 113, 118, 114, (0, 0, 0, 0)) == 114  # nothing of the bin could rest
 
 
 def test_joining_takes_the_touch_or_the_nearest_price_of_the_own_side(book):
@@ -53,6 +56,17 @@ def test_joining_takes_the_touch_or_the_nearest_price_of_the_own_side(book):
     assert placed(book, BUY, 94, 99, 98, (0, 0, 1, 1)) == 97  # the touch is not in the bin
     assert placed(book, SELL, 109, 116, 113, (0, 0, 1, 0)) == 112
     assert placed(book, BUY, 94, 101, 96, (0, 0, 0.3, 1), second=0.31) == 96
+
+
+@pytest.mark.parametrize(("usual", "bucket"), [(20, 0), (19, 1), (10, 1), (9, 2), (5, 2), (4, 3)])
+def test_improving_depends_on_the_spread(book, usual, bucket):
+    improve = [0.0, 0.0, 0.0, 0.0]
+    improve[bucket] = 0.6
+    for second, improves in ((0.59, True), (0.61, False)):
+        price = placed(book, BUY, 98, 108, 106, (0, 0, 0, 0), improve, second=second, spread=usual)
+        assert price == (106 if improves else 100)
+    price = placed(book, SELL, 102, 108, 104, (0, 0, 0, 0), improve, second=0.61, spread=usual)
+    assert price == 110  # a bin inside the spread leaves nothing but the touch
 
 
 def test_an_empty_bin_keeps_the_draw(book):
@@ -66,9 +80,9 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     day = generated_day(6_000)
     part = range(day.opening, len(day) // 2)
     features, index, _ = day_features(day.records, part, 100.0)
-    shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges)
-    assert set(shares) == {"take", "take_shared", "join", "touch"}
-    assert all(0 < share < 1 for share in shares.values())
+    shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges, 2.0)
+    assert len(shares) == PLACEMENT_WIDTH and shares[-1] == 2.0
+    assert all(0 < share < 1 for share in shares[:-1])
     bank = recorded_bank(day, tokenizer.depth_edges, contexts=(6, 2, 2))
     assert bank.feature_state.dtype == FEATURE_STATE
     assert (np.diff(bank.feature_state["event_ns"][bank.split_code == 0]) >= 0).all()

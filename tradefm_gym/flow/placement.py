@@ -1,17 +1,19 @@
 """Where inside its depth bin a generated order is placed: the book decides what the bin leaves open.
 
 A depth bin is several ticks wide. Real orders do not lie evenly in it: they join prices where others already
-rest, and an order whose bin reaches the opposite touch is mostly a taker. A draw that ignores this turns a
-third of the takers into quotes inside the spread and spreads orders over empty prices, and the simulated
-spread comes out two to four times too narrow. Four shares, calibrated on an asset's training part, say how
-often an add
+rest, an order whose bin reaches the opposite touch is mostly a taker, and whoever finds a narrow spread does
+not narrow it further. A draw that ignores this turns a third of the takers into quotes inside the spread and
+makes the simulated spread several times too narrow. Eight shares, calibrated on an asset's training part,
+say how often an add
 
 * ``take``: crosses, if its bin holds the opposite touch but no price of its own side,
 * ``take_shared``: crosses, if the bin holds both,
-* ``join``: joins a price of its own side that lies in the bin, if it does not cross,
-* ``touch``: joins the best of them when that is the touch.
+* ``join``: joins a price of its own side that lies in the bin, if it neither crosses nor improves,
+* ``touch``: joins the best of them when that is the touch,
+* ``improve_0`` to ``improve_3``: improves its touch, if it does not cross and the bin leaves room for that, at a
+  spread of at most 1/2, 1, 2 times the asset's median, or more.
 
-Everything else is drawn inside the bin as the tokenizer says, but never crosses.
+Everything else is drawn inside the bin as the tokenizer says.
 """
 
 import numpy as np
@@ -23,15 +25,21 @@ from tradefm_gym.market.book import BEST, EMPTY_ASK, EMPTY_BID, above, below
 from tradefm_gym.market.events import BUY, LIMIT, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
-SHARES = ("take", "take_shared", "join", "touch")
+SHARES = ("take", "take_shared", "join", "touch", "improve_0", "improve_1", "improve_2", "improve_3")
+PLACEMENT_WIDTH = len(SHARES) + 1  # the last entry is the asset's median spread in ticks
 _LEVELS = 10  # levels of the book that calibration looks at
 _LOWEST, _HIGHEST = 1, 2**30
 
 
 def calibrate_placement(
-    recorded: RecordedFlow, part: range, features: np.ndarray, index: np.ndarray, depth_edges: np.ndarray
-) -> dict[str, float]:
-    """The four shares of a part of a recorded day; a share that never arose is 1/2.
+    recorded: RecordedFlow,
+    part: range,
+    features: np.ndarray,
+    index: np.ndarray,
+    depth_edges: np.ndarray,
+    spread: float,
+) -> tuple[float, ...]:
+    """The shares of a part of a recorded day, then the median spread; a share that never arose is 1/2.
 
     Args:
         recorded: a day with orders known by id, or with a book file.
@@ -39,6 +47,7 @@ def calibrate_placement(
         features: ``(k,) FEATURES`` of the day's events; the mid estimate before each is read.
         index: ``(k,)`` where those events are among the records.
         depth_edges: ``(15,)`` of the tokenizer, basis points.
+        spread: median spread of the part in ticks.
     """
     mid = np.zeros(len(recorded.records))
     mid[index] = features["mid"]
@@ -52,19 +61,24 @@ def calibrate_placement(
         own, opposite = (book[i - 1, 1], book[i - 1, 0]) if side == BUY else (book[i - 1, 0], book[i - 1, 1])
         if own[0] == 0 or opposite[0] == 0:
             continue
-        price, touch = int(record["price"]), int(opposite[0])
-        depth = 1e4 * (price - mid[i]) / mid[i]
-        bin_ = int(np.searchsorted(depth_edges, depth, side="right"))
+        price, touch, best = int(record["price"]), int(opposite[0]), int(own[0])
+        bin_ = int(np.searchsorted(depth_edges, 1e4 * (price - mid[i]) / mid[i], side="right"))
         low, high = mid[i] * (1 + 1e-4 * edges[bin_]), mid[i] * (1 + 1e-4 * edges[bin_ + 1])
-        crosses = (price - touch) * side >= 0
+        crosses, improves = (price - touch) * side >= 0, (price - best) * side > 0
         joined = own[(own > 0) & (own >= low) & (own < high)]
         if low <= touch < high:
             counts[1 if len(joined) else 0] += (crosses, 1)
-        if not crosses and len(joined):
+        if crosses:
+            continue
+        # Whole ticks strictly between the touches that the bin holds.
+        room = min(np.ceil(high) - 1, max(best, touch) - 1) - max(np.ceil(low), min(best, touch) + 1)
+        if room >= 0:
+            counts[4 + spread_bucket(abs(touch - best), spread)] += (improves, 1)
+        if not improves and len(joined):
             counts[2] += (price in joined, 1)
-            if joined[0] == own[0] and price in joined:
-                counts[3] += (price == own[0], 1)
-    return {name: float((hits + 1) / (total + 2)) for name, (hits, total) in zip(SHARES, counts, strict=True)}
+            if joined[0] == best and price in joined:
+                counts[3] += (price == best, 1)
+    return (*((hits + 1) / (total + 2) for hits, total in counts.tolist()), float(spread))
 
 
 def _levels_of(recorded: RecordedFlow, stop: int) -> np.ndarray:
@@ -86,6 +100,16 @@ def _levels_of(recorded: RecordedFlow, stop: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
+def spread_bucket(spread, usual) -> int:
+    """0 to 3 for a spread of at most 1/2, 1, 2 times the usual one, or more."""
+    if 2 * spread <= usual:
+        return 0
+    if spread <= usual:
+        return 1
+    return 2 if spread <= 2 * usual else 3
+
+
+@njit(cache=True, nogil=True)
 def place(book, m, side, low, high, drawn, shares, first, second) -> int:
     """Price in ticks of an add whose bin is [low, high).
 
@@ -96,29 +120,41 @@ def place(book, m, side, low, high, drawn, shares, first, second) -> int:
         low: lower end of the bin in ticks, float.
         high: upper end, float.
         drawn: price in ticks that the tokenizer's tables give, inside the bin.
-        shares: (4,) float64 in the order of ``SHARES``; a negative first one places every order as drawn.
+        shares: ``(PLACEMENT_WIDTH,)`` float64 of ``calibrate_placement``; a negative first one places every order as
+            drawn.
         first: uniform that decides between crossing and resting.
-        second: uniform that decides between joining and the price as drawn.
+        second: uniform that decides between improving, joining and the price as drawn.
     """
-    if shares[0] < 0.0:
-        return drawn
     s = 0 if side == BUY else 1
     own, opposite = book.row[m, BEST + s], book.row[m, BEST + 1 - s]
     bottom, top = max(np.int64(np.ceil(low)), _LOWEST), min(np.int64(np.ceil(high)) - 1, _HIGHEST)
-    if top < bottom:
+    one_sided = own == EMPTY_BID or own == EMPTY_ASK or opposite == EMPTY_BID or opposite == EMPTY_ASK
+    if shares[0] < 0.0 or top < bottom or one_sided:
         return drawn
     joined = _nearest_level(book, m, s, bottom, top, drawn)
-    if opposite != EMPTY_ASK and opposite != EMPTY_BID:
-        if bottom <= opposite <= top:
-            if first < (shares[1] if joined > 0 else shares[0]):
-                return max(drawn, opposite) if side == BUY else min(drawn, opposite)
-            # It rests: what is left of the bin ends a tick before the opposite touch.
-            drawn = min(drawn, opposite - 1) if side == BUY else max(drawn, opposite + 1)
-    if joined > 0:
-        if second < shares[2]:
-            if bottom <= own <= top and second < shares[2] * shares[3]:
-                return own
-            return joined
+    if bottom <= opposite <= top and first < (shares[1] if joined > 0 else shares[0]):
+        return max(drawn, opposite) if side == BUY else min(drawn, opposite)
+    if (bottom > opposite) if side == BUY else (top < opposite):
+        return drawn  # the whole bin lies beyond the opposite touch
+    inside_low = max(bottom, min(own, opposite) + 1)
+    inside_high = min(top, max(own, opposite) - 1)
+    if inside_low <= inside_high:
+        improve = shares[4 + spread_bucket(abs(opposite - own), shares[8])]
+        if second < improve:
+            return min(max(drawn, inside_low), inside_high)
+        second = (second - improve) / (1.0 - improve)
+    # It stays at its touch or behind: that end of the bin, or the touch itself if the bin has no such end.
+    if side == BUY:
+        top = min(top, own)
+        drawn = min(drawn, own)
+    else:
+        bottom = max(bottom, own)
+        drawn = max(drawn, own)
+    if top < bottom:
+        return own
+    joined = _nearest_level(book, m, s, bottom, top, drawn)
+    if joined > 0 and second < shares[2]:
+        return own if bottom <= own <= top and second < shares[2] * shares[3] else joined
     return drawn
 
 

@@ -48,9 +48,10 @@ def recorded_bank(
         recorded = load_day(path) if path.suffix == ".npz" else load(path)
     day = prepare(recorded, contexts, horizon=BLOCK)  # the record is only a start: nothing of it is replayed
     part = split(recorded).train
-    median = calibrate(recorded, part).median_size
+    calibration = calibrate(recorded, part)
+    median = calibration.median_size
     features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode)
-    shares = tuple(calibrate_placement(recorded, part, features, index, depth_edges).values())
+    shares = calibrate_placement(recorded, part, features, index, depth_edges, calibration.spread)
     stream = new_state(1, median, edges, half_life_s, mid_mode, shares)
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0

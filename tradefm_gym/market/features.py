@@ -40,7 +40,7 @@ FEATURE_STATE = np.dtype(
         ("half_life_s", np.float64),
         ("rate_low", np.float64),  # terciles of the trailing rate over the asset's own day
         ("rate_high", np.float64),
-        ("placement", np.float64, (4,)),  # where the asset's adds lie in a depth bin, see flow.placement; -1: unknown
+        ("placement", np.float64, (9,)),  # where the asset's adds lie in a depth bin, see flow.placement; -1: unknown
         ("mid_mode", np.uint8),
     ],
     align=True,
@@ -72,7 +72,7 @@ def new_state(
     rate_edges: tuple[float, float] = (0.0, 0.0),
     half_life_s: float = 10.0,
     mid_mode: int = MID_VWAP,
-    placement: tuple[float, float, float, float] = (-1.0, -1.0, -1.0, -1.0),
+    placement: tuple[float, ...] = (-1.0,) * 9,
 ) -> np.ndarray:
     """Fresh states ``(count,) FEATURE_STATE`` at the start of a day.
 
