@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # what __getattr__ imports on first use
 
 __version__ = "0.1.0"
 
+DEFAULT_FLOW = "tradefm:mini-1@d7bbdc95927a"  # the bundled model and its hash: an id always means the same market
+
 _HOMES = {
     "ContextBank": "tradefm_gym.flow.protocol",
     "ExecutionEnv": "tradefm_gym.envs.gym_env",
@@ -33,6 +35,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DEFAULT_FLOW",
     "ContextBank",
     "ExecutionEnv",
     "ExecutionRole",
@@ -54,7 +57,7 @@ def register_environments() -> None:
             id="TradeFM/Execution-v0",
             entry_point="tradefm_gym.envs.gym_env:ExecutionEnv",
             vector_entry_point="tradefm_gym.envs.gym_env:ExecutionVectorEnv",
-            kwargs={"flow": "tradefm"},
+            kwargs={"flow": DEFAULT_FLOW},
         )
 
 
