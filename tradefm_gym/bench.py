@@ -198,7 +198,7 @@ def _draw_round(flow: ZeroIntelligenceFlow, market: MarketSimulator, everyone: n
         market.feed(blocks[-1])
         market.advance()
     events = np.concatenate([block.events for block in blocks], axis=1)
-    return EventBlock(events, np.sum([block.count for block in blocks], axis=0, dtype=np.int32))
+    return EventBlock(events, np.stack([block.count for block in blocks]).sum(axis=0, dtype=np.int32))
 
 
 # --- The engine: cached decoding -------------------------------------------------------------------------

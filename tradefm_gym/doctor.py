@@ -59,7 +59,10 @@ def reference_tape() -> str:
 
 
 def _compiler_cache() -> Finding:
-    folder = Path(advance.stats.cache_path)
+    stats = getattr(advance, "stats", None)  # a plain function when the compiler is switched off
+    if stats is None or stats.cache_path is None:
+        return Finding("compiler's cache", "none: kernels are compiled in every process, or not at all", False)
+    folder = Path(stats.cache_path)
     files = len(list(folder.glob("*.nbc")))
     return Finding("compiler's cache", f"{folder} ({files} kernels of market/)", os.access(folder, os.W_OK))
 
