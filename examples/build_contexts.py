@@ -18,7 +18,7 @@ from rich.progress import track
 
 from tradefm_gym.data import FlowMeta, RecordedFlow, calibrate, load, split
 from tradefm_gym.data.day import save_day
-from tradefm_gym.flow.placement import calibrate_placement
+from tradefm_gym.flow.placement import calibrate_placement, stream_states
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
 from tradefm_gym.flow.recording import DayRecorder
 from tradefm_gym.flow.tradefm import TradeFMFlow
@@ -65,8 +65,8 @@ def seeded_flow(path: Path, model: Path, rows: int, cancel: str) -> TradeFMFlow:
     )
     zero = ZeroIntelligenceFlow(1, ZeroIntelligenceParameters.fit(day))
     shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges, calibration.spread)
-    state = new_state(len(zero.bank), calibration.median_size, edges, tokenizer.half_life_s, tokenizer.mid_mode, shares)
-    bank = replace(zero.bank, feature_state=state)
+    streams = new_state(len(zero.bank), calibration.median_size, edges, tokenizer.half_life_s, tokenizer.mid_mode)
+    bank = replace(zero.bank, feature_state=stream_states(streams, shares))
     return TradeFMFlow(model, rows, bank=bank, cancel=cancel)
 
 
@@ -142,7 +142,7 @@ def measured_scale(rollout: Rollout, states: list[StartState]) -> np.ndarray:
     mids = np.concatenate([r["mid2"] for r in records]) / 2
     statistics = rollout.statistics()
     scale["lots_per_event"] = sum(int(r["filled"].sum()) for r in records) / events
-    scale["median_size"] = states[0].feature_state["median_size"]
+    scale["median_size"] = states[0].feature_state["stream"]["median_size"]
     scale["spread"], scale["touch_size"] = statistics["spread_ticks"], statistics["touch_size"]
     scale["volatility"] = np.concatenate([np.diff(r["mid2"]) / 2 for r in records]).std()
     scale["event_ns"] = np.mean([(r["time_ns"][-1] - r["time_ns"][0]) / (len(r) - 1) for r in records])

@@ -7,6 +7,7 @@ import numpy as np
 from test_features import random_records
 
 from tradefm_gym.data.recorded import FlowMeta, RecordedFlow
+from tradefm_gym.flow.placement import stream_states
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.recording import DayRecorder
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
@@ -31,7 +32,7 @@ def zero_intelligence_bank() -> ContextBank:
     """Zero intelligence's start states with the feature states that TradeFM wants."""
     bank = ZeroIntelligenceFlow(1).bank
     median = float(bank.scale["median_size"][0])
-    return replace(bank, feature_state=new_state(len(bank), median, (0.05, 0.2), placement=SHARES))
+    return replace(bank, feature_state=stream_states(new_state(len(bank), median, (0.05, 0.2)), SHARES))
 
 
 def generated_day(events: int) -> RecordedFlow:

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from small_tradefm import generated_day, write_checkpoint
 
-from tradefm_gym.flow.placement import PLACEMENT_WIDTH, calibrate_placement, place
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, calibrate_placement, place
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, LIMIT, SELL, EventBlock
-from tradefm_gym.market.features import FEATURE_STATE, day_features
+from tradefm_gym.market.features import day_features
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
@@ -84,8 +84,8 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     assert len(shares) == PLACEMENT_WIDTH and shares[-1] == 2.0
     assert all(0 < share < 1 for share in shares[:-1])
     bank = recorded_bank(day, tokenizer.depth_edges, contexts=(6, 2, 2))
-    assert bank.feature_state.dtype == FEATURE_STATE
-    assert (np.diff(bank.feature_state["event_ns"][bank.split_code == 0]) >= 0).all()
+    assert bank.feature_state.dtype == STREAM_STATE
+    assert (np.diff(bank.feature_state["stream"]["event_ns"][bank.split_code == 0]) >= 0).all()
     for context in range(len(bank)):
         tail = bank.state(context).records
-        assert bank.feature_state[context]["event_ns"] <= tail["time_ns"][0]
+        assert bank.feature_state[context]["stream"]["event_ns"] <= tail["time_ns"][0]

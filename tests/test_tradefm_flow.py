@@ -132,7 +132,7 @@ def test_an_agent_does_not_slow_the_market_down(checkpoint, bank):
     background = background[background["owner"] < 0]
     # The proposal after the burst was drawn from the background's own inter-arrivals.
     assert background["time_ns"][-1] >= background["time_ns"][-2]
-    assert loop.flow.feature_state(0)["background_ns"] <= loop.market.clock_ns[0]
+    assert loop.flow.feature_state(0)["stream"]["background_ns"] <= loop.market.clock_ns[0]
 
 
 @pytest.mark.parametrize("options", [{"cancel": "nearest"}, {"placement": "drawn"}, {"deterministic": True}])

@@ -23,10 +23,24 @@ from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.replay import to_events
 from tradefm_gym.market.book import BEST, EMPTY_ASK, EMPTY_BID, above, below
 from tradefm_gym.market.events import BUY, LIMIT, EventBlock
+from tradefm_gym.market.features import FEATURE_STATE
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
 SHARES = ("take", "take_shared", "join", "touch", "improve_0", "improve_1", "improve_2", "improve_3")
 PLACEMENT_WIDTH = len(SHARES) + 1  # the last entry is the asset's median spread in ticks
+UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
+
+# What a start state holds for TradeFM: the stream before the records of its tape, and the asset's placement.
+STREAM_STATE = np.dtype([("stream", FEATURE_STATE), ("placement", np.float64, (PLACEMENT_WIDTH,))], align=True)
+
+
+def stream_states(streams: np.ndarray, placement: tuple[float, ...] = UNKNOWN_PLACEMENT) -> np.ndarray:
+    """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
+    states = np.zeros(len(streams), STREAM_STATE)
+    states["stream"], states["placement"] = streams, placement
+    return states
+
+
 _LEVELS = 10  # levels of the book that calibration looks at
 _LOWEST, _HIGHEST = 1, 2**30
 

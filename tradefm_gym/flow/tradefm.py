@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.flow.placement import place
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, place, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import (
@@ -116,6 +116,7 @@ class TradeFMFlow:
         self._edges = tuple(getattr(self.tokenizer, f"{name}_edges") for name in ("depth", "volume", "time", "level"))
         self._tables = tuple(getattr(self.tokenizer, f"{name}_table") for name in ("depth", "volume", "time"))
         self._states = np.zeros(n, FEATURE_STATE)
+        self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
         self._cursor = np.zeros(n, np.int64)
         self._history = np.zeros((n, t, 4), np.int32)  # ring of the last T inputs
         self._seen = np.zeros(n, np.int64)
@@ -142,7 +143,7 @@ class TradeFMFlow:
         self._prepare(chosen, contexts)
         for row in chosen.tolist():
             state, inputs, cache = self._starts[int(contexts[row])]
-            self._states[row] = state
+            self._states[row], self._placement[row] = state["stream"], state["placement"]
             self._history[row, : len(inputs)] = inputs
             self._seen[row] = len(inputs)
             self.engine.import_row(row, cache)
@@ -163,6 +164,7 @@ class TradeFMFlow:
             tokens,
             wanted,
             self._states,
+            self._placement,
             self._seeds,
             self._episodes,
             self._proposals,
@@ -179,8 +181,8 @@ class TradeFMFlow:
         return block
 
     def feature_state(self, row: int) -> np.ndarray:
-        """A copy ``() FEATURE_STATE`` of what the row's stream has accumulated up to the last event read."""
-        return self._states[row].copy()
+        """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
+        return stream_states(self._states[row : row + 1], tuple(self._placement[row]))[0]
 
     @property
     def records_read(self) -> np.ndarray:
@@ -240,7 +242,9 @@ class TradeFMFlow:
         for context in fresh:
             start = self.bank.state(context)
             state = start_state_features(start, self.tokenizer)
-            features, _ = observe(state, start.records)
+            stream = state["stream"].astype(FEATURE_STATE)
+            features, _ = observe(stream, start.records)
+            state["stream"] = stream
             features = features[features["valid"] == 1]
             if not len(features):
                 raise ValueError(f"context {context} holds no event with a known mid; TradeFM needs at least one")
@@ -300,19 +304,20 @@ def make_engine(config, weights, batch: int, backend: str = "auto", device: str 
 
 
 def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.ndarray:
-    """Feature state ``(1,)`` *before* the records of a start state.
+    """``(1,) STREAM_STATE`` *before* the records of a start state.
 
     A bank made for TradeFM stores it. Other banks give no more than the asset's scale; then the stream
     begins with the first record.
     """
-    if start.feature_state is not None and start.feature_state.dtype == FEATURE_STATE:
-        state = np.array([start.feature_state])
-        state["half_life_s"], state["mid_mode"] = tokenizer.half_life_s, tokenizer.mid_mode
+    if start.feature_state is not None and start.feature_state.dtype == STREAM_STATE:
+        state = np.zeros(1, STREAM_STATE)
+        state[0] = start.feature_state
+        state["stream"]["half_life_s"], state["stream"]["mid_mode"] = tokenizer.half_life_s, tokenizer.mid_mode
         return state
-    scale = start.scale
-    state = new_state(1, float(scale["median_size"]), (0.0, 0.0), tokenizer.half_life_s, tokenizer.mid_mode)
-    state["book_mid"] = 0.5 * start.mid2
-    return state
+    median = float(start.scale["median_size"])
+    stream = new_state(1, median, (0.0, 0.0), tokenizer.half_life_s, tokenizer.mid_mode)
+    stream["book_mid"] = 0.5 * start.mid2
+    return stream_states(stream)
 
 
 # ---- kernels ---------------------------------------------------------------------------------------
@@ -370,6 +375,7 @@ def _propose(
     tokens,
     wanted,
     states,
+    placement,
     seeds,
     episodes,
     proposals,
@@ -409,7 +415,7 @@ def _propose(
             bin_ = (token >> 8) & 15
             low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
             high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
-            price = place(book, m, side, low, high, price, state["placement"], uniforms[3], uniforms[4])
+            price = place(book, m, side, low, high, price, placement[m], uniforms[3], uniforms[4])
         event["price"] = price
         event["size"] = np.int32(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
         event["max_rest"] = NO_LIMIT

@@ -8,7 +8,7 @@ import numpy as np
 from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import calibrate, split
-from tradefm_gym.flow.placement import calibrate_placement
+from tradefm_gym.flow.placement import calibrate_placement, stream_states
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.replay import BLOCK, prepare
 from tradefm_gym.market.features import FEATURE_STATE, MID_VWAP, day_features, new_state, observe
@@ -31,7 +31,7 @@ def recorded_bank(
         contexts: how many start states to take from the train, validation and test part of the day.
 
     Returns:
-        A bank with FEATURE_STATE of each context *before* the records that it carries.
+        A bank with the STREAM_STATE of each context *before* the records that it carries.
 
     Raises:
         FileNotFoundError, ValueError: if the path holds no usable day; the message names it.
@@ -52,7 +52,7 @@ def recorded_bank(
     median = calibration.median_size
     features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode)
     shares = calibrate_placement(recorded, part, features, index, depth_edges, calibration.spread)
-    stream = new_state(1, median, edges, half_life_s, mid_mode, shares)
+    stream = new_state(1, median, edges, half_life_s, mid_mode)
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0
     tails = np.diff(day.bank.record_start)
@@ -60,4 +60,4 @@ def recorded_bank(
         begin = max(int(day.start[context] - tails[context]), done)
         observe(stream, recorded.records[done:begin])
         states[context], done = stream[0], begin
-    return replace(day.bank, feature_state=states)
+    return replace(day.bank, feature_state=stream_states(states, shares))

@@ -40,7 +40,6 @@ FEATURE_STATE = np.dtype(
         ("half_life_s", np.float64),
         ("rate_low", np.float64),  # terciles of the trailing rate over the asset's own day
         ("rate_high", np.float64),
-        ("placement", np.float64, (9,)),  # where the asset's adds lie in a depth bin, see flow.placement; -1: unknown
         ("mid_mode", np.uint8),
     ],
     align=True,
@@ -72,7 +71,6 @@ def new_state(
     rate_edges: tuple[float, float] = (0.0, 0.0),
     half_life_s: float = 10.0,
     mid_mode: int = MID_VWAP,
-    placement: tuple[float, ...] = (-1.0,) * 9,
 ) -> np.ndarray:
     """Fresh states ``(count,) FEATURE_STATE`` at the start of a day.
 
@@ -82,7 +80,6 @@ def new_state(
         rate_edges: terciles of the trailing traded rate, from the calibration part.
         half_life_s: half-life of the VWAP in seconds of wall time.
         mid_mode: MID_VWAP (the paper's estimate) or MID_BOOK (the book mid; an ablation arm).
-        placement: the shares of ``flow.placement``, kept here for the flow that decodes.
 
     Raises:
         ValueError: if ``median_size`` or ``half_life_s`` is not positive.
@@ -98,7 +95,6 @@ def new_state(
     state["half_life_s"] = half_life_s
     state["rate_low"], state["rate_high"] = rate_edges
     state["mid_mode"] = mid_mode
-    state["placement"] = placement
     return state
 
 
