@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what __getattr__ imports on first use
 
 __version__ = "0.1.0"
 
-DEFAULT_FLOW = "tradefm:mini-1@d7bbdc95927a"  # the bundled model and its hash: an id always means the same market
+_DEFAULT_FLOW = "tradefm:mini-1@d7bbdc95927a"  # the bundled model and its hash: an id always means the same market
 
 _HOMES = {
     "ContextBank": "tradefm_gym.flow.protocol",
@@ -35,7 +35,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "DEFAULT_FLOW",
     "ContextBank",
     "ExecutionEnv",
     "ExecutionRole",
@@ -57,7 +56,7 @@ def register_environments() -> None:
             id="TradeFM/Execution-v0",
             entry_point="tradefm_gym.envs.gym_env:ExecutionEnv",
             vector_entry_point="tradefm_gym.envs.gym_env:ExecutionVectorEnv",
-            kwargs={"flow": DEFAULT_FLOW},
+            kwargs={"flow": _DEFAULT_FLOW},
         )
 
 
