@@ -200,12 +200,16 @@ def train_ppo(
     # Seeds far apart: no episode of the training is one of an evaluation.
     venv = ExecutionVecEnv(settings.num_envs, seed=(seed + 1) << 32, **{**task, "split": "train"})
     env = LearningEnv(venv)
+    # The network is tiny, and torch's idle threads spin on the cores that the market's threads need.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         model = new_model(env, settings, seed, logs)
         keeper = _Keeper(validation, settings, Path(model_path), seed, progress)
         model.learn(settings.steps, callback=keeper, tb_log_name="ppo")
         keeper.validate()
     finally:
+        torch.set_num_threads(threads)
         env.close()
     return Training(LearnedPolicy.load(model_path), keeper.history, keeper.best[1])
 
