@@ -1,9 +1,12 @@
 """The closed loop over N markets, without the interface of any library."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from tradefm_gym import rng
@@ -16,6 +19,30 @@ from tradefm_gym.market.simulator import MarketSimulator
 CLOCKS = ("events",)
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
+
+
+_FEW = 64  # up to this many markets a session keeps to the calling thread
+
+
+def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs a session's method without further threads where markets are few.
+
+    A step takes dozens of short parallel loops. Two quiet cores would save a third of it; but each loop ends by
+    waiting for all threads, and with one core held by another process that made a step thirty times slower.
+    """
+
+    @wraps(method)
+    def wrapped(self, *args, **kwargs):
+        if self.num_envs > _FEW:
+            return method(self, *args, **kwargs)
+        threads = numba.get_num_threads()
+        numba.set_num_threads(1)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            numba.set_num_threads(threads)
+
+    return wrapped
 
 
 class StepResult(NamedTuple):
@@ -102,6 +129,7 @@ class TradingSession:
         self.seeded |= rows
         self._next_episode[rows] = 0
 
+    @_few_stay_in_thread
     def reset(self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
         """Begins the next episode in the rows.
 
@@ -130,6 +158,7 @@ class TradingSession:
         self.running |= rows
         return self.role.observe()
 
+    @_few_stay_in_thread
     def step(self, actions: np.ndarray, rows: np.ndarray | None = None) -> StepResult:
         """One decision and the interval after it.
 

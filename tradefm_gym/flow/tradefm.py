@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, place, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
@@ -323,7 +323,7 @@ def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.nda
 # ---- kernels ---------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _read_tape(
     records,
     record_count,
@@ -339,7 +339,7 @@ def _read_tape(
     queue,
     queued,
 ):
-    for m in prange(wanted.shape[0]):
+    for m in range(wanted.shape[0]):
         if wanted[m]:
             ring = records.shape[1]
             while cursor[m] < record_count[m] and queued[m] < queue.shape[1]:

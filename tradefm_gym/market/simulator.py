@@ -36,7 +36,7 @@ from tradefm_gym.market.matching import (
 __all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
 
 _NEVER = np.iinfo(np.int64).max
-_FEW = 32  # below this many markets a loop stays in the calling thread
+_FEW = 128  # below this many markets a loop stays in the calling thread
 
 
 class Tape(NamedTuple):
