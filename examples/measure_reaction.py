@@ -2,8 +2,9 @@
 
     python examples/measure_reaction.py --data FOLDER
 
-Prints, for one asset, the response of mid and signed flow to (a) an agent's market order with the participant
-flag, (b) the same without the flag, (c) real takers of that size on the asset's training part.
+Prints, for one asset, the response of mid and signed flow to an agent's market orders with and without the
+participant flag, and to real takers of that size on the asset's training part. Once for a single order that is
+large by itself, once for a run of orders, which is how real takers come.
 """
 
 import json
@@ -28,7 +29,9 @@ class Arguments:
     asset: str = "nasdaq_aapl_20120621_l50_1h"
     model: str = BUNDLED_MODEL
     seeds: int = 512
-    size: float = 4.0  # of the agent's order, in median sizes
+    size: float = 4.0  # of the agent's single order, in median sizes
+    run: int = 4  # orders of the run, of one median size each
+    gap: int = 4  # background events between two of them
     seed: int = 0
     out: Path | None = None
 
@@ -51,24 +54,25 @@ def main(arguments: Arguments) -> None:
     """Measure and print."""
     n = arguments.seeds
     result = []
-    for name, flagged in (("agent, flagged", True), ("agent, not flagged", False)):
-        flow = TradeFMFlow(arguments.model, n, flag_agents=flagged)
-        # The start states of one asset are those with its scale.
-        medians = flow.bank.scale["median_size"]
-        pool = np.flatnonzero(flow.bank.scale["tick_bps"] == flow.bank.scale["tick_bps"][0])
-        contexts = pool[np.arange(n) % len(pool)]
-        seeds = np.arange(arguments.seed, arguments.seed + n).astype(np.uint64)
-        size = np.maximum(np.round(arguments.size * medians[contexts]), 1).astype(np.int64)
-        for side, response in agent_response(flow, contexts, seeds, size).items():
-            result.append(rows(f"{name}, {side}", response))
-    if arguments.data is not None:
-        day = load(arguments.data / arguments.asset, infer_opening=False)
-        part = split(day).train
-        median = calibrate(day, part).median_size
-        around = (arguments.size * median / 1.5, arguments.size * median * 1.5)
-        real = taker_response(day.records[part.start : part.stop], median, around)
-        result.append(rows("real takers", real))
-    table = Table(title=f"response to a taker of {arguments.size:g} median sizes, 95% half-widths")
+    for orders, size in ((1, arguments.size), (arguments.run, 1.0)):
+        what = f"{orders} x {size:g} median sizes"
+        for name, flagged in (("flagged", True), ("not flagged", False)):
+            flow = TradeFMFlow(arguments.model, n, flag_agents=flagged)
+            # The start states of one asset are those with its tick.
+            tick, medians = flow.bank.scale["tick_bps"], flow.bank.scale["median_size"]
+            pool = np.flatnonzero(tick == tick[0])
+            contexts = pool[np.arange(n) % len(pool)]
+            seeds = np.arange(arguments.seed, arguments.seed + n).astype(np.uint64)
+            lots = np.maximum(np.round(size * medians[contexts]), 1).astype(np.int64)
+            arms = agent_response(flow, contexts, seeds, lots, orders=orders, gap=arguments.gap)
+            result += [rows(f"{what}: agent {name}, {side}", response) for side, response in arms.items()]
+        if arguments.data is not None:
+            day = load(arguments.data / arguments.asset, infer_opening=False)
+            part = split(day).train
+            median = calibrate(day, part).median_size
+            around, records = (size * median / 1.5, size * median * 1.5), day.records[part.start : part.stop]
+            result.append(rows(f"{what}: real takers of that size", taker_response(records, median, around)))
+    table = Table(title="response to takers: mean and 95% half-width by lag in events")
     table.add_column("arm")
     table.add_column("n", justify="right")
     for lag in LAGS:

@@ -6,7 +6,8 @@ Three sources, one definition. With t the taker's record and k background events
     flow response     s * sum over background takers j in (t, t + k] of side[j] * filled[j] / median size
 
 where s is the taker's side. Agents' responses are paired: the same start state and the same random numbers
-by proposal index with a buy, with a sell and without an agent.
+by proposal index with a buy, with a sell and without an agent. Real takers come in runs, so an agent may
+send a run of orders too: lags count from its last order, mid and flow from its first.
 """
 
 from collections.abc import Sequence
@@ -46,16 +47,20 @@ def agent_paths(
     side: int,
     size: np.ndarray,
     lags: Sequence[int] = LAGS,
+    orders: int = 1,
+    gap: int = 4,
 ) -> Response:
-    """Unsigned paths after an agent's market order at the start state, or after none.
+    """Unsigned paths after an agent's market orders from the start state on, or after none.
 
     Args:
         flow: a flow for N markets.
         contexts: ``(N,)`` start states.
         seeds: ``(N,)`` uint64.
         side: BUY, SELL, or 0 for the arm without an agent.
-        size: ``(N,)`` lots.
-        lags: background events after the order.
+        size: ``(N,)`` lots of each order.
+        lags: background events after the last order.
+        orders: how many orders.
+        gap: background events between two of them.
 
     Returns:
         ``mid`` and ``flow`` of each market, not multiplied by a side: differences of arms are the responses.
@@ -65,39 +70,53 @@ def agent_paths(
     flow.reset(market, np.ones(n, bool), contexts, seeds, np.zeros(n, np.uint32))
     before = market.outside_mid2.astype(np.float64)
     median = flow.bank.scale["median_size"][contexts]
-    if side:
-        block = EventBlock.empty(n, 1)
-        orders = block.events[:, 0]
-        orders["time_ns"], orders["owner"], orders["kind"] = market.clock_ns, 0, MARKET
-        orders["side"], orders["size"], orders["max_rest"] = side, size, 0
-        block.count[:] = 1
-        market.submit(block)
     cursor = market.tape.record_count.copy()
     signed = np.zeros(n)
     mid, total = np.zeros((n, len(lags))), np.zeros((n, len(lags)))
-    for i, lag in enumerate(lags):
-        while (starved := market.advance(until_count=np.full(n, lag))).any():
+    last = (orders - 1) * gap
+    due = [i * gap for i in range(orders)]
+    for count in sorted({*due, *(last + lag for lag in lags)}):
+        while (starved := market.advance(until_count=np.full(n, count))).any():
             market.feed(flow.next_events(market, starved))
         for row in range(n):
             records = market.tape.read_records(row, int(cursor[row]))
             background = (records["owner"] < 0) & (records["kind"] != PRINT) & (records["kind"] != CANCEL)
             signed[row] += (records["side"] * records["filled"].astype(np.int64))[background].sum() / median[row]
         cursor[:] = market.tape.record_count
-        mid[:, i] = 1e4 * (market.outside_mid2 - before) / before
-        total[:, i] = signed
+        if count - last in lags:
+            i = list(lags).index(count - last)
+            mid[:, i] = 1e4 * (market.outside_mid2 - before) / before
+            total[:, i] = signed
+        if side and count in due:
+            market.submit(_market_orders(market, side, size, due.index(count)))
     return Response(mid, total, tuple(lags))
 
 
+def _market_orders(market: MarketSimulator, side: int, size: np.ndarray, order_id: int) -> EventBlock:
+    block = EventBlock.empty(market.num_markets, 1)
+    orders = block.events[:, 0]
+    orders["time_ns"], orders["owner"], orders["kind"], orders["order_id"] = market.clock_ns, 0, MARKET, order_id
+    orders["side"], orders["size"], orders["max_rest"] = side, size, 0
+    block.count[:] = 1
+    return block
+
+
 def agent_response(
-    flow: FlowModel, contexts: np.ndarray, seeds: np.ndarray, size: np.ndarray, lags: Sequence[int] = LAGS
+    flow: FlowModel,
+    contexts: np.ndarray,
+    seeds: np.ndarray,
+    size: np.ndarray,
+    lags: Sequence[int] = LAGS,
+    orders: int = 1,
+    gap: int = 4,
 ) -> dict[str, Response]:
-    """Responses to an agent's market orders, paired over seeds.
+    """Responses to an agent's market orders, paired over seeds; arguments as in ``agent_paths``.
 
     Returns:
         ``buy`` and ``sell``: signed response of that side against the arm without an agent;
         ``both``: half the difference of the two sides, which cancels any drift.
     """
-    paths = {side: agent_paths(flow, contexts, seeds, side, size, lags) for side in (BUY, SELL, 0)}
+    paths = {side: agent_paths(flow, contexts, seeds, side, size, lags, orders, gap) for side in (BUY, SELL, 0)}
     null = paths[0]
 
     def signed(side: int) -> Response:
@@ -114,6 +133,8 @@ def taker_response(
     median_size: float,
     sizes: tuple[float, float],
     lags: Sequence[int] = LAGS,
+    run: int = 1,
+    within: int = 16,
 ) -> Response:
     """Responses to the takers of a tape or of a recorded day.
 
@@ -122,6 +143,8 @@ def taker_response(
         median_size: lots.
         sizes: executed size of the takers looked at, [low, high) in lots.
         lags: background events after the taker.
+        run: least number of takers of its side, itself included, within the last ``within`` events.
+        within: see ``run``.
 
     Raises:
         ValueError: if there are fewer than two such takers.
@@ -134,6 +157,10 @@ def taker_response(
     takers = np.flatnonzero((executed >= sizes[0]) & (executed < sizes[1]) & (executed > 0))
     takers = takers[(takers > 0) & (takers + max(lags) < len(events))]
     takers = takers[mid[takers - 1] > 0]
+    if run > 1:
+        side_of = np.where(executed > 0, events["side"], 0)
+        before = [np.count_nonzero(side_of[max(t - within, 0) : t + 1] == side_of[t]) for t in takers.tolist()]
+        takers = takers[np.array(before, np.int64) >= run]
     if len(takers) < 2:
         raise ValueError(f"records hold {len(takers)} takers of {sizes[0]:g} to {sizes[1]:g} lots; need at least 2")
     side = events["side"][takers].astype(np.float64)[:, None]
