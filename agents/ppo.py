@@ -7,7 +7,8 @@ an episode, far less noise in what follows an action.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,20 +37,20 @@ AGGRESSIVENESS_PRIOR = (0.4, 0.25, 0.1, 0.05, 0.1, 0.05, 0.05)
 class PPOSettings:
     """Hyperparameters; the defaults fit a quarter of an hour on two CPU cores."""
 
-    steps: int = 131_072  # decisions
+    steps: int = 98_304  # decisions
     num_envs: int = 64
-    rollout: int = 64  # decisions of each market between two updates
+    rollout: int = 32  # decisions of each market between two updates
     batch: int = 1024  # decisions
     epochs: int = 8
     learning_rate: float = 1e-3  # falls to 0 linearly
     gamma: float = 1.0  # the task has a deadline and its cost is a plain sum
-    gae_lambda: float = 0.9
+    gae_lambda: float = 0.97  # what an order does to the price lasts for many decisions
     clip: float = 0.2
     entropy: float = 0.0
     kl_limit: float = 0.03  # an update stops beyond 1.5 times this
     width: int = 64  # of two hidden layers, policy and value apart
-    validate_every: int = 8  # rollouts
-    validation_episodes: int = 128
+    validate_every: int = 12  # rollouts
+    validation_episodes: int = 96
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_envs", "rollout", "batch", "epochs", "width", "validate_every"):
@@ -130,7 +131,8 @@ class LearnedPolicy:
 
     def act(self, observation: np.ndarray, info: dict[str, np.ndarray]) -> np.ndarray:
         """Actions (n, 2) float32."""
-        return menu_actions(self.model.predict(observation, deterministic=True)[0])
+        with _one_thread():
+            return menu_actions(self.model.predict(observation, deterministic=True)[0])
 
 
 def menu_actions(entries: np.ndarray) -> np.ndarray:
@@ -200,16 +202,13 @@ def train_ppo(
     # Seeds far apart: no episode of the training is one of an evaluation.
     venv = ExecutionVecEnv(settings.num_envs, seed=(seed + 1) << 32, **{**task, "split": "train"})
     env = LearningEnv(venv)
-    # The network is tiny, and torch's idle threads spin on the cores that the market's threads need.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        model = new_model(env, settings, seed, logs)
-        keeper = _Keeper(validation, settings, Path(model_path), seed, progress)
-        model.learn(settings.steps, callback=keeper, tb_log_name="ppo")
-        keeper.validate()
+        with _one_thread():
+            model = new_model(env, settings, seed, logs)
+            keeper = _Keeper(validation, settings, Path(model_path), seed, progress)
+            model.learn(settings.steps, callback=keeper, tb_log_name="ppo")
+            keeper.validate()
     finally:
-        torch.set_num_threads(threads)
         env.close()
     return Training(LearnedPolicy.load(model_path), keeper.history, keeper.best[1])
 
@@ -253,6 +252,17 @@ class _Keeper(BaseCallback):
         if shortfall < self.best[0]:
             self.best = (shortfall, self.num_timesteps)
             _save(self.model, self.path)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The network is tiny, and torch's idle threads spin on the cores that the market's threads need."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _save(model: PPO, path: Path) -> None:

@@ -34,7 +34,7 @@ class Arguments:
     """Start from another context bank (.npz), or from a recorded day that the model is warmed up on."""
     data: Path | None = None
     """A recorded day: all policies are also measured on replay of its held-out part."""
-    steps: int = 131_072
+    steps: int = 98_304
     """Decisions to train for."""
     num_envs: int = 64
     """Markets that run at once."""
