@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from tradefm_gym.agents.evaluation import Evaluator
@@ -81,7 +82,7 @@ class LearningEnv(VecEnvWrapper):
         observation = self.venv.reset()
         self._potential[:] = 0.0
         self._half_spread = self._usual_half_spread()
-        return observation
+        return np.asarray(observation)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Takes entries of the menu (N, 2)."""
@@ -95,7 +96,7 @@ class LearningEnv(VecEnvWrapper):
         potential = self._mark()
         retimed = (reward + potential - self._potential) / self._half_spread
         self._potential, self._half_spread = potential, self._usual_half_spread()
-        return observation, retimed.astype(np.float32), done, infos
+        return np.asarray(observation), retimed.astype(np.float32), done, infos
 
     def _usual_half_spread(self) -> np.ndarray:
         """Of each row's start context (N,), basis points."""
@@ -117,7 +118,7 @@ class LearnedPolicy:
         name: short name.
     """
 
-    def __init__(self, model: PPO, name: str = "ppo"):
+    def __init__(self, model: BaseAlgorithm, name: str = "ppo"):
         self.model, self.name = model, name
 
     @classmethod
@@ -265,7 +266,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _save(model: PPO, path: Path) -> None:
+def _save(model: BaseAlgorithm, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     model.save(temporary)

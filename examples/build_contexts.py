@@ -141,6 +141,7 @@ def measured_scale(rollout: Rollout, states: list[StartState]) -> np.ndarray:
     events = sum(len(r) for r in records)
     mids = np.concatenate([r["mid2"] for r in records]) / 2
     statistics = rollout.statistics()
+    assert states[0].feature_state is not None
     scale["lots_per_event"] = sum(int(r["filled"].sum()) for r in records) / events
     scale["median_size"] = states[0].feature_state["stream"]["median_size"]
     scale["spread"], scale["touch_size"] = statistics["spread_ticks"], statistics["touch_size"]

@@ -124,7 +124,7 @@ def spread_bucket(spread, usual) -> int:
 
 
 @njit(cache=True, nogil=True)
-def place(book, m, side, low, high, drawn, shares, first, second) -> int:
+def place(book, m, side, low, high, drawn, shares, first, second):
     """Price in ticks of an add whose bin is [low, high).
 
     Args:
@@ -173,7 +173,7 @@ def place(book, m, side, low, high, drawn, shares, first, second) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _nearest_level(book, m, s, bottom, top, price) -> int:
+def _nearest_level(book, m, s, bottom, top, price):
     """Occupied price of side ``s`` in [bottom, top] that is nearest to ``price``, -1 if there is none."""
     lower, upper = below(book, m, s, min(price, top)), above(book, m, s, max(price, bottom))
     if lower < bottom:

@@ -9,6 +9,7 @@ The cache is a function of the tape: a row that is full is filled again from its
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -128,7 +129,7 @@ class TradeFMFlow:
         self._bits = np.zeros((engine_batch, 5), np.uint32)
         self._inputs = np.zeros((engine_batch, 4), np.int32)
         self._active = np.zeros(engine_batch, np.bool_)
-        self._starts: dict[int, tuple[np.ndarray, np.ndarray, object]] = {}
+        self._starts: dict[int, tuple[np.ndarray, np.ndarray, Any]] = {}
 
     def market_config(self, seats: int = 1) -> MarketConfig:
         """Capacities of a market for this flow and ``seats`` agents."""

@@ -7,7 +7,7 @@ worse than all within it) wait in one list per side in order of arrival; when th
 they return, and since both lists are in order of arrival, time priority within a price is never broken.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -41,11 +41,17 @@ ANY_AGENT = -2  # as ``without``: leaves background orders only
 NOBODY = -3
 
 # Loops over markets, in the calling thread or over all.
-SERIAL = {"cache": True, "nogil": True}
-PARALLEL = {"cache": True, "nogil": True, "parallel": True}
+SERIAL: dict[str, Any] = {"cache": True, "nogil": True}
+PARALLEL: dict[str, Any] = {"cache": True, "nogil": True, "parallel": True}
 # Row kernels allocate nothing, so they are compiled without reference counts.
-KERNEL = {"cache": True, "nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-INLINE = {**KERNEL, "forceinline": True}
+KERNEL: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+INLINE: dict[str, Any] = {**KERNEL, "forceinline": True}
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)

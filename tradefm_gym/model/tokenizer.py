@@ -296,7 +296,7 @@ def encode_features(features, depth_edges, volume_edges, time_edges, level_edges
     out[0] = features["liquidity"]
     out[1] = features["flag"]
     out[2] = bin_of(level_edges, features["level"])
-    out[3] = 8192 * features["action"] + 4096 * features["side"] + 256 * depth + 16 * volume + time
+    out[3] = 8192 * np.int64(features["action"]) + 4096 * np.int64(features["side"]) + 256 * depth + 16 * volume + time
 
 
 @njit(cache=True, nogil=True)

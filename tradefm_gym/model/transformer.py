@@ -270,7 +270,7 @@ class FactoredHead(nn.Module):
     def digit_logits(self, parts: Tensor, digit: int, digits: Tensor) -> Tensor:
         """Logits (..., n) of one digit from ``digit_hidden`` and the digits before it, ``digits[..., :digit]``."""
         activation = parts[..., digit, :]
-        for earlier, table in enumerate(self.prefix[digit]):
+        for earlier, table in enumerate(self.prefix[digit]):  # pyright: ignore[reportArgumentType]
             activation = activation + table(digits[..., earlier])
         return self.output[digit](F.silu(activation))
 
