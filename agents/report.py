@@ -20,8 +20,9 @@ def comparison_table(summaries: list[PolicySummary], title: str, episodes: int) 
     baselines = list(dict.fromkeys(name for summary in summaries for name in summary.differences))
     table = Table(title=title, caption=f"{episodes} equal episodes each; [95% interval, bootstrap over contexts]")
     table.add_column("policy")
-    for column in ("shortfall, bps", "half-spreads", *(f"minus {TITLES.get(name, name)}, bps" for name in baselines)):
-        table.add_column(column, justify="right", no_wrap=True)
+    minus = (f"minus {TITLES.get(name, name)}, bps" for name in baselines)
+    for column in ("shortfall, bps", "half-spreads", *minus):
+        table.add_column(column, justify="right", min_width=14)  # an interval stays on its line
     for column in ("filled", "as maker", "decisions"):
         table.add_column(column, justify="right")
     for summary in summaries:
@@ -116,7 +117,7 @@ def _draw_estimate(axes: Any, at: float, estimate: Estimate, colour: str, label:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.mean:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.mean:.2f}\n[{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def _columns(rows: np.ndarray) -> dict[str, list[Any]]:

@@ -77,7 +77,9 @@ def main(arguments: Arguments) -> dict[str, Measured]:
     if arguments.data is not None:
         measured["replay"] = measure_replay(arguments, training.policy, task, console)
     for result in measured.values():
-        console.print(comparison_table(result.summaries, result.title, result.description["episodes"]))
+        # The table needs its width also where output goes to a file of the usual 80 columns.
+        wide = Console(width=max(console.width, 118))
+        wide.print(comparison_table(result.summaries, result.title, result.description["episodes"]))
     seconds = {"training": trained - started, "total": time.perf_counter() - started}
     write(arguments, settings, training, measured, seconds)
     console.print(f"{seconds['total']:.0f} s in all, {seconds['training']:.0f} s of it training; see {arguments.out}")

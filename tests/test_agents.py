@@ -220,7 +220,7 @@ def test_reports(tmp_path):
     console.print(comparison_table(summaries, "a title", 40))
     console.file.close()
     text = console.export_text()
-    assert "-0.50 [-0.50, -0.50]" in text
+    assert "[-0.50, -0.50]" in text
     assert "minus crossing TWAP" in text
     path = tmp_path / "deep" / "results.json"
     write_json(path, comparison_json(episodes, summaries, {"seed": 1}))
