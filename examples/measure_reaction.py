@@ -71,7 +71,10 @@ def main(arguments: Arguments) -> None:
             part = split(day).train
             median = calibrate(day, part).median_size
             around, records = (size * median / 1.5, size * median * 1.5), day.records[part.start : part.stop]
-            result.append(rows(f"{what}: real takers of that size", taker_response(records, median, around)))
+            result.append(rows(f"{what}: real takers", taker_response(records, median, around)))
+            if orders > 1:
+                real = taker_response(records, median, around, run=orders, within=orders * arguments.gap)
+                result.append(rows(f"{what}: real takers in a run", real))
     table = Table(title="response to takers: mean and 95% half-width by lag in events")
     table.add_column("arm")
     table.add_column("n", justify="right")

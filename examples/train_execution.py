@@ -67,6 +67,12 @@ class Measured:
 def main(arguments: Arguments) -> dict[str, Measured]:
     """Train, measure, print, write; returns the measurements by name."""
     console, started = Console(), time.perf_counter()
+    if arguments.episodes < 1:
+        raise ValueError(f"episodes is {arguments.episodes}; it must be at least 1")
+    if arguments.seed < 0:
+        raise ValueError(f"seed is {arguments.seed}; it must not be negative")
+    if arguments.data is not None and not arguments.data.exists():
+        raise FileNotFoundError(f"data {str(arguments.data)!r} does not exist; it must be a recorded day")
     settings = replace(arguments.ppo, steps=arguments.steps, num_envs=arguments.num_envs)
     task = {"flow": arguments.flow, "decisions": arguments.decisions, "interval": arguments.interval}
     if arguments.context is not None:
@@ -186,4 +192,7 @@ def bar(text: str, total: int, console: Console) -> Iterator[tuple[Progress, Any
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    try:
+        main(tyro.cli(Arguments))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -85,6 +85,36 @@ def test_stable_baselines3_check_env_without_a_warning():
         checker.check_env(ExecutionEnv(flow="zero_intelligence", discrete=discrete), warn=True)
 
 
+@pytest.mark.parametrize("discrete", [False, True])
+def test_the_default_environment_passes_both_checkers_without_a_warning(discrete):
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make(ID, discrete=discrete)
+        check_env(env.unwrapped)
+        checker.check_env(env.unwrapped, warn=True)
+        env.close()
+
+
+def test_a_refused_reset_changes_nothing():
+    env = ExecutionEnv(flow="zero_intelligence")
+    env.reset(seed=3)
+    seeds, episodes = env.session.seeds.copy(), env.session.episodes.copy()
+    with pytest.raises(ValueError, match="side"):
+        env.reset(seed=9, options={"side": "x"})
+    assert np.array_equal(env.session.seeds, seeds) and np.array_equal(env.session.episodes, episodes)
+
+
+def test_replay_says_how_many_recorded_outcomes_changed():
+    env = ExecutionEnv(flow=cpu_flow("replay"), side="buy")
+    env.reset(seed=3)
+    ended = False
+    while not ended:
+        _, _, terminated, truncated, info = env.step(np.array([1.0, 1.0], np.float32))
+        ended = terminated or truncated
+    assert 0 <= info["replay_changed"] <= info["replayed"]
+
+
 def test_make_in_a_new_process_that_has_not_imported_the_package():
     code = (
         "import gymnasium, sys\n"

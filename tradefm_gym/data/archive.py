@@ -77,6 +77,15 @@ def write_archive(path: str | Path, columns: Mapping[str, np.ndarray], descripti
         raise
 
 
+def archive_kind(path: str | Path) -> str:
+    """What an archive says that it is; an empty string if it says nothing, or is none."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return str(json.loads(archive["description"].tobytes()).get("kind", ""))
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, AttributeError):
+        return ""
+
+
 def read_archive(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
     """Reads what ``write_archive`` wrote.
 

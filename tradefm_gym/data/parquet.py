@@ -27,7 +27,10 @@ def read(folder: Path) -> Source:
             f"path {str(folder)!r} has no events.parquet; "
             "sets without order ids (trades and depth only) cannot be loaded."
         )
-    meta = json.loads(meta_path.read_text(encoding="utf-8"))
+    try:
+        meta = json.loads(meta_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{meta_path} is not JSON: {error}.") from None
     missing = [key for key in _META if key not in meta]
     if missing:
         raise ValueError(f"{meta_path}: keys {missing} are missing; {list(_META)} are required.")

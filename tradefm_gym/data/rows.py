@@ -38,8 +38,16 @@ class FeedRows:
 
     @classmethod
     def build(cls, time_ns, event, order_id, side, price, size, flag=None) -> "FeedRows":
-        """Cast and number the columns of a file."""
+        """Number the rows of a file; columns must hold whole numbers.
+
+        Raises:
+            ValueError: if a column holds text, missing values or fractions, or does not fit; it names the column.
+        """
         n = len(time_ns)
+        named = zip(_COLUMNS, (time_ns, event, order_id, side, price, size, flag), strict=True)
+        for name, column in named:
+            if column is not None:
+                _check_whole(name, np.asarray(column))
         flag = np.zeros(n, np.int8) if flag is None else flag
         return cls(
             *(
@@ -68,6 +76,18 @@ class FeedRows:
     def concat(self, other: "FeedRows") -> "FeedRows":
         """These rows, then those of ``other``."""
         return FeedRows(*(np.concatenate([getattr(self, c), getattr(other, c)]) for c in (*_COLUMNS, "source")))
+
+
+def _check_whole(name: str, column: np.ndarray) -> None:
+    if column.dtype.kind not in "iufb":
+        raise ValueError(f"column {name} has type {column.dtype}; it must hold whole numbers")
+    if column.dtype.kind == "f":
+        wrong = ~np.isfinite(column) | (column != np.floor(column))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"column {name} is {column[row]} in row {row}; it must hold whole numbers")
+    if name in ("event", "side", "flag") and len(column) and (column.min() < -128 or column.max() > 127):
+        raise ValueError(f"column {name} reaches from {column.min()} to {column.max()}; it must lie in [-128, 127]")
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class ExecutionEnv(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
+        self.session.check_options(options)
         super().reset(seed=seed)
         _warn_unknown(options)
         if seed is not None or not self.session.seeded[0]:
@@ -200,6 +201,7 @@ class ExecutionVectorEnv(VectorEnv):
         options = dict(options or {})
         mask = self._reset_mask(options.pop("reset_mask", None))
         _warn_unknown(options)
+        self.session.check_options(options)
         self._seed_rows(seed, mask)
         observation = self._begin(mask, options)
         infos: dict[str, Any] = {}

@@ -129,6 +129,11 @@ class TradingSession:
         self.seeded |= rows
         self._next_episode[rows] = 0
 
+    def check_options(self, options: dict[str, Any] | None) -> None:
+        """Raises what ``reset`` would raise for these options, and changes nothing."""
+        self._fixed_contexts((options or {}).get("context"))
+        self.role.plan(options or {})
+
     @_few_stay_in_thread
     def reset(self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
         """Begins the next episode in the rows.
@@ -193,7 +198,8 @@ class TradingSession:
 
     def final_info(self) -> dict[str, Any]:
         """Columns (N,) of whole episodes, those of their start included."""
-        return self.start_info() | self.role.final_info()
+        report = getattr(self.flow, "report", None)  # what a replayed day has to say for itself
+        return self.start_info() | self.role.final_info() | (report(self.market) if report else {})
 
     def submit(self, orders: EventBlock) -> None:
         """Hands orders of seats to the markets; they are due when they say."""

@@ -159,6 +159,11 @@ class ReplayFlow:
         counted = np.concatenate([[0], np.cumsum(self.day.events["kind"] != PRINT)])
         return counted[self.day.stop] - counted[self.day.start]
 
+    def report(self, market: MarketSimulator) -> dict[str, np.ndarray]:
+        """Columns (N,): recorded events replayed so far, and those of them whose outcome changed."""
+        self.count_outcomes(market)
+        return {"replayed": self.replayed.copy(), "replay_changed": self.changed.copy()}
+
     def count_outcomes(self, market: MarketSimulator) -> None:
         """Brings ``changed`` and the counters beside it up to the end of the tapes."""
         ring = market.tape.records.shape[1]

@@ -16,7 +16,7 @@ from numba import njit
 
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, place, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
-from tradefm_gym.flow.warmup import recorded_bank
+from tradefm_gym.flow.warmup import bank_of
 from tradefm_gym.market.events import (
     BACKGROUND,
     BUY,
@@ -56,7 +56,7 @@ class TradeFMFlow:
         backend: "numba" (small models, no torch), "torch", or "auto" by size.
         device: device of the torch backend.
         bank: start states; default the bundled ones.
-        context: path of a recorded day to warm up from instead (see ``warmup.recorded_bank``).
+        context: path of a context bank (.npz), or of a recorded day to warm up from (see ``warmup.bank_of``).
         temperature: of sampling.
         cancel: what a generated cancel, which has no id, removes: "whole" = the one order of the nearest
             level whose size is nearest; "nearest" = newest first, spilling until the size is used up.
@@ -102,7 +102,7 @@ class TradeFMFlow:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
             tokenizer = self.tokenizer
-            bank = recorded_bank(context, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode)
+            bank = bank_of(context, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode)
         self.bank = bank if bank is not None else ContextBank.load(_CONTEXTS / f"{BUNDLED_MODEL}.npz")
         self.engine = make_engine(self.config, weights, engine_batch, backend, device)
         self.temperature = temperature

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tradefm_gym.data.archive import archive_kind
 from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import calibrate, split
@@ -12,6 +13,16 @@ from tradefm_gym.flow.placement import calibrate_placement, stream_states
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.replay import BLOCK, prepare
 from tradefm_gym.market.features import FEATURE_STATE, MID_VWAP, day_features, new_state, observe
+
+
+def bank_of(
+    path: str | Path, depth_edges: np.ndarray, half_life_s: float = 10.0, mid_mode: int = MID_VWAP
+) -> ContextBank:
+    """Start states of a file: a context bank as it is, anything else as a recorded day; see ``recorded_bank``."""
+    path = Path(path)
+    if path.suffix == ".npz" and path.is_file() and archive_kind(path) == "context bank":
+        return ContextBank.load(path)
+    return recorded_bank(path, depth_edges, half_life_s, mid_mode)
 
 
 def recorded_bank(

@@ -7,7 +7,7 @@ Three sources, one definition. With t the taker's record and k background events
 
 where s is the taker's side. Agents' responses are paired: the same start state and the same random numbers
 by proposal index with a buy, with a sell and without an agent. Real takers come in runs, so an agent may
-send a run of orders too: lags count from its last order, mid and flow from its first.
+send a run of orders too: then lags, mid and flow count from its last one, as they do for a real taker.
 """
 
 from collections.abc import Sequence
@@ -87,6 +87,9 @@ def agent_paths(
             i = list(lags).index(count - last)
             mid[:, i] = 1e4 * (market.outside_mid2 - before) / before
             total[:, i] = signed
+        if count == last:  # the origin of both responses: just before the last order
+            before = market.outside_mid2.astype(np.float64)
+            signed[:] = 0.0
         if side and count in due:
             market.submit(_market_orders(market, side, size, due.index(count)))
     return Response(mid, total, tuple(lags))
