@@ -4,7 +4,7 @@
 
 The folder holds one sub-folder per asset-day (``meta.json`` and ``events.parquet``). Each day is split by
 time into train, validation and test (70 / 15 / 15%, with a gap). The bundled ``mini-1`` was made by this script
-with its default arguments.
+with its default arguments, on one thread.
 """
 
 import json
@@ -119,7 +119,7 @@ def card(arguments: Arguments, days, windows, table: dict, result) -> str:
         f"One universal tokenizer; mid estimate `{arguments.mid}`, half-life {arguments.half_life_s:g} s. "
         "Augmentation: participant re-flagging (up to 30% of a window's orders), mirror, level shift.",
         "",
-        f"Steps {result.step:,} (kept: step {result.best_step:,}, the best on validation). Training settings: "
+        f"Trained in {result.seconds / 60:.0f} minutes. Steps {result.step:,} (kept: step {result.best_step:,}, the best on validation). Training settings: "
         f"`{settings}`.",
         "",
         "| set | ticker, venue, date | train events | test events |",

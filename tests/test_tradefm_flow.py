@@ -156,6 +156,8 @@ def test_banks_of_other_flows_serve_as_start_states(checkpoint):
         ({"placement": "random"}, "placement"),
         ({"temperature": 0.0}, "temperature"),
         ({"engine_batch": 1}, "engine_batch"),
+        ({"engine_batch": 2.5}, "engine_batch"),
+        ({"engine_batch": "a"}, "engine_batch"),
         ({"backend": "jax"}, "backend"),
         ({"context": "somewhere"}, "context"),
     ],
@@ -175,6 +177,8 @@ def test_a_wrong_folder_names_what_is_allowed(tmp_path, bank):
 def test_another_hash_than_the_one_asked_for_is_refused(checkpoint, bank):
     digest = TradeFMFlow(checkpoint, 1, bank=bank).model_hash
     assert TradeFMFlow(f"{checkpoint}@{digest}", 1, bank=bank).model_hash == digest
+    with pytest.raises(ValueError, match="hash after"):
+        TradeFMFlow(f"{checkpoint}@", 1, bank=bank)
     with pytest.raises(ValueError, match="hash 0123"):
         TradeFMFlow(f"{checkpoint}@0123", 1, bank=bank)
 

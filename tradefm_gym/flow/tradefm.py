@@ -91,6 +91,8 @@ class TradeFMFlow:
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         engine_batch = num_envs if engine_batch is None else engine_batch
+        if isinstance(engine_batch, bool) or not isinstance(engine_batch, (int, np.integer)):
+            raise ValueError(f"engine_batch must be an integer of at least num_envs = {num_envs}, got {engine_batch!r}")
         if engine_batch < num_envs:
             raise ValueError(f"engine_batch must be at least num_envs = {num_envs}, got {engine_batch}")
         folder, self.model_hash = checkpoint(model)
@@ -267,7 +269,9 @@ def checkpoint(model: str | Path) -> tuple[Path, str]:
     Raises:
         ValueError: if it is neither, or has another hash.
     """
-    name, _, wanted = str(model).partition("@")
+    name, at, wanted = str(model).partition("@")
+    if at and not wanted:
+        raise ValueError(f"model must name a hash after '@', or end before it, got {str(model)!r}")
     for folder in (_WEIGHTS / name, Path(name)):
         if (folder / "config.json").is_file():
             found = model_hash(folder)
