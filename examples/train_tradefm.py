@@ -119,7 +119,8 @@ def card(arguments: Arguments, days, windows, table: dict, result) -> str:
         f"One universal tokenizer; mid estimate `{arguments.mid}`, half-life {arguments.half_life_s:g} s. "
         "Augmentation: participant re-flagging (up to 30% of a window's orders), mirror, level shift.",
         "",
-        f"Trained in {result.seconds / 60:.0f} minutes. Steps {result.step:,} (kept: step {result.best_step:,}, the best on validation). Training settings: "
+        f"Trained in {result.seconds / 60:.0f} minutes. "
+        f"Steps {result.step:,} (kept: step {result.best_step:,}, the best on validation). Training settings: "
         f"`{settings}`.",
         "",
         "| set | ticker, venue, date | train events | test events |",
