@@ -149,3 +149,29 @@ def test_missing_extra_names_the_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(ImportError, match=r'pip install "tradefm-gym\[data\]"'):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("price", [1000.0, 1000.7], "column price is 1000.7 in row 1"),
+        ("size", [10.0, float("nan")], "column size is nan in row 1"),
+        ("event", [0, 256], "column event reaches from 0 to 256"),
+        ("order_id", ["1", "2"], "column order_id has type"),
+    ],
+)
+def test_columns_that_are_no_whole_numbers_are_named(column, values, message):
+    from tradefm_gym.data.rows import FeedRows
+
+    columns = {name: np.array([1, 2]) for name in ("time_ns", "event", "order_id", "side", "price", "size")}
+    with pytest.raises(ValueError, match=message):
+        FeedRows.build(**(columns | {column: np.array(values)}))
+
+
+def test_a_broken_parquet_file_is_named(tmp_path):
+    pytest.importorskip("polars")
+    meta = {"ticker": "A", "venue": "B", "date": "2026-01-01", "tick_size": 1, "price_unit": "x", "size_unit": "y"}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    (tmp_path / "events.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(ValueError, match="not a Parquet file"):
+        load(tmp_path)

@@ -69,4 +69,7 @@ def _frame(path: Path):
         import polars
     except ImportError as error:
         raise ImportError('Reading Parquet needs polars: pip install "tradefm-gym[data]".') from error
-    return polars.read_parquet(path)
+    try:
+        return polars.read_parquet(path)
+    except polars.exceptions.PolarsError as error:
+        raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from None

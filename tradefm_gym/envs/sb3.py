@@ -5,9 +5,14 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from tradefm_gym.envs.gym_env import ExecutionVectorEnv, plain_row
+
+try:
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+except ImportError as error:
+    message = 'tradefm_gym.envs.sb3 needs Stable-Baselines3: pip install "tradefm-gym[sb3]"'
+    raise ImportError(message) from error
 
 
 class ExecutionVecEnv(VecEnv):

@@ -303,8 +303,10 @@ def make_engine(config, weights, batch: int, backend: str = "auto", device: str 
         from tradefm_gym.model.numba_engine import NumbaEngine
 
         return NumbaEngine(config, weights, batch)
-    from tradefm_gym.model.engine import TorchEngine
-
+    try:
+        from tradefm_gym.model.engine import TorchEngine
+    except ImportError as error:
+        raise ImportError('backend "torch" needs PyTorch: pip install "tradefm-gym[torch]"') from error
     return TorchEngine(config, weights, batch, device=device)
 
 
