@@ -2,9 +2,8 @@
 
 A depth bin is several ticks wide. Real orders do not lie evenly in it: they join prices where others already
 rest, an order whose bin reaches the opposite touch is mostly a taker, and whoever finds a narrow spread does
-not narrow it further. A draw that ignores this turns a third of the takers into quotes inside the spread and
-makes the simulated spread several times too narrow. Eight shares, calibrated on an asset's training part,
-say how often an add
+not narrow it further. A draw that ignores this makes the simulated spread too narrow. Eight shares,
+calibrated on an asset's training part, say how often an add
 
 * ``take``: crosses, if its bin holds the opposite touch but no price of its own side,
 * ``take_shared``: crosses, if the bin holds both,

@@ -51,8 +51,8 @@ from tradefm_gym.model.vectors import DISABLE_JIT, LANES
 
 INPUT_SIZES = np.array((LIQUIDITIES, FLAGS, LEVELS, VOCABULARY), np.int64)
 
-# So few rows stay in the calling thread. A second thread would save a millisecond of each append of 64 rows on
-# quiet cores; but where another process holds a core, waiting for that thread costs tens of them.
+# So few rows stay in the calling thread: where another process holds a core, waiting for a second thread costs
+# far more than it saves.
 SERIAL_APPENDS = 64
 SERIAL_SAMPLES = 127
 
