@@ -50,7 +50,7 @@ class Arguments:
     every: int = 1_024  # events between two of them
     day_asset: str = "nasdaq_aapl_20120621_l50_1h"
     day_events: int = 210_000
-    cancel: str = "whole"
+    cancel: str = "matched"
     seed: int = 20_260
 
 
@@ -94,9 +94,9 @@ class Rollout:
             prices, sizes = self.market.depth(1)
             self.touches.append(np.concatenate([prices[:, :, 0], sizes[:, :, 0]], axis=1))
 
-    def statistics(self) -> dict[str, float]:
-        """Share of samples with an empty side, median spread (ticks and bps), touch size."""
-        touch = np.concatenate(self.touches).astype(float)
+    def statistics(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
+        """Share of samples with an empty side, median spread (ticks and bps), touch size; of some markets or of all."""
+        touch = np.concatenate([sample[rows] for sample in self.touches]).astype(float)
         both = (touch[:, 2] > 0) & (touch[:, 3] > 0)
         spread = (touch[:, 1] - touch[:, 0])[both]
         mid = 0.5 * (touch[:, 1] + touch[:, 0])[both]
@@ -134,13 +134,13 @@ def renumbered(state: StartState) -> StartState:
     return state._replace(orders=orders, records=records, next_id=len(orders))
 
 
-def measured_scale(rollout: Rollout, states: list[StartState]) -> np.ndarray:
-    """SCALE () of generated training states: what agents' observations are normalised with."""
+def measured_scale(rollout: Rollout, states: list[StartState], rows: np.ndarray) -> np.ndarray:
+    """SCALE () of training states and their markets ``rows``: what agents' observations are normalised with."""
     scale = np.zeros((), SCALE)
     records = [state.records for state in states]
     events = sum(len(r) for r in records)
     mids = np.concatenate([r["mid2"] for r in records]) / 2
-    statistics = rollout.statistics()
+    statistics = rollout.statistics(rows)
     assert states[0].feature_state is not None
     scale["lots_per_event"] = sum(int(r["filled"].sum()) for r in records) / events
     scale["median_size"] = states[0].feature_state["stream"]["median_size"]
@@ -162,7 +162,8 @@ def build_bank(arguments: Arguments, console: Console) -> ContextBank:
         taken = take_states(rollout, arguments.takes, arguments.every)
         row = np.arange(len(taken)) % arguments.rows
         code = np.select([row < 0.7 * arguments.rows, row < 0.85 * arguments.rows], [0, 1], 2).astype(np.uint8)
-        scale = measured_scale(rollout, [s for s, c in zip(taken, code, strict=True) if c == 0])
+        train = [s for s, c in zip(taken, code, strict=True) if c == 0]
+        scale = measured_scale(rollout, train, np.unique(row[code == 0]))
         console.print(asset, {k: round(v, 4) for k, v in rollout.statistics().items()}, scale)
         states += [s._replace(scale=scale) for s in taken]
         codes.append(code)

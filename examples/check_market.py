@@ -31,7 +31,7 @@ class Arguments:
     rollouts: int = 64
     events: int = 4_096
     seed: int = 0
-    cancel: str = "whole"
+    cancel: str = "matched"
     placement: str = "book"
     out: Path | None = None
 

@@ -98,6 +98,18 @@ def assert_same_tape(simulator, m, reference, seen=(0, 0)):
     return len(reference.records), len(reference.fills)
 
 
+def takeable(events, config):
+    """(n,) bool: agents' orders that ``submit`` queues. The others it refuses, whatever the book."""
+    kind, size, order_id = events["kind"], events["size"], events["order_id"]
+    limit, cancel = kind == LIMIT, kind == CANCEL
+    good = (events["owner"] >= 0) & (events["owner"] < config.seats) & (kind <= CANCEL) & (events["anchor"] <= 2)
+    good &= size >= np.where(cancel, 0, 1)
+    good &= cancel | (np.abs(events["side"]) == 1)
+    good &= ~limit | (events["anchor"] > 0) | ((events["price"] >= 1) & (events["price"] < 2**30))
+    good &= ~limit | (events["max_rest"] >= 0)
+    return good & ((kind == MARKET) | ((order_id >= 0) & (order_id < config.agent_ids)))
+
+
 def random_events(rng, count, owner=BACKGROUND, center=10_000, start_ns=0, ids=200, next_id=0, wild=0.03):
     """(count,) EVENT: everything a flow or an agent may send, and a little that it may not.
 

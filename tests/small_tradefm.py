@@ -16,13 +16,15 @@ from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
-SHARES = (0.9, 0.5, 0.5, 0.5, 0.1, 0.3, 0.5, 0.7, 2.0)
+# Per bin how often an add crosses; join, touch, improve by spread, sweep; the usual spread.
+SHARES = (*[0.0] * 8, 0.5, 0.8, 0.9, *[1.0] * 5, 0.5, 0.5, 0.1, 0.3, 0.6, 0.9, 0.9, 2.0)
 
 
 def write_checkpoint(folder: Path, seed: int = 0) -> Path:
     """A checkpoint of the ``test`` preset in a new folder."""
-    config = PRESETS["test"]
-    tokenizer = TradeTokenizer.calibrate([observe(new_state(1, 100.0, (0.1, 1.0)), random_records(seed, 3_000))[0]])
+    features = observe(new_state(1, 100.0, (0.1, 1.0)), random_records(seed, 3_000))[0]
+    tokenizer = TradeTokenizer.calibrate([features], pressure=True)
+    config = replace(PRESETS["test"], pressures=tokenizer.pressures)
     save_checkpoint(folder, config, random_weights(config, seed))
     tokenizer.save(folder / "tokenizer.json")
     return folder

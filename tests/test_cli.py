@@ -104,6 +104,32 @@ def test_a_mistake_of_the_user_is_one_sentence_and_status_2():
     assert result.stderr.count("\n") == 1
 
 
+def test_an_empty_name_measures_nothing(capsys):
+    assert cli.main(["bench", "--only", ""]) == 2
+    assert capsys.readouterr().err.startswith(
+        "tradefm-gym: only is ''; allowed is a name, or a part of one, of market-n1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Expected one of {bench, doctor}"),
+        (["dance"], "Available subcommands: bench, doctor"),
+        (["bench", "--qick"], "--quick"),
+        (["bench", "--only"], "Missing value for argument '--only'"),
+        (["bench", "--json", "3"], "Unrecognized options: 3"),
+        (["doctor", "--foo"], "Unrecognized options: --foo"),
+    ],
+)
+def test_wrong_arguments_are_named(capsys, arguments, said):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert said in captured.err + captured.out
+
+
 def test_an_unknown_command_is_refused_without_a_traceback():
     result = subprocess.run([sys.executable, "-m", "tradefm_gym.cli", "dance"], capture_output=True, text=True)
     assert result.returncode == 2

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from quiet_flow import QuietFlow, quiet_bank
 from small_day import cpu_flow, day_path
 from small_tradefm import write_checkpoint
+from test_execution import NO_ACTIONS
 
 import tradefm_gym
 from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
@@ -256,7 +257,7 @@ def test_vector_seeds():
     assert env.session.episodes.tolist() == [0, 2, 0]
     with pytest.raises(ValueError, match="seed has 2 values; it must be an integer, None or a list of 3"):
         env.reset(seed=[1, 2])
-    with pytest.raises(ValueError, match="seed is -1; it must be a non-negative integer"):
+    with pytest.raises(ValueError, match=r"seed\[0\] is -1; it must be a non-negative integer or None"):
         env.reset(seed=[-1, 2, 3])
 
 
@@ -270,6 +271,7 @@ def test_reset_mask_is_checked():
     env = ExecutionVectorEnv(2, flow="zero_intelligence", autoreset_mode="Disabled")
     env.reset(seed=1)
     for mask, said in (
+        (np.ones(2), "it must be a boolean array of length 2"),
         (np.array([True]), "it must be a boolean array of length 2"),
         ([True, False], "it must be a boolean array"),
         (np.zeros(2, bool), "has no true entry"),
@@ -316,14 +318,30 @@ def test_steps_out_of_order_are_named():
         vector.step(np.zeros((2, 2), np.float32))
 
 
-def test_bad_actions_change_nothing():
-    env = ExecutionEnv(flow="zero_intelligence")
+@pytest.mark.parametrize("discrete", [False, True])
+def test_bad_actions_change_nothing(discrete):
+    env = ExecutionEnv(flow="zero_intelligence", discrete=discrete)
     env.reset(seed=0)
-    before = env.session.tape_hash(0)
-    for action in ([np.nan, 0.0], [0.0, 1.01], [0.0], 3):
-        with pytest.raises(ValueError, match="action"):
-            env.step(np.array(action, np.float32))
-    assert env.session.tape_hash(0) == before
+    before = env.session.tape_hash(0), env.session.role.state.copy()
+    rule = "an integer from 0 to 19" if discrete else "two numbers from -1 to 1, deviation and aggressiveness"
+    wrong = [*NO_ACTIONS, True, [0.0], [0, 0, 0], [[0, 0]], 0.5, np.zeros((2, 2)), np.zeros((9, 2))]
+    wrong += [-1, 20, 2**70, [1, 2]] if discrete else [3, [np.nan, 0.0], [0.0, 1.01], [1e300, 0.0]]
+    for action in wrong:
+        with pytest.raises(ValueError, match=f"^action is [^\n]*; it must be {rule}$"):
+            env.step(action)
+    assert env.session.tape_hash(0) == before[0]
+    np.testing.assert_array_equal(env.session.role.state, before[1])
+
+
+def test_a_bad_action_of_one_row_is_told_from_the_others():
+    envs = ExecutionVectorEnv(3, flow="zero_intelligence")
+    envs.reset(seed=0)
+    actions = np.zeros((3, 2))
+    actions[1, 0] = -1.5
+    with pytest.raises(ValueError, match=r"action of row 1 is \[-1.5, 0.0\]; it must be two numbers from -1 to 1"):
+        envs.step(actions)
+    with pytest.raises(ValueError, match=r"action is .*, for each of 3 markets, as an array of shape \(3, 2\)"):
+        envs.step(actions[:2])
 
 
 @pytest.mark.parametrize(
@@ -336,11 +354,64 @@ def test_bad_actions_change_nothing():
         ({"split": "tomorrow"}, "split is 'tomorrow'"),
         ({"engine_batch": 8}, "engine_batch is 8; only flow 'tradefm' reads it"),
         ({"context": "a/day"}, "context is 'a/day'; only flow 'tradefm' reads it"),
+        ({"context": Path("a/day")}, "context is .*'a/day'.*; only flow 'tradefm' reads it"),
+        ({"context": ""}, "context is ''; it must be the id of a start context, a path or None"),
+        ({"flow": "tradefm", "context": Path("a/day")}, "context path 'a/day' does not exist"),
+        ({"render_mode": 3}, "render_mode is 3; it must be None, 'ansi' or 'rgb_array'"),
+        ({"render_mode": np.array(["ansi", "x"])}, "render_mode is array"),
+        ({"discrete": "yes"}, "discrete is 'yes'; it must be True or False"),
+        ({"seats": 1.5}, "seats is 1.5; it must be an integer from 1"),
+        ({"maker_fee": None}, "maker_fee is None; it must be an integer"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, said):
-    with pytest.raises(ValueError, match=said):
-        ExecutionEnv(**({"flow": "zero_intelligence"} | arguments))
+    arguments = {"flow": "zero_intelligence"} | arguments
+    for call in (lambda: ExecutionEnv(**arguments), lambda: ExecutionVectorEnv(2, **arguments)):
+        with pytest.raises((ValueError, FileNotFoundError), match=said):
+            call()
+
+
+@pytest.mark.parametrize("name", ["foo", "decision", "num_env"])
+def test_unknown_arguments_are_named_with_those_that_exist(name):
+    guess = {"foo": "", "decision": "; did you mean 'decisions'\\?", "num_env": "; did you mean 'num_envs'\\?"}[name]
+    known = (
+        "flow, clock, interval, decisions, side, quantity, context, split, seats, engine_batch, maker_fee, taker_fee"
+    )
+    for call, said in (
+        (
+            lambda: gym.make(ID, **{name: 1}),
+            f"^ExecutionEnv has no argument '{name}'; allowed are render_mode, {known}",
+        ),
+        (
+            lambda: gym.make_vec(ID, num_envs=2, **{name: 1}),
+            f"^ExecutionVectorEnv has no argument '{name}'; allowed are num_envs, .*{known}, discrete{guess}$",
+        ),
+    ):
+        with pytest.raises(TypeError, match=said):
+            call()
+
+
+@pytest.mark.parametrize("mode", ["x", None, 3, True, np.array(["a", "b"])])
+def test_wrong_autoreset_modes_are_named(mode):
+    with pytest.raises(ValueError, match=r"autoreset_mode is .*; it must be one of 'NextStep', 'SameStep', 'Disabled'"):
+        ExecutionVectorEnv(2, flow="zero_intelligence", autoreset_mode=mode)
+
+
+def test_wrong_seeds_and_options_change_nothing():
+    single, vector = ExecutionEnv(flow="zero_intelligence"), ExecutionVectorEnv(2, flow="zero_intelligence")
+    for env, seeds in ((single, ([1, 2],)), (vector, ([1, -1], [None, "x"], [1], np.array([0.5, 1.0]), {"a": 1}))):
+        env.reset(seed=5)
+        before = env.np_random.bit_generator.state, env.session.seeds.copy(), env.session.episodes.copy()
+        for seed in (-1, 1.5, "x", True, np.array(3), *seeds):
+            with pytest.raises(ValueError, match=r"seed.* (is|has) .*; it must be"):
+                env.reset(seed=seed)
+        for options in (3, "x", ["side"], [("side", "buy")], {"side": 0}, {"quantity": 1.5}, {"context": np.array(3)}):
+            with pytest.raises(ValueError, match=r" is .*; it must be"):
+                env.reset(seed=6, options=options)
+        assert env.np_random.bit_generator.state == before[0]
+        np.testing.assert_array_equal(env.session.seeds, before[1])
+        np.testing.assert_array_equal(env.session.episodes, before[2])
+    assert single.reset(seed=np.int64(3))[1] == single.reset(seed=3)[1]
 
 
 def test_a_flow_object_is_accepted_and_its_end_truncates():

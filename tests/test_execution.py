@@ -7,6 +7,7 @@ from quiet_flow import STEP_NS, QuietFlow, quiet_bank
 from tradefm_gym.envs import observation
 from tradefm_gym.envs.execution import DISCRETE_ACTIONS, ExecutionRole
 from tradefm_gym.envs.execution_ledger import HALF_TICK, MAX_RESTING
+from tradefm_gym.envs.execution_parent import LEAST_PARENT, least_volume, usual_parent
 from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.market.events import (
     ABSOLUTE,
@@ -18,6 +19,14 @@ from tradefm_gym.market.events import (
     SELL,
     EventBlock,
 )
+from tradefm_gym.market.simulator import MarketConfig
+
+# What no environment can take for an action, whatever its space.
+NO_ACTIONS = (
+    "buy", b"x", None, 1j, [1j, 0], [["a", "b"]], [[None, None]], {}, {"a": 1}, set(), object(), [[True, False]],
+    [1, [2, 3]], [[10**400, 0]], np.array([["0.1", "0.2"]]), np.array([[0.1, 0.2]], object),
+    np.zeros((1, 2), "datetime64[s]"), np.zeros((1, 2), [("a", float)]), np.zeros((1, 2, 1)), 5.0,
+)  # fmt: skip
 
 BIDS = [(998, 100), (997, 200), (996, 300)]
 ASKS = [(1002, 100), (1003, 200), (1004, 300)]
@@ -264,11 +273,86 @@ def test_parent_order_follows_the_usual_volume():
     middling = quiet(ExecutionRole(), lots_per_event=0.2)
     middling.reset()
     assert middling.start_info()["quantity"][0] == 64
-    slow = quiet(ExecutionRole(), lots_per_event=0.02)
-    slow.reset()
-    info = slow.start_info()
-    assert (info["quantity"][0], info["decisions"][0]) == (20, 20)
-    assert "20 lots" in info["reason"][0]
+    short = quiet(ExecutionRole(decisions=8), lots_per_event=0.4)
+    short.reset()
+    info = short.start_info()
+    assert (info["quantity"][0], info["decisions"][0]) == (51, 8)
+    assert "trades 51 lots within 8 decisions of 16 events, fewer than 64: the parent order is all" in info["reason"][0]
+
+
+def test_a_thin_market_gets_fewer_decisions_and_says_so_once():
+    with pytest.warns(
+        UserWarning, match="1 of 1 start contexts of 'quiet' are thin, such as 0: .* 49 decisions"
+    ) as warned:
+        thin = quiet(ExecutionRole(), lots_per_event=0.048, num_envs=3)
+        thin.reset(), thin.reset()
+    assert len(warned) == 1
+    info = thin.start_info()
+    # 49 decisions usually bring 37.6 lots: half of that
+    assert (info["quantity"].tolist(), info["decisions"].tolist()) == ([18] * 3, [49] * 3)
+    assert "usually trades 49 lots within 64 decisions of 16 events, fewer than 64" in info["reason"][0]
+    while thin.running.any():
+        act(thin, 0.0, 0.0)
+    np.testing.assert_array_equal(thin.final_info()["fill_rate"], 1.0)
+
+
+@pytest.mark.parametrize("lots_per_event", [0.0, 0.015, np.nan, np.inf])
+def test_a_market_without_a_sensible_parent_order_is_refused(lots_per_event):
+    said = (
+        r"quantity is None, but the context usually trades \d+ lots .* needs at least 16 \(start context 0 of 'quiet'\)"
+    )
+    with pytest.raises(ValueError, match=said):
+        quiet(ExecutionRole(), lots_per_event=lots_per_event)
+    session = quiet(ExecutionRole(quantity=5), lots_per_event=lots_per_event)  # the caller knows better
+    session.reset()
+    assert session.start_info()["quantity"][0] == 5
+
+
+def test_a_fixed_start_context_is_checked_before_anything_changes():
+    bank = quiet_bank(BIDS, ASKS)
+    bank.scale["lots_per_event"][1] = 0.0  # validation: never drawn
+    session = TradingSession(1, ExecutionRole(), QuietFlow(1, bank))
+    session.reset()
+    before = session.tape_hash(0), session.episodes.copy()
+    with pytest.raises(ValueError, match=r"usually trades 0 lots .*start context 1"):
+        session.reset(options={"context": 1})
+    assert (session.tape_hash(0), session.episodes.tolist()) == (before[0], before[1].tolist())
+    session.reset(options={"context": 1, "quantity": 9})
+    assert session.start_info()["quantity"][0] == 9
+
+
+def test_usual_parents():
+    for decisions in (1, 2, 3, 8, 16, 64, 256, 1024, 2048):
+        least = least_volume(decisions)
+        for lots in (*range(1, 70), 640, 10_000):
+            parent = usual_parent(lots / (16 * decisions), 16, decisions)
+            assert (parent.quantity > 0) == (lots >= least)
+            assert parent.decisions <= decisions
+            if lots >= LEAST_PARENT:
+                assert parent == (max(64, lots // 10), decisions, "", False)
+            elif parent.quantity:
+                assert parent.quantity <= lots * parent.decisions / decisions  # never more than those decisions bring
+                assert parent.thin == (lots < decisions)
+                assert parent.reason
+
+
+def test_an_order_of_the_role_always_has_a_price_that_the_market_takes():
+    # The bids go, and a new ask is nearer to 0 than the last spread was wide.
+    script = {3: (MARKET, SELL, 0, 5), 4: (LIMIT, SELL, 5, 100)}
+    session = quiet(ExecutionRole(side="sell", quantity=10, decisions=3), script, bids=[(1, 5)], asks=[(40, 100)])
+    session.reset()
+    act(session, -1.0, -1.0)
+    act(session, 1.0, 1.0)
+    records = session.market.tape.read_records(0)
+    assert records["price"][records["owner"] == 0][0] == 1
+    assert session.market.counters[0, 5] == 0
+
+
+def test_start_contexts_with_more_orders_than_the_market_holds_are_refused():
+    flow = QuietFlow(1, quiet_bank(BIDS, ASKS))
+    flow.market_config = lambda seats=1: MarketConfig(seats=seats, orders=4)
+    with pytest.raises(ValueError, match=r"start context 0 of 'quiet' has 6 resting orders; .* has room for 4"):
+        TradingSession(1, ExecutionRole(), flow)
 
 
 def test_discrete_zero_is_the_zero_action_and_numbers_are_distinct():
@@ -341,6 +425,10 @@ def test_observations_stay_in_the_space_and_name_their_blocks():
         ({"side": "long"}, "side is 'long'; it must be 'buy', 'sell', 1, -1 or None"),
         ({"side": True}, "side is True"),
         ({"quantity": -5}, "quantity is -5; it must be an integer from 1"),
+        ({"interval": 2**20 + 1}, "interval is 1048577; it must be an integer from 1 to 1048576"),
+        ({"discrete": "yes"}, "discrete is 'yes'; it must be True or False"),
+        ({"discrete": 1}, "discrete is 1; it must be True or False"),
+        ({"discrete": None}, "discrete is None"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, said):
@@ -351,18 +439,22 @@ def test_wrong_arguments_are_named(arguments, said):
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        ([[np.nan, 0.0]], r"action \[nan, 0.0\] is not allowed; each entry must be a number from -1 to 1"),
-        ([[0.0, 1.5]], r"action \[0.0, 1.5\] is not allowed"),
-        ([[np.inf, 0.0]], "is not allowed"),
-        ([[0.0]], r"action has shape \(1, 1\); it must be \(1, 2\)"),
+        ([[np.nan, 0.0]], r"action is \[nan, 0.0\]; it must be two numbers from -1 to 1, deviation and aggressiv"),
+        ([[0.0, 1.5]], r"action is \[0.0, 1.5\]; it must be"),
+        ([[np.inf, 0.0]], r"action is \[inf, 0.0\]; it must be"),
+        ([[1e300, 0.0]], r"action is \[inf, 0.0\]; it must be"),
+        ([[0.0]], r"action is \[\[0.0\]\]; .*, for each of 1 markets, as an array of shape \(1, 2\)"),
+        (np.zeros((9, 2)), r"action is an array of shape \(9, 2\) and dtype .*float64.*; it must be"),
+        *[(action, "action is .*; it must be two numbers from -1 to 1") for action in NO_ACTIONS],
     ],
+    ids=lambda value: str(value)[:30],
 )
 def test_wrong_actions_are_named(action, said):
     session = quiet(ExecutionRole())
     session.reset()
     before = session.tape_hash(0), session.role.state.copy()
     with pytest.raises(ValueError, match=said):
-        session.step(np.array(action, np.float32))
+        session.step(action)
     assert before[0] == session.tape_hash(0)
     np.testing.assert_array_equal(before[1], session.role.state)
 
@@ -370,10 +462,16 @@ def test_wrong_actions_are_named(action, said):
 def test_wrong_discrete_actions_are_named():
     session = quiet(ExecutionRole(discrete=True))
     session.reset()
-    with pytest.raises(ValueError, match="action 20 is not allowed; it must be 0 to 19"):
-        session.step(np.array([20]))
-    with pytest.raises(ValueError, match="it must be 1 integers"):
-        session.step(np.array([0.5]))
+    for action, said in (
+        (np.array([20]), "action is 20; it must be an integer from 0 to 19"),
+        (np.array([-1]), "action is -1; it must be an integer from 0 to 19"),
+        *[
+            (action, "action is .*; it must be an integer from 0 to 19, for each of 1")
+            for action in ([0.5], *NO_ACTIONS)
+        ],
+    ):
+        with pytest.raises(ValueError, match=said):
+            session.step(action)
 
 
 def test_buying_and_selling_are_mirror_images():

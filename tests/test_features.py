@@ -55,6 +55,21 @@ def test_an_event_does_not_see_its_own_execution():
     assert features[1]["depth"] == pytest.approx(50.0)
 
 
+def test_pressure_remembers_takers_of_either_side_for_a_while():
+    """One taker of 3 median sizes is log2(4) = 2; a half is left after 4 events in the fast sum, after 64 in the slow."""
+    records = np.zeros(70, RECORD)
+    records["kind"], records["status"], records["owner"], records["mid2"] = CANCEL, RESTED, -1, 20_000
+    records["price"], records["size"] = 10_000, 10
+    for at, side in ((1, SELL), (65, BUY)):
+        records[at]["kind"], records[at]["side"], records[at]["filled"] = LIMIT, side, 300
+        records[at]["notional"] = 300 * 10_000
+    features, _ = observe(new_state(1, 100.0), records)
+    assert features["taker"].nonzero()[0].tolist() == [1, 65]
+    assert features["fast"][[0, 1, 5, 9]] == pytest.approx([0.0, -2.0, -1.0, -0.5])
+    assert features["slow"][[0, 1, 65]] == pytest.approx([0.0, -2.0, -1.0 + 2.0])
+    assert features["fast"][65] == pytest.approx(2.0 - 2.0 * 0.5**16)
+
+
 def test_vwap_halves_its_memory_after_a_half_life():
     records = np.zeros(3, RECORD)
     records["status"], records["owner"], records["size"] = RESTED, -1, 10

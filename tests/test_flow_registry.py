@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,61 @@ def test_unknown_names_say_what_is_allowed(name):
 
 
 def test_other_objects_and_counts_are_refused():
-    with pytest.raises(ValueError, match="flow is a ndarray without"):
-        make_flow(np.zeros(3), 1)
-    with pytest.raises(ValueError, match="num_envs is 0"):
-        make_flow("zero_intelligence", 0)
+    for other in (np.zeros(3), None, 7, b"replay", ["replay"]):
+        with pytest.raises(
+            ValueError, match=r"flow is .*; allowed are zero_intelligence, replay, .*or a FlowModel object"
+        ):
+            make_flow(other, 1)
+    partial = SimpleNamespace(name="mine", version="0", num_envs=1, bank=None, reset=None, next_events=None)
+    with pytest.raises(ValueError, match="flow is without market_config: namespace"):
+        make_flow(partial, 1)
+    for num_envs in (0, -1, 1.5, "2", None, True):
+        for name in ("zero_intelligence", "replay", "tradefm"):
+            with pytest.raises(ValueError, match=r"num_envs is .*; it must be an integer of at least 1"):
+                make_flow(name, num_envs)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "said"),
+    [
+        ("zero_intelligence", "foo", "flow 'zero_intelligence' has no argument 'foo'; allowed are parameters, bank$"),
+        ("zero_intelligence", "parameter", "did you mean 'parameters'"),
+        ("replay", "foo", "flow 'replay' has no argument 'foo'; allowed are source, contexts, horizon$"),
+        ("replay", "num_env", "flow 'replay' has no argument 'num_env'"),
+        ("replay:day.npz", "context", "flow 'replay' has no argument 'context'; .* did you mean 'contexts'"),
+        ("tradefm", "temprature", "flow 'tradefm' has no argument 'temprature'; .*; did you mean 'temperature'"),
+        ("tradefm:mini-1", "foo", "flow 'tradefm' has no argument 'foo'; allowed are model, engine_batch, .*"),
+    ],
+)
+def test_unknown_options_say_what_is_allowed(name, option, said):
+    with pytest.raises(TypeError, match=said):
+        make_flow(name, 1, **{option: 1})
+
+
+def test_a_path_is_given_once():
+    with pytest.raises(ValueError, match="source is 'b', but flow 'replay:a' names one; only one is allowed"):
+        make_flow("replay:a", 1, source="b")
+    with pytest.raises(ValueError, match="model is 'mini-1', but flow 'tradefm:x' names one"):
+        make_flow("tradefm:x", 1, model="mini-1")
+    with pytest.raises(FileNotFoundError, match="replay path 'b' does not exist"):
+        make_flow("replay", 1, source="b")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("zero_intelligence", {"parameters": 3}, "parameters is 3; it must be a ZeroIntelligenceParameters or None"),
+        ("zero_intelligence", {"bank": "x"}, "bank is 'x'; it must be a ContextBank or None"),
+        ("replay", {"contexts": 3}, "contexts is 3; it must hold three counts of which the first is positive"),
+        ("replay", {"contexts": (1, 2)}, r"contexts is \(1, 2\); it must"),
+        ("replay", {"contexts": ("a", 1, 1)}, "contexts is .*; it must"),
+        ("replay", {"contexts": (1.5, 1, 1)}, "contexts is .*; it must"),
+        ("replay", {"horizon": 1.5}, "horizon is 1.5; it must be an integer of at least 64"),
+        ("replay", {"horizon": 63}, "horizon is 63; it must be an integer of at least 64"),
+        ("replay", {"horizon": "x"}, "horizon is 'x'"),
+        ("replay", {"source": 3}, "source is 3; it must be a RecordedFlow, a path or None"),
+    ],
+)
+def test_wrong_options_are_named(name, options, said):
+    with pytest.raises(ValueError, match=said):
+        make_flow(name, 1, **options)

@@ -8,11 +8,13 @@ import reference_network as reference
 from tradefm_gym.model import numba_matrix
 from tradefm_gym.model.config import DIGIT_SIZES, PRESETS, VOCABULARY, random_weights, save_checkpoint
 from tradefm_gym.model.engine_protocol import Engine, sample_integers
-from tradefm_gym.model.numba_engine import INPUT_SIZES, NumbaEngine
+from tradefm_gym.model.numba_engine import NumbaEngine
 
 JOINT = replace(PRESETS["test"], head="joint", head_width=0, digit_embeddings=False)
 # widths and a context that fill no whole panel, three query heads a key head, a factored head of odd width
-ODD = replace(PRESETS["test"], width=96, heads=3, kv_heads=1, feed_width=88, context=70, head_width=24, norm_eps=1e-4)
+ODD = replace(
+    PRESETS["test"], width=96, heads=3, kv_heads=1, feed_width=88, context=70, pressures=9, head_width=24, norm_eps=1e-4
+)
 slow_without_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes in plain Python")
 CONFIGS = {"test": PRESETS["test"], "mini": PRESETS["mini"], "joint": JOINT, "odd": ODD}
 NAMES = [pytest.param(name, marks=slow_without_jit) if name in ("mini", "joint") else name for name in CONFIGS]
@@ -31,8 +33,8 @@ def weights_of(config, seed=0):
     return weights
 
 
-def random_events(generator, count):
-    return np.stack([generator.integers(0, size, count) for size in INPUT_SIZES], 1).astype(np.int32)
+def random_events(generator, count, config=PRESETS["test"]):
+    return np.stack([generator.integers(0, size, count) for size in config.input_sizes], 1).astype(np.int32)
 
 
 def random_bits(generator, rows):
@@ -78,7 +80,7 @@ def test_cached_decoding_equals_the_full_pass(name, way):
     config, generator = CONFIGS[name], np.random.default_rng(1)
     weights = weights_of(config)
     engine = NumbaEngine(config, weights, 2)
-    events = random_events(generator, config.context)
+    events = random_events(generator, config.context, config)
     expected = reference.forward(config, weights, events)
     tokens = generator.integers(0, VOCABULARY, 2)
     for length in sorted({1, 2, 17, 64, config.context - 1, config.context}):
@@ -98,7 +100,7 @@ def test_the_torch_network_agrees():
 
     config, generator = PRESETS["mini"], np.random.default_rng(2)
     weights = weights_of(config)
-    events, token = random_events(generator, 200), 6011
+    events, token = random_events(generator, 200, config), 6011
     with torch.inference_mode():
         model = TradeFM.from_weights(config, weights)
         hidden = model(torch.tensor(events, dtype=torch.int64)[None])[:, -1]

@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 from small_tradefm import generated_day, write_checkpoint
 
-from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, calibrate_placement, place
+from tradefm_gym.flow.placement import (
+    IMPROVE,
+    JOIN,
+    PLACEMENT_WIDTH,
+    SPREAD,
+    STREAM_STATE,
+    SWEEP,
+    TOUCH,
+    calibrate_placement,
+    place,
+)
 from tradefm_gym.flow.warmup import recorded_bank
-from tradefm_gym.market.events import BUY, LIMIT, SELL, EventBlock
+from tradefm_gym.market.events import BUY, LIMIT, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.features import day_features
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
@@ -25,37 +35,68 @@ def book():
     return market.book
 
 
-def placed(book, side, low, high, drawn, shares, improve=(0, 0, 0, 0), first=0.5, second=0.5, spread=10) -> int:
-    everything = np.array([*shares, *improve, spread], np.float64)
-    return place(book, 0, side, float(low), float(high), drawn, everything, first, second)
+def shares_of(cross=0.0, join=0.0, touch=0.0, improve=(0, 0, 0, 0), sweep=0.0, spread=10):
+    """Every bin crosses alike, but bin 15 of a buyer's count never does."""
+    shares = np.zeros(PLACEMENT_WIDTH)
+    shares[:15], shares[JOIN], shares[TOUCH], shares[SWEEP], shares[SPREAD] = cross, join, touch, sweep, spread
+    shares[IMPROVE : IMPROVE + 4] = improve
+    return shares
+
+
+def decided(book, side, low, high, drawn, size=5, bin_=8, first=0.5, second=0.5, **shares):
+    everything = shares_of(**shares)
+    return place(book, 0, side, bin_, float(low), float(high), drawn, size, everything, first, second)
+
+
+def placed(book, side, low, high, drawn, **others) -> int:
+    price, max_rest = decided(book, side, low, high, drawn, **others)
+    assert max_rest == NO_LIMIT
+    return price
 
 
 def test_unknown_shares_leave_the_draw_alone(book):
-    assert placed(book, BUY, 90, 120, 107, (-1, -1, -1, -1)) == 107
+    assert place(book, 0, BUY, 8, 90.0, 120.0, 107, 5, np.full(PLACEMENT_WIDTH, -1.0), 0.5, 0.5) == (107, NO_LIMIT)
 
 
-def test_a_bin_over_the_opposite_touch_crosses_as_often_as_calibrated(book):
-    for share, first, crosses in ((0.9, 0.89, True), (0.9, 0.91, False)):
-        price = placed(book, BUY, 104, 113, 106, (share, 0, 0, 0), first=first)
-        assert (price >= 110) == crosses
-        price = placed(book, SELL, 98, 106, 104, (share, 0, 0, 0), first=first)
-        assert (price <= 100) == crosses
+def test_a_bin_crosses_as_often_as_calibrated_and_pays_the_touch(book):
+    for first, crosses in ((0.89, True), (0.91, False)):
+        for low, high, drawn in ((104, 113, 106), (104, 108, 106)):  # over the touch, and short of it
+            assert (placed(book, BUY, low, high, drawn, cross=0.9, first=first) == 110) == crosses
+        assert (placed(book, SELL, 98, 106, 104, cross=0.9, first=first) == 100) == crosses
+
+
+def test_sellers_count_the_bins_from_the_other_end(book):
+    assert placed(book, BUY, 104, 113, 106, cross=1.0, bin_=15) < 110
+    assert placed(book, BUY, 104, 113, 106, cross=1.0, bin_=0) == 110
+    assert placed(book, SELL, 98, 106, 104, cross=1.0, bin_=0) > 100
+    assert placed(book, SELL, 98, 106, 104, cross=1.0, bin_=15) == 100
 
 
 def test_a_draw_beyond_the_touch_stays_there_if_it_crosses_and_stops_before_it_if_not(book):
-    always = (1, 1, 1, 1)
-    assert placed(book, BUY, 104, 118, 114, (1, 1, 0, 0)) == 114
-    assert placed(book, BUY, 104, 118, 114, (0, 0, 0, 0), always) == 109
-    assert placed(book, SELL, 90, 104, 94, (0, 0, 0, 0), always) == 101
-    assert placed(book, BUY, 113, 118, 114, (0, 0, 0, 0)) == 114  # nothing of the bin could rest
+    assert placed(book, BUY, 104, 118, 114, cross=1.0) == 114
+    assert placed(book, BUY, 99, 118, 114, improve=(1, 1, 1, 1)) == 109
+    assert placed(book, SELL, 90, 112, 94, improve=(1, 1, 1, 1)) == 101
+    assert placed(book, BUY, 113, 118, 114) == 114  # nothing of the bin could rest
+
+
+def test_a_sweep_walks_the_book_and_leaves_nothing_resting(book):
+    """Five lots rest at 110, 112 and 115, and at 100, 97 and 95."""
+    for size, price in ((6, 112), (10, 112), (11, 115), (99, 115)):
+        assert decided(book, BUY, 104, 111, 106, size, cross=1.0, sweep=1.0) == (price, 0)
+    assert decided(book, BUY, 104, 118, 114, 6, cross=1.0, sweep=1.0) == (114, 0)  # drawn beyond what it needs
+    assert decided(book, SELL, 94, 104, 103, 6, cross=1.0, sweep=1.0) == (97, 0)
+    assert decided(book, BUY, 104, 118, 106, 5, cross=1.0, sweep=1.0) == (110, NO_LIMIT)  # the touch is enough
+    assert decided(book, BUY, 111, 118, 113, 12, sweep=1.0) == (115, 0)  # all of the bin lies beyond the touch
+    for first, outcome in ((0.44, (112, 0)), (0.46, (110, NO_LIMIT))):
+        assert decided(book, BUY, 104, 118, 106, 6, cross=0.9, sweep=0.5, first=first) == outcome
 
 
 def test_joining_takes_the_touch_or_the_nearest_price_of_the_own_side(book):
-    assert placed(book, BUY, 94, 101, 96, (0, 0, 1, 1)) == 100
-    assert placed(book, BUY, 94, 101, 96, (0, 0, 1, 0)) in (95, 97)
-    assert placed(book, BUY, 94, 99, 98, (0, 0, 1, 1)) == 97  # the touch is not in the bin
-    assert placed(book, SELL, 109, 116, 113, (0, 0, 1, 0)) == 112
-    assert placed(book, BUY, 94, 101, 96, (0, 0, 0.3, 1), second=0.31) == 96
+    assert placed(book, BUY, 94, 101, 96, join=1.0, touch=1.0) == 100
+    assert placed(book, BUY, 94, 101, 96, join=1.0) in (95, 97)
+    assert placed(book, BUY, 94, 99, 98, join=1.0, touch=1.0) == 97  # the touch is not in the bin
+    assert placed(book, SELL, 109, 116, 113, join=1.0) == 112
+    assert placed(book, BUY, 94, 101, 96, join=0.3, touch=1.0, second=0.31) == 96
 
 
 @pytest.mark.parametrize(("usual", "bucket"), [(20, 0), (19, 1), (10, 1), (9, 2), (5, 2), (4, 3)])
@@ -63,15 +104,14 @@ def test_improving_depends_on_the_spread(book, usual, bucket):
     improve = [0.0, 0.0, 0.0, 0.0]
     improve[bucket] = 0.6
     for second, improves in ((0.59, True), (0.61, False)):
-        price = placed(book, BUY, 98, 108, 106, (0, 0, 0, 0), improve, second=second, spread=usual)
+        price = placed(book, BUY, 98, 108, 106, improve=improve, second=second, spread=usual)
         assert price == (106 if improves else 100)
-    price = placed(book, SELL, 102, 108, 104, (0, 0, 0, 0), improve, second=0.61, spread=usual)
-    assert price == 110  # a bin inside the spread leaves nothing but the touch
+    assert placed(book, SELL, 102, 108, 104, improve=improve, second=0.61, spread=usual) == 104  # inside the spread
 
 
 def test_an_empty_bin_keeps_the_draw(book):
-    assert placed(book, BUY, 80, 90, 85, (1, 1, 1, 1)) == 85
-    assert placed(book, BUY, 103.2, 103.4, 103, (1, 1, 1, 1)) == 103  # narrower than a tick
+    assert placed(book, BUY, 80, 90, 85, join=1.0, touch=1.0) == 85
+    assert placed(book, BUY, 103.2, 103.4, 103, cross=1.0) == 103  # narrower than a tick
 
 
 def test_shares_and_start_states_of_a_generated_day(tmp_path):
@@ -82,7 +122,9 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     features, index, _ = day_features(day.records, part, 100.0)
     shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges, 2.0)
     assert len(shares) == PLACEMENT_WIDTH and shares[-1] == 2.0
-    assert all(0 < share < 1 for share in shares[:-1])
+    assert all(0 < share < 1 for share in shares[JOIN:SPREAD])
+    assert all(0 <= share <= 1 for share in shares[:JOIN])
+    assert max(shares[:6]) == 0.0 and min(shares[10:16]) == 1.0  # deep orders rest, orders beyond the touch cross
     bank = recorded_bank(day, tokenizer.depth_edges, contexts=(6, 2, 2))
     assert bank.feature_state.dtype == STREAM_STATE
     assert (np.diff(bank.feature_state["stream"]["event_ns"][bank.split_code == 0]) >= 0).all()

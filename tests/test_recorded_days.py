@@ -8,6 +8,7 @@ import pytest
 
 from tradefm_gym.data import calibrate, load, split
 from tradefm_gym.data.fidelity import check
+from tradefm_gym.envs.gym_env import ExecutionEnv
 from tradefm_gym.market.events import BACKGROUND, CANCEL, LIMIT
 
 ROOT = Path(os.environ.get("TRADEFM_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -106,6 +107,47 @@ def test_sets_without_order_ids_are_refused():
         pytest.skip(f"recorded day is not in {ROOT}")
     with pytest.raises(FileNotFoundError, match=r"has no events\.parquet"):
         load(ROOT / "binance_spot_btcusdt_20240808")
+
+
+def environment(name, kind, **arguments):
+    """An environment that replays the day, or one in which the model is warmed up on it."""
+    day(name)  # skips where it is not at hand
+    path = str(ROOT / name)
+    return ExecutionEnv(**({"flow": f"replay:{path}"} if kind == "replay" else {"context": path}), **arguments)
+
+
+@pytest.mark.parametrize("kind", ["replay", "context"])
+def test_a_day_without_trades_has_no_parent_order(kind):
+    said = r"usually trades 0 lots .* a parent order needs at least 16 \(start context 0 of 'ESM4 CME.*give a quantity"
+    with pytest.raises(ValueError, match=said):
+        environment("cme_esm4_20240508_mbo_2s", kind)
+    if kind == "context":  # its book is also deeper than the model's market
+        with pytest.raises(ValueError, match=r"of 'ESM4 CME.* has 13600 resting orders; a market of flow 'tradefm"):
+            environment("cme_esm4_20240508_mbo_2s", kind, quantity=3)
+        return
+    env = environment("cme_esm4_20240508_mbo_2s", kind, quantity=3)
+    assert env.reset(seed=0)[1]["quantity"] == 3
+    while not any(env.step([0.0, 0.0])[2:4]):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["replay", "context"])
+def test_a_day_with_few_trades_has_a_small_parent_order_and_says_so(kind):
+    with pytest.warns(
+        UserWarning, match=r"64 of 64 start contexts of 'ARL.* are thin, such as 0: .* trades 49 lots"
+    ) as warned:
+        env = environment("nasdaq_arl_20250717_mbo", kind)
+        infos = [env.reset(seed=seed)[1] for seed in range(2)]
+    assert len(warned) == 1
+    for info in infos:
+        assert (info["quantity"], info["decisions"]) == (18, 49)
+        assert "usually trades 49 lots within 64 decisions" in info["reason"]
+
+
+@pytest.mark.parametrize(("name", "lots"), [("nymex_clx5_mbo", 64), ("sse_600519_20230207", 4194)])
+def test_a_day_with_trades_has_the_usual_parent_order(name, lots):
+    info = environment(name, "replay").reset(seed=0)[1]
+    assert (info["quantity"], info["decisions"], info["reason"]) == (lots, 64, "")
 
 
 def test_cancels_name_orders_and_what_remains():

@@ -48,6 +48,39 @@ def test_seeds_and_options_are_used_once():
     assert env.reset_infos[0]["quantity"] != 70
 
 
+@pytest.mark.parametrize("name", ["foo", "autoreset_mode", "decision"])
+def test_unknown_arguments_are_named(name):
+    with pytest.raises(
+        TypeError, match=f"ExecutionVecEnv has no argument '{name}'; allowed are num_envs, seed, step_inf"
+    ):
+        ExecutionVecEnv(2, **{name: 1})
+
+
+def test_wrong_arguments_are_named():
+    for arguments, said in (
+        ({"seed": -1}, "seed is -1; it must be a non-negative integer or None"),
+        ({"seed": "x"}, "seed is 'x'; it must be a non-negative integer"),
+        ({"seed": [1, 2]}, r"seed is \[1, 2\]; it must"),
+        ({"step_infos": "yes"}, "step_infos is 'yes'; it must be True or False"),
+        ({"num_envs": 2.0}, "num_envs is 2.0; it must be an integer"),
+        ({"discrete": 1}, "discrete is 1; it must be True or False"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ExecutionVecEnv(**({"num_envs": 2} | TASK | arguments))
+    env = ExecutionVecEnv(2, **TASK)
+    env.reset()
+    for seed in (-1, 1.5, "x", True):
+        with pytest.raises(ValueError, match=r"seed is .*; it must be a non-negative integer or None"):
+            env.seed(seed)
+    for options in (3, [1, 2], [{}], [{"side": "buy"}, 3]):
+        with pytest.raises(ValueError, match=r"options is .*; it must be a dict, or a list of 2 dicts"):
+            env.set_options(options)
+    for action in ("buy", None, 1j, [[0, 0]], np.zeros((2, 3))):
+        with pytest.raises(ValueError, match=r"action is .*; it must be two numbers from -1 to 1"):
+            env.step(action)
+    assert env.step(np.zeros((2, 2)))[0].shape[0] == 2
+
+
 def test_attributes_methods_and_images():
     env = ExecutionVecEnv(2, render_mode="rgb_array", **TASK)
     env.reset()

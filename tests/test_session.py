@@ -143,10 +143,16 @@ def test_fees_reach_the_reward():
     ("options", "said"),
     [
         ({"clock": "volume"}, "clock is 'volume'; it must be 'events'"),
-        ({"split": "future"}, "split is 'future'; it must be one of train, validation, test"),
+        ({"clock": np.array(["events"])}, r"clock is array\(\['events'\]"),
+        ({"split": "future"}, "split is 'future'; it must be one of 'train', 'validation', 'test'"),
+        ({"split": np.array(["train", "test"])}, "split is array"),
         ({"context": 10_000}, "context is 10000; flow 'zero_intelligence' has ids 0 to 95"),
         ({"context": 1.5}, "context is 1.5; it must be the id of a start context"),
-        ({"seats": 0}, "seats is 0; it must be an integer of at least 1"),
+        ({"seats": 0}, "seats is 0; it must be an integer from 1 to 32767"),
+        ({"seats": 2**15}, "seats is 32768; it must be an integer from 1 to 32767"),
+        ({"maker_fee": 0.5}, "maker_fee is 0.5; it must be an integer from -2147483648 to 2147483648"),
+        ({"taker_fee": "x"}, "taker_fee is 'x'; it must be an integer"),
+        ({"flow_options": 3}, "flow_options is 3; it must be a dict or None"),
         ({"flow": "brownian"}, "flow 'brownian' is not known; allowed are"),
     ],
 )
@@ -156,7 +162,21 @@ def test_wrong_arguments_are_named(options, said):
         TradingSession(1, ExecutionRole(), **arguments)
 
 
-@pytest.mark.parametrize("num_envs", [0, -1, 2.0])
+def test_rows_and_seeds_are_checked():
+    session = session_of(2)
+    session.reset()
+    for rows in ([True, False], np.ones(3, bool), np.ones(2)):
+        for call in (session.reset, lambda rows: session.seed(rows, np.zeros(2, np.uint64))):
+            with pytest.raises(ValueError, match=r"rows is .*; it must be a boolean array of length 2"):
+                call(rows)
+        with pytest.raises(ValueError, match="rows is"):
+            session.step(np.zeros((2, 2), np.float32), rows)
+    for seeds in ([1], [1, -1], [0.5, 1.0], "ab"):
+        with pytest.raises(ValueError, match=r"seeds is .*; it must be 2 non-negative integers"):
+            session.seed(np.ones(2, bool), seeds)
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, 2.0, "2", None, True])
 def test_wrong_numbers_of_markets_are_named(num_envs):
     with pytest.raises(ValueError, match="num_envs is"):
         TradingSession(num_envs, ExecutionRole(), "zero_intelligence")
@@ -167,6 +187,9 @@ def test_wrong_numbers_of_markets_are_named(num_envs):
     [
         ({"context": 96}, "context is 96"),
         ({"context": [1]}, "context in options has 1 values; it must have one or 2"),
+        ({"context": np.array(3)}, r"context is array\(3\); it must be the id of a start context"),
+        (3, "options is 3; it must be a dict or None"),
+        ([("side", "buy")], "options is .*; it must be a dict or None"),
         ({"side": "up"}, "side is 'up'"),
         ({"side": ["buy"] * 3}, "side in options has 3 values; it must have one or 2"),
         ({"quantity": 0}, "quantity is 0"),

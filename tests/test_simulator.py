@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from market_checks import assert_same_book, assert_same_tape, random_events
+from market_checks import assert_same_book, assert_same_tape, random_events, takeable
 from reference_book import ReferenceMarket
 
 from tradefm_gym.market.events import (
@@ -46,6 +46,10 @@ def block(rows, width=None):
         result.events[m, : len(row)] = row
         result.count[m] = len(row)
     return result
+
+
+def rows_of(source, rows):
+    return EventBlock(source.events[rows], source.count[rows])
 
 
 def event(kind=LIMIT, side=1, price=0, size=0, order_id=0, time_ns=0, owner=BACKGROUND, max_rest=NO_LIMIT, anchor=0):
@@ -95,7 +99,13 @@ def test_kernels_equal_reference_after_every_event(steps, num_markets, self_trad
         for m, reference in enumerate(references):  # every row has its own order of the steps
             owner, wait, (kind, side, size, order_id, max_rest, (anchor, price)) = steps[(i + 7 * m) % len(steps)]
             entry = event(kind, side, price, size, order_id, reference.clock + wait, owner, max_rest, anchor)
-            (flow if owner < 0 else agents).append((m, entry))
+            if owner < 0:
+                flow.append((m, entry))
+            elif takeable(entry, config):
+                agents.append((m, entry))
+            else:
+                with pytest.raises(ValueError, match=f"orders of market {m} has .* in event 0; allowed is"):
+                    simulator.submit(block([[entry] if at == m else [] for at in range(num_markets)]))
         for send, ours, entries in (("feed", simulator.feed, flow), ("submit", simulator.submit, agents)):
             rows = [[entry for at, entry in entries if at == m] for m in range(num_markets)]
             ours(block(rows))
@@ -164,6 +174,7 @@ def test_a_million_random_events_equal_the_reference(levels):
             agents.append(random_events(generator, width // 8, 0, ids=64, **arguments))
             agents[-1]["owner"] = generator.integers(0, 2, width // 8)
             agents[-1]["time_ns"] = references[m].clock + generator.integers(0, width, width // 8)
+            agents[-1] = agents[-1][takeable(agents[-1], config)]
             references[m].feed(tuples(rows[m]))
             references[m].submit(tuples(agents[m]))
         simulator.feed(block(rows))
@@ -198,7 +209,7 @@ def random_blocks(num_markets, count, width=128, seed=0):
         agents = [random_events(g, 16, 0, ids=8, start_ns=i * width) for g in generators]
         for row in agents:
             row["owner"] = np.arange(16) % 2
-        blocks.append((block(flow), block(agents)))
+        blocks.append((block(flow), block([row[takeable(row, SMALL)] for row in agents])))
     return blocks
 
 
@@ -226,7 +237,7 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_threads(num_markets):
     assert states[0] == states[1]
     for m in {0, 1, num_markets - 1}:
         alone = MarketSimulator(1, SMALL)  # few markets take the serial loops, many the parallel ones
-        run_blocks(alone, [(block([f.events[m]]), block([a.events[m]])) for f, a in blocks])
+        run_blocks(alone, [(rows_of(flow, [m]), rows_of(agents, [m])) for flow, agents in blocks])
         assert state_of(alone, 0) == states[0][m]
         for reading in (
             lambda market: market.touch_excluding(0),
@@ -238,7 +249,7 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_threads(num_markets):
         reference = ReferenceMarket(SMALL)
         for flow, agents in blocks:
             reference.feed(tuples(flow.events[m]))
-            reference.submit(tuples(agents.events[m]))
+            reference.submit(tuples(agents.events[m, : agents.count[m]]))
             reference.advance()
         assert_same_book(simulator, m, reference)
 
@@ -263,7 +274,7 @@ def test_a_restored_snapshot_goes_on_bit_for_bit():
 
     other = MarketSimulator(2, SMALL)
     other.restore(two)
-    run_blocks(other, [(block(f.events[[1, 3]]), block(a.events[[1, 3]])) for f, a in blocks[half:]])
+    run_blocks(other, [(rows_of(flow, [1, 3]), rows_of(agents, [1, 3])) for flow, agents in blocks[half:]])
     assert [state_of(other, m) for m in range(2)] == [expected[1], expected[3]]
 
     simulator.restore(two, [0, 2])
@@ -429,9 +440,7 @@ def test_agents_order_ids_are_local_to_the_seat_and_unique_while_live():
     assert play(simulator, event(LIMIT, 1, 99, 1, 5, owner=0))[0]["status"] == REJECTED
     assert play(simulator, event(CANCEL, 1, 0, 0, 5, owner=0))[0]["status"] == CANCELLED
     assert play(simulator, event(LIMIT, 1, 99, 1, 5, owner=0))[0]["status"] == RESTED
-    assert play(simulator, event(LIMIT, 1, 99, 1, 4096, owner=0))[0]["status"] == REJECTED
-    assert play(simulator, event(CANCEL, 1, 99, 1, -1, owner=0))[0]["status"] == REJECTED
-    assert simulator.counters[0, 5] == 3
+    assert simulator.counters[0, 5] == 1
 
 
 def test_fees_stay_out_of_cash():
@@ -559,21 +568,82 @@ def test_refused_blocks_change_nothing():
     before = [state_of(simulator, m) for m in range(2)]
     cases = [
         (simulator.feed, [[good], [good] * 5], "block brings 5 events to market 1"),
-        (simulator.feed, [[good], [agents]], r"block of market 1 has the owners \[0\]; allowed is BACKGROUND"),
-        (simulator.feed, [[good], [event(9, 1, 100, 1)]], "unknown kind or anchor"),
+        (simulator.feed, [[good], [agents]], r"block of market 1 has owner 0 in event 0; allowed is BACKGROUND \(-1\)"),
+        (simulator.feed, [[good], [good, event(9, 1, 100, 1)]], r"has kind 9 in event 1; .* or PRINT \(3\)"),
+        (simulator.feed, [[good], [event(LIMIT, 1, 9, 1, anchor=7)]], "has anchor 7 in event 0; allowed is ABSOLUTE"),
         (simulator.submit, [[agents], [agents] * 3], "orders brings 3 events to market 1"),
-        (simulator.submit, [[agents], [good]], r"orders of market 1 has the owners \[-1\]; allowed is a seat, 0 to 0"),
-        (simulator.submit, [[agents], [event(LIMIT, 1, 9, 1, owner=0, anchor=7)]], "unknown kind or anchor"),
+        (
+            simulator.submit,
+            [[agents], [good]],
+            r"orders of market 1 has owner -1 in event 0; allowed is a seat, 0 to 0",
+        ),
+        (simulator.submit, [[agents], [agents, event(LIMIT, 1, 9, 1, owner=1)]], "market 1 has owner 1 in event 1"),
+        *[
+            (simulator.submit, [[agents], [agents, event(**{"owner": 0} | fields)]], f"of market 1 has {said}")
+            for fields, said in (
+                ({"kind": PRINT}, "kind 3 in event 1; allowed is LIMIT"),
+                ({"kind": 77}, r"kind 77 in event 1; allowed is LIMIT \(0\), MARKET \(1\) or CANCEL \(2\)"),
+                ({"price": 9, "size": 1, "anchor": 7}, r"anchor 7 in event 1; allowed is ABSOLUTE \(0\), TOUCH"),
+                ({"price": 9, "size": 0}, "size 0 in event 1; allowed is 1 lot or more"),
+                ({"price": 9, "size": -4}, "size -4 in event 1"),
+                ({"kind": MARKET, "size": 0}, "size 0 in event 1; allowed is 1 lot or more"),
+                ({"kind": CANCEL, "size": -1}, r"size -1 in event 1; allowed is 0 \(all of it\) or more"),
+                ({"price": 9, "size": 1, "side": 0}, r"side 0 in event 1; allowed is BUY \(1\) or SELL \(-1\)"),
+                ({"kind": MARKET, "size": 1, "side": 2}, "side 2 in event 1"),
+                ({"price": 0, "size": 1}, "price 0 in event 1; allowed is 1 to 1073741823 ticks"),
+                ({"price": -5, "size": 1}, "price -5 in event 1"),
+                ({"price": 2**30, "size": 1}, "price 1073741824 in event 1"),
+                ({"price": 9, "size": 1, "max_rest": -1}, "max_rest -1 in event 1; allowed is 0 lots or more"),
+                ({"price": 9, "size": 1, "order_id": 4096}, "order_id 4096 in event 1; allowed is 0 to 4095"),
+                ({"kind": CANCEL, "order_id": -1}, "order_id -1 in event 1"),
+            )
+        ],
     ]
     for call, rows, message in cases:
         with pytest.raises(ValueError, match=message):
             call(block(rows))
-    with pytest.raises(ValueError, match="events is"):
-        simulator.feed(block([[good]]))
-    with pytest.raises(ValueError, match="count does not lie"):
-        simulator.feed(EventBlock(np.zeros((2, 1), EVENT), np.array([0, 2], np.int32)))
+    events, count = block([[good], [good]])
+    for call, name in ((simulator.feed, "block"), (simulator.submit, "orders")):
+        for wrong, said in (
+            (None, f"{name} is None; allowed is an EventBlock"),
+            ((events, count), rf"{name} is \(array.*; allowed is an EventBlock"),
+            (EventBlock(events.tolist(), count), f"{name}.events is .*; allowed is an EVENT array of two axes"),
+            (EventBlock(np.zeros((2, 1)), count), f"{name}.events is .*; allowed is an EVENT array"),
+            (EventBlock(np.zeros((2, 1), RECORD), count), f"{name}.events is .*; allowed is an EVENT array"),
+            (EventBlock(events[0], count), f"{name}.events is .*; allowed is an EVENT array of two axes"),
+            (block([[good]]), f"{name}.events has 1 rows; allowed is one for each of 2"),
+            (EventBlock(events, [1, 1]), rf"{name}.count is \[1, 1\]; allowed are 2 integers"),
+            (EventBlock(events, np.ones(2)), f"{name}.count is .*; allowed are 2 integers"),
+            (EventBlock(events, np.ones(3, np.int32)), f"{name}.count is .*; allowed are 2 integers"),
+            (EventBlock(events, np.array([0, 2], np.int32)), f"{name}.count is 2 for market 1; allowed is 0 to 1 ev"),
+            (EventBlock(events, np.array([-1, 0], np.int32)), f"{name}.count is -1 for market 0; allowed is 0 to 1"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                call(wrong)
     assert [state_of(simulator, m) for m in range(2)] == before
     assert simulator.waiting()[0].tolist() == simulator.waiting()[1].tolist() == [0, 0]
+
+
+def test_an_agents_order_is_read_only_where_its_kind_has_the_field():
+    simulator = market(event(LIMIT, 1, 100, 9, 0), event(LIMIT, -1, 103, 9, 1))
+    played = play(
+        simulator,
+        event(LIMIT, -1, -2, 3, 7, anchor=TOUCH, owner=0),  # two ticks behind the best ask
+        event(MARKET, 1, -1, 1, -1, owner=0, max_rest=-1),
+        event(CANCEL, 0, -1, 0, 7, owner=0, max_rest=-1),
+    )
+    assert played["status"].tolist() == [RESTED, FILLED, CANCELLED]
+    assert played["price"].tolist() == [105, 103, 105]
+
+
+def test_what_a_flow_generates_is_refused_on_the_tape():
+    simulator = MarketSimulator(1, MarketConfig())
+    simulator.feed(
+        block([[event(LIMIT, 1, 100, 0), event(LIMIT, 1, 0, 5), event(LIMIT, 0, 9, 5), event(CANCEL, 1, size=-1)]])
+    )
+    simulator.advance()
+    assert simulator.tape.read_records(0)["status"].tolist() == [REJECTED] * 4
+    assert simulator.counters[0, 5] == 4
 
 
 def test_wrong_arguments_are_named():
@@ -581,10 +651,18 @@ def test_wrong_arguments_are_named():
     ids = np.zeros(2, np.int64)
     for call, message in (
         (lambda: MarketSimulator(0), "num_markets is 0"),
-        (lambda: simulator.advance(until_ns=np.zeros(3)), "until_ns has shape"),
-        (lambda: simulator.reset(np.zeros(3, bool)), "mask is bool"),
+        (lambda: MarketSimulator(1.5), "num_markets is 1.5; it must be an integer of at least 1"),
+        (lambda: MarketSimulator(1, {"seats": 2}), "config is {'seats': 2}; it must be a MarketConfig or None"),
+        (lambda: simulator.advance(until_ns=np.zeros(3, np.int64)), "until_ns is .*; allowed are 2 integers"),
+        (lambda: simulator.advance(until_count="x"), "until_count is 'x'; allowed are 2 integers"),
+        (lambda: simulator.advance(until_volume=np.ones(2)), "until_volume is .*; allowed are 2 integers"),
+        (lambda: simulator.reset(np.zeros(3, bool)), "mask is .*; it must be a boolean array of length 2"),
         (lambda: simulator.depth(0), "levels is 0"),
+        (lambda: simulator.depth("x"), "levels is 'x'"),
         (lambda: simulator.mid2_excluding(1), "owner is 1; allowed is a seat, 0 to 0"),
+        (lambda: simulator.mid2_excluding("x"), "owner is 'x'; allowed is a seat"),
+        (lambda: simulator.snapshot("x"), "rows is 'x'; allowed are integers from 0 to 1"),
+        (lambda: simulator.snapshot([0.5]), r"rows is \[0.5\]; allowed are integers"),
         (lambda: simulator.queue_ahead(0, ids[:1]), "order_ids has shape"),
         (lambda: simulator.snapshot([2]), "rows reach from 2 to 2"),
         (lambda: simulator.snapshot([1, 1]), "names a market twice"),

@@ -221,7 +221,7 @@ def test_bad_input_is_refused_and_changes_nothing():
     wrong[1, 2] = 32
     refused = [
         (lambda: engine.append(good, everyone), r"row 0, which is full \(64 tokens\)"),
-        (lambda: engine.append(wrong, mask(3, 1)), "inputs is out of range"),
+        (lambda: engine.append(wrong, mask(3, 1)), "inputs of row 1 is .* allowed is below .*level 32"),
         (lambda: engine.append(good[:2], everyone), "inputs has shape"),
         (lambda: engine.append(good, everyone[:2]), "active is"),
         (lambda: engine.prefill(3, good), "rows is"),
@@ -239,6 +239,9 @@ def test_bad_input_is_refused_and_changes_nothing():
         (lambda: engine.export_row(3), "row is"),
         (lambda: TorchEngine(FACTORED, weights, 0), "batch is 0"),
         (lambda: TorchEngine(FACTORED, weights, 1, precision="fp8"), "precision is"),
+        (lambda: TorchEngine(FACTORED, weights, 1, prefill_batch=0.5), "prefill_batch is 0.5"),
+        (lambda: TorchEngine(FACTORED, weights, 1, compile="yes"), "compile is 'yes'"),
+        (lambda: TorchEngine(FACTORED, weights, 1, device="abacus"), "device is 'abacus'; allowed is one that torch f"),
         (lambda: TorchEngine(FACTORED, {}, 1), "weights do not have"),
     ]
     for action, message in refused:

@@ -108,9 +108,10 @@ def test_agents_enter_the_context_with_the_participant_flag(checkpoint, bank, fl
     loop.run(2)
     new = [int(flow_seen - before) for flow_seen, before in zip(loop.flow._seen, seen, strict=True)]
     assert new[1] == new[0] + 3
-    flags = loop.flow._history[1, (seen[1] + np.arange(new[1])) % loop.flow.config.context, 1]
+    column = loop.flow._history[1, (seen[1] + np.arange(new[1])) % loop.flow.config.context, 1]
+    flags = column % 2  # the rest of the column is the class of the pressure
     assert flags.sum() == (3 if flagged else 0)
-    assert loop.flow._history[0, :, 1].sum() == 0
+    assert (loop.flow._history[0, :, 1] % 2).sum() == 0
 
 
 def test_an_agent_changes_what_follows_and_nothing_before(checkpoint, bank):
@@ -160,6 +161,11 @@ def test_banks_of_other_flows_serve_as_start_states(checkpoint):
         ({"engine_batch": "a"}, "engine_batch"),
         ({"backend": "jax"}, "backend"),
         ({"context": "somewhere"}, "context"),
+        ({"context": 3}, "context is 3"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"flag_agents": "yes"}, "flag_agents"),
+        ({"deterministic": 1}, "deterministic"),
     ],
 )
 def test_bad_options_are_named(checkpoint, bank, options, message):
@@ -181,6 +187,14 @@ def test_another_hash_than_the_one_asked_for_is_refused(checkpoint, bank):
         TradeFMFlow(f"{checkpoint}@", 1, bank=bank)
     with pytest.raises(ValueError, match="hash 0123"):
         TradeFMFlow(f"{checkpoint}@0123", 1, bank=bank)
+
+
+def test_a_tokenizer_for_another_network_is_refused(tmp_path, bank):
+    folder = write_checkpoint(tmp_path / "mixed")
+    state = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(state | {"pressure_edges": [[-1.0, 1.0], [-1.0, 1.0]]}))
+    with pytest.raises(ValueError, match="9 pressure classes"):
+        TradeFMFlow(folder, 1, bank=bank)
 
 
 def test_a_tokenizer_of_another_version_is_refused(tmp_path, bank):

@@ -76,7 +76,7 @@ def test_reflagging_recounts_time_as_a_rollout_does(segment):
 
 
 def test_mirror_exchanges_sides_and_nothing_else(segment, tokenizer):
-    source = FlowWindows([segment[:65]], tokenizer, 64, Augmentation(0.0, True, 0.0))
+    source = FlowWindows([segment[:65]], tokenizer, 64, Augmentation(0.0, 0.0, True, 0.0))
     straight = FlowWindows([segment[:65]], tokenizer, 64).sample(1, np.random.default_rng(0))[0][0, :, 3]
     seen = {tuple(source.sample(1, np.random.default_rng(s))[0][0, :, 3]) for s in range(20)}
     assert len(seen) == 2 and tuple(straight) in seen

@@ -98,7 +98,7 @@ def benchmarks(only: str | None = None) -> list[Benchmark]:
     for flow in FLOWS:
         everything.append(Benchmark(f"execution-{flow}-n1", steps, 1, partial(_single_environment, flow)))
         everything.append(Benchmark(f"execution-{flow}-n64", steps, 2, partial(_vector_environment, flow, 64)))
-    chosen = [benchmark for benchmark in everything if only is None or only in benchmark.name]
+    chosen = [benchmark for benchmark in everything if only is None or (only and only in benchmark.name)]
     if not chosen:
         names = ", ".join(benchmark.name for benchmark in everything)
         raise ValueError(f"only is {only!r}; allowed is a name, or a part of one, of {names}")

@@ -1,26 +1,24 @@
 """The execution role: buy or sell a parent order within a number of decisions, near the arrival mid."""
 
-import math
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from tradefm_gym.arguments import flag, numbers, shortened, whole
 from tradefm_gym.envs import observation
 from tradefm_gym.envs.execution_ledger import HALF_TICK, MAX_RESTING, RESTING, STATE, begin_episode, settle_interval
 from tradefm_gym.envs.execution_orders import close_interval, open_interval
+from tradefm_gym.envs.execution_parent import MAX_QUANTITY, Parent, usual_parent
 from tradefm_gym.envs.observation import LEVELS, fill_observations
 from tradefm_gym.envs.roles import Outcome
-from tradefm_gym.flow.protocol import SCALE
+from tradefm_gym.flow.protocol import SCALE, ContextBank
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
 SIDES = {"buy": 1, "sell": -1, 1: 1, -1: -1}
-LEAST_PARENT = 64  # lots: below it a parent order cannot be divided finely enough to say anything
-PARTICIPATION = 0.1  # of the volume that the horizon usually brings
+MAX_INTERVAL = 2**20  # its tape takes some 300 MB a market
 MAX_DECISIONS = 2048  # two order ids each; the schedule's integers hold this many
-MAX_QUANTITY = 2**31 - 1
-CUT_REASON = "the context usually trades {expected:.0f} lots within the horizon, fewer than 64: one decision a lot"
 
 # The Discrete preset: (deviation from the schedule, aggressiveness). Number 0 is the zero action.
 DISCRETE_ACTIONS = np.array(
@@ -47,10 +45,13 @@ class ExecutionRole:
 
     Args:
         interval: background events between two decisions.
-        decisions: decisions of an episode; fewer where the context trades less than 64 lots.
+        decisions: decisions of an episode; fewer in a thin market, see ``execution_parent.usual_parent``.
         side: "buy" or "sell" (or 1, -1), None to draw it for each episode.
-        quantity: lots, None for max(64, 10% of what the horizon usually trades).
+        quantity: lots, None for max(64, 10% of what the horizon usually trades), less in a thin market.
         discrete: offer ``DISCRETE_ACTIONS`` by number instead of the box.
+
+    Raises:
+        ValueError: if an argument is not allowed.
     """
 
     term_names: tuple[str, ...] = ("spread", "timing", "fees", "unfilled")
@@ -63,17 +64,20 @@ class ExecutionRole:
         quantity: int | None = None,
         discrete: bool = False,
     ):
-        self.interval = _whole("interval", interval, 1, 2**31 - 1)
-        self.decisions = _whole("decisions", decisions, 1, MAX_DECISIONS)
+        self.interval = whole("interval", interval, 1, MAX_INTERVAL)
+        self.decisions = whole("decisions", decisions, 1, MAX_DECISIONS)
         self.side = _side(side)
         self.quantity = _quantity(quantity)
-        self.discrete = bool(discrete)
+        self.discrete = flag("discrete", discrete)
         self.observation_space: spaces.Box = spaces.Box(
             observation.LOW.copy(), observation.HIGH.copy(), dtype=np.float32
         )
         self.action_space: spaces.Space = (
-            spaces.Discrete(len(DISCRETE_ACTIONS)) if discrete else spaces.Box(-1.0, 1.0, (2,), np.float32)
+            spaces.Discrete(len(DISCRETE_ACTIONS)) if self.discrete else spaces.Box(-1.0, 1.0, (2,), np.float32)
         )
+        self.action_kinds, self.action_rule = "iuf", "two numbers from -1 to 1, deviation and aggressiveness"
+        if self.discrete:
+            self.action_kinds, self.action_rule = "iu", f"an integer from 0 to {len(DISCRETE_ACTIONS) - 1}"
 
     def attach(self, market: MarketSimulator, seat: int) -> None:
         """Allocates the state of the market's N rows."""
@@ -98,6 +102,25 @@ class ExecutionRole:
             (self.side if side is None else side, self.quantity if quantity is None else quantity)
             for side, quantity in zip(sides, quantities, strict=True)
         ]
+
+    def admit(self, bank: ContextBank, contexts: np.ndarray, plan: list | None = None) -> str:
+        """Refuses start contexts whose market is too thin for a parent order of the usual size; see ``Role.admit``."""
+        thin = []
+        for i, context in enumerate(contexts.tolist()):
+            if (self.quantity if plan is None else plan[i][1]) is not None:
+                continue
+            parent = self._usual_parent(bank.scale[context])
+            if not parent.quantity:
+                raise ValueError(
+                    f"quantity is None, but {parent.reason} (start context {context} of {bank.origin!r}); give a "
+                    "quantity, or larger decisions or interval, or other start contexts"
+                )
+            if parent.thin:
+                thin.append((context, parent.reason))
+        if not thin:
+            return ""
+        context, reason = thin[0]
+        return f"{len(thin)} of {len(contexts)} start contexts of {bank.origin!r} are thin, such as {context}: {reason}"
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
@@ -128,14 +151,7 @@ class ExecutionRole:
         scale = self.scale[m]
         decisions, reason = self.decisions, ""
         if quantity is None:
-            expected = float(scale["lots_per_event"]) * decisions * self.interval
-            if expected >= LEAST_PARENT:
-                quantity = min(max(LEAST_PARENT, math.floor(PARTICIPATION * expected)), MAX_QUANTITY)
-            else:
-                quantity = max(1, math.floor(expected))
-                if quantity < decisions:
-                    decisions = quantity
-                    reason = CUT_REASON.format(expected=expected)
+            quantity, decisions, reason, _ = self._usual_parent(scale)
         self.state[m] = np.zeros((), STATE)
         self.resting[m] = np.zeros((), RESTING)
         state = self.state[m]
@@ -144,28 +160,29 @@ class ExecutionRole:
         state["variance"] = float(scale["volatility"]) ** 2 * self.interval
         self.reasons[m] = reason
 
+    def _usual_parent(self, scale: np.ndarray) -> Parent:
+        return usual_parent(float(scale["lots_per_event"]), self.interval, self.decisions)
+
     def check(self, actions: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Actions as float32 (N, 2); a sentence where one is not in the space."""
         n = len(self.state)
+        values = numbers(actions, self.action_kinds)
+        shape = (n,) if self.discrete else (n, 2)
+        if values is None or values.shape != shape:
+            each = f", for each of {n} markets, as an array of shape {shape}"
+            raise ValueError(f"action is {shortened(actions)}; it must be {self.action_rule}{each}")
         if self.discrete:
-            numbers = np.asarray(actions)
-            if numbers.shape != (n,) or numbers.dtype.kind not in "iu":
-                raise ValueError(f"action has shape {numbers.shape} and dtype {numbers.dtype}; it must be {n} integers")
-            wrong = rows & ((numbers < 0) | (numbers >= len(DISCRETE_ACTIONS)))
-            if wrong.any():
-                raise ValueError(
-                    f"action {numbers[wrong][0]} is not allowed; it must be 0 to {len(DISCRETE_ACTIONS) - 1}"
-                )
-            return DISCRETE_ACTIONS[np.where(rows, numbers, 0)]
-        values = np.asarray(actions, np.float32)
-        if values.shape != (n, 2):
-            raise ValueError(
-                f"action has shape {values.shape}; it must be {(n, 2)}: deviation and aggressiveness a row"
-            )
-        if not (np.abs(values[rows]) <= 1.0).all():  # a NaN fails this too
-            wrong = values[rows][~(np.abs(values[rows]) <= 1.0).all(axis=1)][0]
-            raise ValueError(f"action {wrong.tolist()} is not allowed; each entry must be a number from -1 to 1")
-        return values
+            wrong = rows & ((values < 0) | (values >= len(DISCRETE_ACTIONS)))
+        else:
+            if values.dtype != np.float32:
+                with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+                    values = values.astype(np.float32)
+            wrong = rows & ~(np.abs(values) <= 1.0).all(axis=1)  # a NaN fails this too
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            where = f" of row {row}" if n > 1 else ""
+            raise ValueError(f"action{where} is {values[row].tolist()}; it must be {self.action_rule}")
+        return DISCRETE_ACTIONS[np.where(rows, values, 0)] if self.discrete else values
 
     def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
         """Orders that open the interval; the block is reused by the next call."""
@@ -310,23 +327,17 @@ class ExecutionRole:
         }
 
 
-def _whole(name: str, value: Any, least: int, most: int) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r}; it must be an integer from {least} to {most}")
-    return int(value)
-
-
 def _side(value: Any) -> int | None:
     key = value.item() if isinstance(value, np.generic) else value
     if key is None:
         return None
     if isinstance(key, bool) or not isinstance(key, (str, int)) or key not in SIDES:
-        raise ValueError(f"side is {value!r}; it must be 'buy', 'sell', 1, -1 or None")
+        raise ValueError(f"side is {shortened(value)}; it must be 'buy', 'sell', 1, -1 or None")
     return SIDES[key]
 
 
 def _quantity(value: Any) -> int | None:
-    return None if value is None else _whole("quantity", value, 1, MAX_QUANTITY)
+    return None if value is None else whole("quantity", value, 1, MAX_QUANTITY)
 
 
 def _per_row(name: str, value: Any, n: int) -> list[Any]:

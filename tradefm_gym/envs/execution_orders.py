@@ -5,6 +5,7 @@ from numba import njit, prange
 
 from tradefm_gym.envs.execution_ledger import MAX_RESTING, read_tape
 from tradefm_gym.envs.observation import SLOW
+from tradefm_gym.market.book import MAX_PRICE, MIN_PRICE
 from tradefm_gym.market.events import ABSOLUTE, CANCEL, LIMIT, MARKET, NO_LIMIT
 
 SCALE_BITS = 20  # the schedule counts 2^-20 lots, times the number of decisions
@@ -62,8 +63,10 @@ def _wanted_price(state, prices, sizes, aggressiveness):
     else:  # nobody else on this side: the last mid, rounded away from the other side
         touch = (state["decision_mid2"] - 1) // 2 if side > 0 else (state["decision_mid2"] + 2) // 2
     if aggressiveness >= 0.0:
-        return touch + side * np.int64(np.floor(aggressiveness * float(state["spread"]) + 0.5))
-    return max(touch - side * np.int64(np.floor(-aggressiveness * float(max(4, state["spread"])) + 0.5)), np.int64(1))
+        price = touch + side * np.int64(np.floor(aggressiveness * float(state["spread"]) + 0.5))
+    else:
+        price = touch - side * np.int64(np.floor(-aggressiveness * float(max(4, state["spread"])) + 0.5))
+    return min(max(price, np.int64(MIN_PRICE)), np.int64(MAX_PRICE))  # where no market would take it
 
 
 @njit(cache=True, nogil=True, parallel=True)

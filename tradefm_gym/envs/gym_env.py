@@ -1,5 +1,7 @@
 """The Gymnasium faces of a session: the native vector environment, and the single one as its N = 1 view."""
 
+import inspect
+import os
 import warnings
 from typing import Any
 
@@ -9,6 +11,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from tradefm_gym.arguments import known_names, numbers, rows_mask, shortened
 from tradefm_gym.envs.execution import ExecutionRole
 from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.session import TradingSession
@@ -17,6 +20,7 @@ from tradefm_gym.flow.protocol import FlowModel
 RENDER_MODES = ("ansi", "rgb_array")
 _OPTIONS = ("side", "quantity", "context")
 _WORD = 2**64
+_LISTS = (list, tuple, np.ndarray)
 
 
 def execution_session(
@@ -28,7 +32,7 @@ def execution_session(
     decisions: int = 64,
     side: str | int | None = None,
     quantity: int | None = None,
-    context: int | str | None = None,
+    context: int | str | os.PathLike | None = None,
     split: str = "train",
     seats: int = 1,
     engine_batch: int | None = None,
@@ -39,12 +43,15 @@ def execution_session(
     """A session of N execution tasks; the arguments are those of ``ExecutionEnv``."""
     role = ExecutionRole(interval, decisions, side, quantity, discrete)
     options: dict[str, Any] = {} if engine_batch is None else {"engine_batch": engine_batch}
-    if isinstance(context, str):
+    if isinstance(context, (str, os.PathLike)):
+        if not os.fspath(context):
+            raise ValueError("context is ''; it must be the id of a start context, a path or None")
         options["context"], context = context, None
     for name, value in options.items():
         if not isinstance(flow, str) or flow.partition(":")[0] != "tradefm":
             raise ValueError(
-                f"{name} is {value!r}; only flow 'tradefm' reads it, with flow {flow!r} it must be left out"
+                f"{name} is {shortened(value)}; only flow 'tradefm' reads it, with flow {shortened(flow)} it must be "
+                "left out"
             )
     return TradingSession(
         num_envs,
@@ -58,6 +65,9 @@ def execution_session(
         taker_fee=taker_fee,
         flow_options=options,
     )
+
+
+TASK = tuple(name for name in inspect.signature(execution_session).parameters if name != "num_envs")
 
 
 class ExecutionEnv(gymnasium.Env):
@@ -91,9 +101,9 @@ class ExecutionEnv(gymnasium.Env):
     cannot fill costs one spread more than its last visible level. Truncates if the flow ends before.
 
     ## Information
-    At reset: flow, flow_version, context, side, quantity, decisions, reason (why there are fewer decisions
-    than asked for), arrival_mid. At each step: decision, executed, arrival_mid, mid, terms. At the end all of
-    them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
+    At reset: flow, flow_version, context, side, quantity, decisions, reason (why the parent order is smaller than
+    usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed, arrival_mid,
+    mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
 
     Args:
         flow: background flow: "tradefm", "tradefm:PATH", "zero_intelligence", "replay", "replay:PATH", or a
@@ -102,7 +112,8 @@ class ExecutionEnv(gymnasium.Env):
         interval: background events between two decisions.
         decisions: decisions of an episode.
         side: "buy", "sell" (or 1, -1), None to draw it.
-        quantity: parent order in lots; None: max(64, 10% of what the horizon usually trades).
+        quantity: parent order in lots; None: max(64, 10% of what the horizon usually trades), less where that is
+            fewer than 64 lots, see ``execution_parent.usual_parent``.
         context: id of a start context, None to draw one; or the path of a recorded day (a saved day, a data folder
             or a LOBSTER message file) from which a TradeFM flow takes its start contexts.
         split: part of the contexts: "train", "validation", "test".
@@ -113,6 +124,10 @@ class ExecutionEnv(gymnasium.Env):
         discrete: number the actions.
         render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
 
+    Raises:
+        TypeError: if there is no such argument.
+        ValueError: if an argument is not allowed, or without a ``quantity`` the market trades too little for one.
+
     ## Version history
     v0: first version.
     """
@@ -120,6 +135,7 @@ class ExecutionEnv(gymnasium.Env):
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 8}  # noqa: RUF012
 
     def __init__(self, *, render_mode: str | None = None, **task: Any):
+        known_names("ExecutionEnv", task, ("render_mode", *TASK))
         self.render_mode = _render_mode(render_mode)
         self.session = execution_session(1, **task)
         self.observation_space = self.session.role.observation_space
@@ -129,11 +145,12 @@ class ExecutionEnv(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
+        seed = None if seed is None else whole_seed("seed", seed)
         self.session.check_options(options)
-        super().reset(seed=seed)
         _warn_unknown(options)
+        super().reset(seed=seed)
         if seed is not None or not self.session.seeded[0]:
-            self.session.seed(np.array([True]), _words([_first_seed(seed, self.np_random)]))
+            self.session.seed(np.array([True]), _words([_drawn(self.np_random) if seed is None else seed]))
         observation = self.session.reset(options=options)
         return observation[0], plain_row(self.session.start_info(), 0)
 
@@ -141,7 +158,11 @@ class ExecutionEnv(gymnasium.Env):
         """One decision and the interval after it."""
         if not self.session.running[0]:
             raise ResetNeeded("step was called before reset or after the episode ended; call reset first")
-        result = self.session.step(np.asarray(action)[None])
+        role = self.session.role
+        values = numbers(action, role.action_kinds)
+        if values is None or values.shape != self.action_space.shape:
+            raise ValueError(f"action is {shortened(action)}; it must be {role.action_rule}")
+        result = self.session.step(values[None])
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         info = plain_row(self.session.step_info(), 0)
         if terminated or truncated:
@@ -176,6 +197,7 @@ class ExecutionVectorEnv(VectorEnv):
         render_mode: str | None = None,
         **task: Any,
     ):
+        known_names("ExecutionVectorEnv", task, ("num_envs", "autoreset_mode", "render_mode", *TASK))
         self.render_mode = _render_mode(render_mode)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
@@ -198,11 +220,16 @@ class ExecutionVectorEnv(VectorEnv):
             options: ``side``, ``quantity`` and ``context``, a value or one for each row, and ``reset_mask``
                 (N,) bool, the rows to reset (default all).
         """
+        seeds = self._row_seeds(seed)
+        self.session.check_options(options)
         options = dict(options or {})
         mask = self._reset_mask(options.pop("reset_mask", None))
         _warn_unknown(options)
-        self.session.check_options(options)
-        self._seed_rows(seed, mask)
+        if seed is not None and not isinstance(seed, _LISTS):
+            super().reset(seed=seeds[0])
+        chosen = mask & (np.array([value is not None for value in seeds]) | ~self.session.seeded)
+        words = [0 if not chosen[m] else _drawn(self.np_random) if s is None else s for m, s in enumerate(seeds)]
+        self.session.seed(chosen, _words(words))
         observation = self._begin(mask, options)
         infos: dict[str, Any] = {}
         self._merge(infos, self.session.start_info(), mask)
@@ -247,23 +274,21 @@ class ExecutionVectorEnv(VectorEnv):
         self._finished = self._finished & ~mask
         return observation
 
-    def _seed_rows(self, seed: int | list[int | None] | None, mask: np.ndarray) -> None:
-        if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
-            seeds: list[int | None] = [int(seed) + m for m in range(self.num_envs)]
-        else:
-            seeds = [None] * self.num_envs if seed is None else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"seed has {len(seeds)} values; it must be an integer, None or a list of {self.num_envs}")
-        chosen = mask & np.array([value is not None for value in seeds]) | (mask & ~self.session.seeded)
-        words = [_first_seed(value, self.np_random) if chosen[m] else 0 for m, value in enumerate(seeds)]
-        self.session.seed(chosen, _words(words))
+    def _row_seeds(self, seed: Any) -> list[int | None]:
+        """The seed of each row, None where the caller gives none."""
+        if seed is None:
+            return [None] * self.num_envs
+        if not isinstance(seed, _LISTS) or np.shape(seed) == ():
+            first = whole_seed("seed", seed, f", None or a list of {self.num_envs}")
+            return [first + m for m in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"seed has {len(seed)} values; it must be an integer, None or a list of {self.num_envs}")
+        return [None if value is None else whole_seed(f"seed[{m}]", value) for m, value in enumerate(seed)]
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
         if mask is None:
             return np.ones(self.num_envs, np.bool_)
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
-            raise ValueError(f"options['reset_mask'] is {mask!r}; it must be a boolean array of length {self.num_envs}")
+        mask = rows_mask("options['reset_mask']", mask, self.num_envs)
         if not mask.any():
             raise ValueError("options['reset_mask'] has no true entry; it must have at least one")
         return mask.copy()
@@ -298,13 +323,15 @@ def _objects(observation: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _first_seed(seed: Any, generator: np.random.Generator) -> int:
-    """The row's seed: what the caller says, else a drawn one."""
-    if seed is None:
-        return int(generator.integers(2**63))
+def whole_seed(name: str, seed: Any, also: str = " or None") -> int:
+    """A seed as Gymnasium has them; ``also`` says what else would have done."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be a non-negative integer")
+        raise ValueError(f"{name} is {shortened(seed)}; it must be a non-negative integer{also}")
     return int(seed)
+
+
+def _drawn(generator: np.random.Generator) -> int:
+    return int(generator.integers(2**63))
 
 
 def _words(seeds: list[int]) -> np.ndarray:
@@ -318,16 +345,18 @@ def _warn_unknown(options: dict[str, Any] | None) -> None:
 
 
 def _render_mode(mode: str | None) -> str | None:
-    if mode is not None and mode not in RENDER_MODES:
-        raise ValueError(f"render_mode is {mode!r}; it must be None, {' or '.join(map(repr, RENDER_MODES))}")
+    if mode is not None and (not isinstance(mode, str) or mode not in RENDER_MODES):
+        raise ValueError(f"render_mode is {shortened(mode)}; it must be None, {' or '.join(map(repr, RENDER_MODES))}")
     return mode
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     for known in AutoresetMode:
-        if mode in (known, known.value, known.name.lower()):
+        if mode is known or (isinstance(mode, str) and mode in (known.value, known.name.lower())):
             return known
-    raise ValueError(f"autoreset_mode is {mode!r}; it must be one of {', '.join(repr(m.value) for m in AutoresetMode)}")
+    raise ValueError(
+        f"autoreset_mode is {shortened(mode)}; it must be one of {', '.join(repr(m.value) for m in AutoresetMode)}"
+    )
 
 
 def _draw(session: TradingSession, row: int, mode: str | None) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -34,6 +35,8 @@ class Role(Protocol):
     action_space: spaces.Space
     term_names: tuple[str, ...]
     interval: int  # background events between two decisions
+    action_kinds: str  # NumPy's letters for the kinds of numbers that an action may be
+    action_rule: str  # what one row's action must be, for messages
 
     def attach(self, market: MarketSimulator, seat: int) -> None:
         """Takes seat ``seat`` (the owner of its orders) in every market."""
@@ -41,6 +44,23 @@ class Role(Protocol):
 
     def plan(self, options: dict[str, Any]) -> Any:
         """Reads and checks what a caller of ``reset`` fixes, before anything changes."""
+        ...
+
+    def admit(self, bank: ContextBank, contexts: np.ndarray, plan: Any = None) -> str:
+        """Refuses start contexts in whose market this role would have nothing sensible to do.
+
+        Args:
+            bank: start states.
+            contexts: (k,) int64, ids of it.
+            plan: what ``plan`` returned, for rows of which the i-th would start in ``contexts[i]``; None: what the
+                constructor fixes counts.
+
+        Returns:
+            A sentence where the task is a lesser one than was asked for, else "".
+
+        Raises:
+            ValueError: if there is no task; the message says what is needed.
+        """
         ...
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: Any) -> None:

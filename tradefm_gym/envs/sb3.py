@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from tradefm_gym.envs.gym_env import ExecutionVectorEnv, plain_row
+from tradefm_gym.arguments import flag, known_names, shortened
+from tradefm_gym.envs.gym_env import TASK, ExecutionVectorEnv, plain_row, whole_seed
 
 try:
     from stable_baselines3.common.vec_env.base_vec_env import VecEnv
@@ -39,13 +40,27 @@ class ExecutionVecEnv(VecEnv):
         render_mode: str | None = None,
         **task: Any,
     ):
+        known_names("ExecutionVecEnv", task, ("num_envs", "seed", "step_infos", "render_mode", *TASK))
+        self.step_infos = flag("step_infos", step_infos)
+        if seed is not None:
+            whole_seed("seed", seed)
         self.env = ExecutionVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, render_mode=render_mode, **task)
-        self.step_infos = step_infos
         self.metadata = self.env.metadata
-        super().__init__(num_envs, self.env.single_observation_space, self.env.single_action_space)
+        super().__init__(self.env.num_envs, self.env.single_observation_space, self.env.single_action_space)
         self._actions = np.zeros(0, np.float32)
         if seed is not None:
             self.seed(seed)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seeds of the next reset: row m gets seed + m; drawn where ``seed`` is None."""
+        return super().seed(None if seed is None else whole_seed("seed", seed))
+
+    def set_options(self, options: list[dict] | dict | None = None) -> None:
+        """Options of the next reset, for all rows or one dict for each."""
+        each = options if isinstance(options, list) else [{} if options is None else options] * self.num_envs
+        if len(each) != self.num_envs or not all(isinstance(one, dict) for one in each):
+            raise ValueError(f"options is {shortened(options)}; it must be a dict, or a list of {self.num_envs} dicts")
+        super().set_options(options)
 
     def reset(self) -> np.ndarray:
         """Begins an episode in every row, with the seeds and options set before; they are used once."""

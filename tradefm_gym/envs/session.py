@@ -1,7 +1,8 @@
 """The closed loop over N markets, without the interface of any library."""
 
 import hashlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numba
 import numpy as np
 
 from tradefm_gym import rng
+from tradefm_gym.arguments import numbers, one_of, rows_mask, shortened, whole
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import SPLITS, FlowModel
 from tradefm_gym.flow.registry import make_flow
@@ -19,6 +21,8 @@ from tradefm_gym.market.simulator import MarketSimulator
 CLOCKS = ("events",)
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
+MAX_SEATS = 2**15 - 1  # an owner is an int16
+MAX_FEE = 2**31
 
 
 _FEW = 64  # up to this many markets a session keeps to the calling thread
@@ -80,6 +84,13 @@ class TradingSession:
         maker_fee: 1/1000 ticks a lot (negative: a rebate).
         taker_fee: 1/1000 ticks a lot.
         flow_options: passed on to the flow when it is given by name.
+
+    Raises:
+        ValueError: if an argument is not allowed, or the flow's start contexts do not suit the role or the market.
+        TypeError: if ``flow_options`` has a name that the flow does not know.
+
+    Warns:
+        UserWarning: once, if in some start contexts the task is a lesser one than was asked for.
     """
 
     def __init__(
@@ -96,14 +107,16 @@ class TradingSession:
         taker_fee: int = 0,
         flow_options: dict[str, Any] | None = None,
     ):
-        if clock not in CLOCKS:
-            raise ValueError(f"clock is {clock!r}; it must be 'events' (wall-time and volume clocks do not exist yet)")
-        if split not in SPLITS:
-            raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
-        for name, value in (("num_envs", num_envs), ("seats", seats)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
-        self.num_envs, self.role, self.split = int(num_envs), role, split
+        if not isinstance(clock, str) or clock not in CLOCKS:
+            said = shortened(clock)
+            raise ValueError(f"clock is {said}; it must be 'events' (wall-time and volume clocks do not exist yet)")
+        if flow_options is not None and not isinstance(flow_options, Mapping):
+            raise ValueError(f"flow_options is {shortened(flow_options)}; it must be a dict or None")
+        one_of("split", split, SPLITS)
+        self.num_envs, self.role, self.split = whole("num_envs", num_envs, 1), role, split
+        seats = whole("seats", seats, 1, MAX_SEATS)
+        fees = {"maker_fee": maker_fee, "taker_fee": taker_fee}
+        fees = {name: whole(name, fee, -MAX_FEE, MAX_FEE) for name, fee in fees.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
         self.contexts = self.flow.bank.split(split)
         if not len(self.contexts):
@@ -112,8 +125,9 @@ class TradingSession:
         config = replace(
             config, tape=max(config.tape, room), fills=max(config.fills, room)
         )  # the role reads one interval
-        self.market = MarketSimulator(self.num_envs, replace(config, maker_fee=maker_fee, taker_fee=taker_fee))
         self.context = self._check_context(context)
+        self._check_starts(config.orders)
+        self.market = MarketSimulator(self.num_envs, replace(config, **fees))
         role.attach(self.market, seat=0)
         n = self.num_envs
         self.seeds = np.zeros(n, np.uint64)
@@ -125,14 +139,16 @@ class TradingSession:
 
     def seed(self, rows: np.ndarray, seeds: np.ndarray) -> None:
         """Gives rows (N,) bool new seeds (N,) uint64; their next reset begins episode 0."""
-        self.seeds[rows] = np.asarray(seeds, np.uint64)[rows]
+        rows, values = rows_mask("rows", rows, self.num_envs), numbers(seeds, "iu")
+        if values is None or values.shape != rows.shape or values.min() < 0:
+            raise ValueError(f"seeds is {shortened(seeds)}; it must be {self.num_envs} non-negative integers")
+        self.seeds[rows] = values[rows].astype(np.uint64)
         self.seeded |= rows
         self._next_episode[rows] = 0
 
     def check_options(self, options: dict[str, Any] | None) -> None:
         """Raises what ``reset`` would raise for these options, and changes nothing."""
-        self._fixed_contexts((options or {}).get("context"))
-        self.role.plan(options or {})
+        self._read_options(options)
 
     @_few_stay_in_thread
     def reset(self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
@@ -145,10 +161,9 @@ class TradingSession:
         Returns:
             Observations (N, obs) float32 of all rows, fresh.
         """
-        n, options = self.num_envs, options or {}
-        rows = np.ones(n, np.bool_) if rows is None else np.asarray(rows, np.bool_)
-        fixed = self._fixed_contexts(options.get("context"))
-        plan = self.role.plan(options)  # all checks come before the first change
+        n = self.num_envs
+        rows = np.ones(n, np.bool_) if rows is None else rows_mask("rows", rows, n)
+        fixed, plan = self._read_options(options)  # all checks come before the first change
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
         draws = np.zeros((n, 4), np.uint32)
@@ -171,7 +186,7 @@ class TradingSession:
             actions: (N, act); those of rows that take no part are not read.
             rows: (N,) bool, default all that are within an episode.
         """
-        rows = self.running.copy() if rows is None else rows & self.running
+        rows = self.running.copy() if rows is None else rows_mask("rows", rows, self.num_envs) & self.running
         checked = self.role.check(actions, rows)
         self.submit(self.role.orders(rows, checked))
         exhausted = self.advance(rows, self.role.interval)
@@ -242,14 +257,41 @@ class TradingSession:
         if context is None:
             return None
         if isinstance(context, bool) or not isinstance(context, (int, np.integer)):
-            raise ValueError(f"context is {context!r}; it must be the id of a start context or None")
+            raise ValueError(f"context is {shortened(context)}; it must be the id of a start context or None")
         if not 0 <= context < len(self.flow.bank):
             raise ValueError(f"context is {context}; flow {self.flow.name!r} has ids 0 to {len(self.flow.bank) - 1}")
         return int(context)
 
+    def _check_starts(self, room: int) -> None:
+        """Looks at all start states that may be drawn, so that no reset fails hours later."""
+        bank = self.flow.bank
+        drawn = self.contexts if self.context is None else np.array([self.context])
+        if lesser := self.role.admit(bank, drawn):
+            warnings.warn(lesser, stacklevel=3)
+        resting = np.diff(bank.order_start)[drawn]
+        if resting.max() > room:
+            deepest = drawn[resting.argmax()]
+            raise ValueError(
+                f"start context {deepest} of {bank.origin!r} has {resting.max()} resting orders; a market of flow "
+                f"{self.flow.name!r} has room for {room}"
+            )
+
+    def _read_options(self, options: Any) -> tuple[list[int], Any]:
+        """The context of each row (-1: to be drawn) and the role's plan, checked."""
+        options = {} if options is None else options
+        if not isinstance(options, Mapping):
+            raise ValueError(f"options is {shortened(options)}; it must be a dict or None")
+        fixed = self._fixed_contexts(options.get("context"))
+        plan = self.role.plan(dict(options))
+        if options.get("context") is not None:  # others were admitted by the constructor
+            contexts = np.array([self.contexts[0] if context < 0 else context for context in fixed])
+            self.role.admit(self.flow.bank, contexts, plan)
+        return fixed, plan
+
     def _fixed_contexts(self, wanted: Any) -> list[int]:
         """The context of each row where the caller or the constructor fixes it, else -1."""
-        values = list(wanted) if isinstance(wanted, (list, tuple, np.ndarray)) else [wanted] * self.num_envs
+        listed = isinstance(wanted, (list, tuple)) or (isinstance(wanted, np.ndarray) and wanted.ndim > 0)
+        values = list(wanted) if listed else [wanted] * self.num_envs
         if len(values) != self.num_envs:
             raise ValueError(f"context in options has {len(values)} values; it must have one or {self.num_envs}")
         checked = [self.context if value is None else self._check_context(value) for value in values]

@@ -1,16 +1,19 @@
-"""Where inside its depth bin a generated order is placed: the book decides what the bin leaves open.
+"""What the book decides about a generated order: whether it crosses, and where inside its depth bin it is placed.
 
-A depth bin is several ticks wide. Real orders do not lie evenly in it: they join prices where others already
-rest, an order whose bin reaches the opposite touch is mostly a taker, and whoever finds a narrow spread does
-not narrow it further. A draw that ignores this makes the simulated spread too narrow. Eight shares,
-calibrated on an asset's training part, say how often an add
+A depth bin is several ticks wide, and the touch of a generated book lies elsewhere than that of the recorded one
+that the model would have seen. Real orders do not lie evenly in a bin either: they join prices where others already
+rest, and whoever finds a narrow spread does not narrow it further. A draw that ignores this makes the simulated
+spread too narrow and loses takers. Shares, calibrated on an asset's training part, say how often an add
 
-* ``take``: crosses, if its bin holds the opposite touch but no price of its own side,
-* ``take_shared``: crosses, if the bin holds both,
+* ``cross`` (16, by depth bin as a buyer counts them): takes liquidity. It pays the opposite touch even if its bin
+  ends before it: that it trades says more about the order than the bin. One whose whole bin lies beyond the touch
+  always crosses,
 * ``join``: joins a price of its own side that lies in the bin, if it neither crosses nor improves,
 * ``touch``: joins the best of them when that is the touch,
-* ``improve_0`` to ``improve_3``: improves its touch, if it does not cross and the bin leaves room for that, at a
-  spread of at most 1/2, 1, 2 times the asset's median, or more.
+* ``improve`` (4): improves its touch, if it does not cross and its bin reaches from there into the spread, at a
+  spread of at most 1/2, 1, 2 times the asset's median, or more. One whose bin lies inside the spread always does,
+* ``sweep``: leaves nothing resting, if it crosses with more than the opposite touch shows. Such a taker walks the
+  book as far as its size asks, at most ten levels; what is left then is dropped.
 
 Everything else is drawn inside the bin as the tokenizer says.
 """
@@ -21,12 +24,14 @@ from numba import njit
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.replay import to_events
 from tradefm_gym.market.book import BEST, EMPTY_ASK, EMPTY_BID, above, below
-from tradefm_gym.market.events import BUY, LIMIT, EventBlock
+from tradefm_gym.market.events import BUY, LIMIT, NO_LIMIT, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.market.views import NOBODY, is_empty, level_size, next_level
 
-SHARES = ("take", "take_shared", "join", "touch", "improve_0", "improve_1", "improve_2", "improve_3")
-PLACEMENT_WIDTH = len(SHARES) + 1  # the last entry is the asset's median spread in ticks
+BINS = 16
+JOIN, TOUCH, IMPROVE, SWEEP, SPREAD = BINS, BINS + 1, BINS + 2, BINS + 6, BINS + 7  # after the shares that cross
+PLACEMENT_WIDTH = SPREAD + 1  # the last entry is the asset's median spread in ticks
 UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and the asset's placement.
@@ -52,7 +57,7 @@ def calibrate_placement(
     depth_edges: np.ndarray,
     spread: float,
 ) -> tuple[float, ...]:
-    """The shares of a part of a recorded day, then the median spread; a share that never arose is 1/2.
+    """The shares of a part of a recorded day, then the median spread.
 
     Args:
         recorded: a day with orders known by id, or with a book file.
@@ -61,17 +66,21 @@ def calibrate_placement(
         index: ``(k,)`` where those events are among the records.
         depth_edges: ``(15,)`` of the tokenizer, basis points.
         spread: median spread of the part in ticks.
+
+    Returns:
+        PLACEMENT_WIDTH floats. A share that never arose is 1/2; a bin without adds crosses if it lies beyond the mid.
     """
     mid = np.zeros(len(recorded.records))
     mid[index] = features["mid"]
     adds = np.flatnonzero((recorded.records["kind"] == LIMIT) & (mid > 0))
     adds = adds[(adds >= max(part.start, 1)) & (adds < part.stop)]
-    book = _levels_of(recorded, part.stop)
-    counts = np.zeros((len(SHARES), 2), np.int64)
+    book, shown = _levels_of(recorded, part.stop)
+    counts = np.zeros((SPREAD, 2), np.int64)
     edges = np.concatenate([[-1e4], depth_edges, [np.inf]])
     for i in adds.tolist():
         record, side = recorded.records[i], int(recorded.records[i]["side"])
-        own, opposite = (book[i - 1, 1], book[i - 1, 0]) if side == BUY else (book[i - 1, 0], book[i - 1, 1])
+        s = 1 if side == BUY else 0  # asks are row 0
+        own, opposite = book[i - 1, s], book[i - 1, 1 - s]
         if own[0] == 0 or opposite[0] == 0:
             continue
         price, touch, best = int(record["price"]), int(opposite[0]), int(own[0])
@@ -79,37 +88,45 @@ def calibrate_placement(
         low, high = mid[i] * (1 + 1e-4 * edges[bin_]), mid[i] * (1 + 1e-4 * edges[bin_ + 1])
         crosses, improves = (price - touch) * side >= 0, (price - best) * side > 0
         joined = own[(own > 0) & (own >= low) & (own < high)]
-        if low <= touch < high:
-            counts[1 if len(joined) else 0] += (crosses, 1)
+        counts[bin_ if side == BUY else BINS - 1 - bin_] += (crosses, 1)
         if crosses:
+            if record["filled"] > 0 and record["size"] > shown[i - 1, 1 - s]:
+                counts[SWEEP] += (record["max_rest"] == 0, 1)
             continue
         # Whole ticks strictly between the touches that the bin holds.
         room = min(np.ceil(high) - 1, max(best, touch) - 1) - max(np.ceil(low), min(best, touch) + 1)
-        if room >= 0:
-            counts[4 + spread_bucket(abs(touch - best), spread)] += (improves, 1)
+        if room >= 0 and (low <= best if side == BUY else best < high):
+            counts[IMPROVE + spread_bucket(abs(touch - best), spread)] += (improves, 1)
         if not improves and len(joined):
-            counts[2] += (price in joined, 1)
+            counts[JOIN] += (price in joined, 1)
             if joined[0] == best and price in joined:
-                counts[3] += (price == best, 1)
-    return (*((hits + 1) / (total + 2) for hits, total in counts.tolist()), float(spread))
+                counts[TOUCH] += (price == best, 1)
+    beyond = np.arange(BINS) >= BINS // 2  # the bins past the mid, in case a bin is never used
+    cross = (counts[:BINS, 0] + beyond) / (counts[:BINS, 1] + 1)
+    others = (counts[BINS:, 0] + 1) / (counts[BINS:, 1] + 2)
+    return (*cross.tolist(), *others.tolist(), float(spread))
 
 
-def _levels_of(recorded: RecordedFlow, stop: int) -> np.ndarray:
-    """Prices (stop, 2, levels) of the best asks and bids after each record, 0 beyond the last level."""
+def _levels_of(recorded: RecordedFlow, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """After each record: prices (stop, 2, levels) of the best asks and bids, lots (stop, 2) at the touches.
+
+    A price is 0 beyond the last level.
+    """
     if recorded.book is not None:
         book = recorded.book[:stop]
-        return np.stack([book[:, :, 0] * (book[:, :, 1] > 0), book[:, :, 2] * (book[:, :, 3] > 0)], axis=1)
+        prices = np.stack([book[:, :, 0] * (book[:, :, 1] > 0), book[:, :, 2] * (book[:, :, 3] > 0)], axis=1)
+        return prices, book[:, 0, [1, 3]]
     events = to_events(recorded.records[:stop])
     ids = int(events["order_id"].max(initial=0)) + 1
     market = MarketSimulator(1, MarketConfig(orders=1 << ids.bit_length(), flow_ids=ids, flow_queue=64))
-    prices = np.zeros((stop, 2, _LEVELS), np.int64)
+    prices, touch = np.zeros((stop, 2, _LEVELS), np.int64), np.zeros((stop, 2), np.int64)
     one = np.ones(1, np.int32)
     for i in range(stop):
         market.feed(EventBlock(events[None, i : i + 1], one))
         market.advance(until_count=np.array([2**62]))
         found, sizes = market.depth(_LEVELS)
-        prices[i] = (found * (sizes > 0))[0, ::-1]
-    return prices
+        prices[i], touch[i] = (found * (sizes > 0))[0, ::-1], sizes[0, ::-1, 0]
+    return prices, touch
 
 
 @njit(cache=True, nogil=True)
@@ -123,16 +140,18 @@ def spread_bucket(spread, usual) -> int:
 
 
 @njit(cache=True, nogil=True)
-def place(book, m, side, low, high, drawn, shares, first, second):
-    """Price in ticks of an add whose bin is [low, high).
+def place(book, m, side, bin_, low, high, drawn, size, shares, first, second):
+    """Price in ticks of an add whose bin is [low, high), and how many lots of it may rest.
 
     Args:
         book: BookState.
         m: row.
         side: BUY or SELL.
+        bin_: depth bin, 0 to 15.
         low: lower end of the bin in ticks, float.
         high: upper end, float.
         drawn: price in ticks that the tokenizer's tables give, inside the bin.
+        size: lots.
         shares: ``(PLACEMENT_WIDTH,)`` float64 of ``calibrate_placement``; a negative first one places every order as
             drawn.
         first: uniform that decides between crossing and resting.
@@ -143,16 +162,42 @@ def place(book, m, side, low, high, drawn, shares, first, second):
     bottom, top = max(np.int64(np.ceil(low)), _LOWEST), min(np.int64(np.ceil(high)) - 1, _HIGHEST)
     one_sided = own == EMPTY_BID or own == EMPTY_ASK or opposite == EMPTY_BID or opposite == EMPTY_ASK
     if shares[0] < 0.0 or top < bottom or one_sided:
-        return drawn
-    joined = _nearest_level(book, m, s, bottom, top, drawn)
-    if bottom <= opposite <= top and first < (shares[1] if joined > 0 else shares[0]):
-        return max(drawn, opposite) if side == BUY else min(drawn, opposite)
-    if (bottom > opposite) if side == BUY else (top < opposite):
-        return drawn  # the whole bin lies beyond the opposite touch
+        return drawn, NO_LIMIT
+    beyond = bottom > opposite if side == BUY else top < opposite  # the whole bin crosses
+    share = 1.0 if beyond else shares[bin_ if side == BUY else BINS - 1 - bin_]
+    if first < share:
+        price = max(drawn, opposite) if side == BUY else min(drawn, opposite)
+        price = min(price, max(top, opposite)) if side == BUY else max(price, min(bottom, opposite))
+        if first < share * shares[SWEEP] and size > level_size(book, m, 1 - s, opposite, NOBODY):
+            return _walked(book, m, s, opposite, size, price), np.int64(0)
+        return price, NO_LIMIT
+    return _rested(book, m, side, bottom, top, drawn, shares, second), NO_LIMIT
+
+
+@njit(cache=True, nogil=True)
+def _walked(book, m, s, opposite, size, price):
+    """The worst price that a taker of side ``s`` and ``size`` lots pays within ten levels, at least ``price``."""
+    level, left = opposite, size
+    for _ in range(_LEVELS):
+        if left <= 0 or is_empty(level):
+            break
+        left -= level_size(book, m, 1 - s, level, NOBODY)
+        price = max(price, level) if s == 0 else min(price, level)
+        level = next_level(book, m, 1 - s, level)
+    return price
+
+
+@njit(cache=True, nogil=True)
+def _rested(book, m, side, bottom, top, drawn, shares, second):
+    """Price of an add that does not cross: it improves, joins, or lies where it was drawn."""
+    s = 0 if side == BUY else 1
+    own, opposite = book.row[m, BEST + s], book.row[m, BEST + 1 - s]
     inside_low = max(bottom, min(own, opposite) + 1)
     inside_high = min(top, max(own, opposite) - 1)
     if inside_low <= inside_high:
-        improve = shares[4 + spread_bucket(abs(opposite - own), shares[8])]
+        bucket = spread_bucket(abs(opposite - own), shares[SPREAD])
+        inside = bottom > own if side == BUY else top < own
+        improve = 1.0 if inside and bucket > 1 else shares[IMPROVE + bucket]
         if second < improve:
             return min(max(drawn, inside_low), inside_high)
         second = (second - improve) / (1.0 - improve)
@@ -166,8 +211,8 @@ def place(book, m, side, low, high, drawn, shares, first, second):
     if top < bottom:
         return own
     joined = _nearest_level(book, m, s, bottom, top, drawn)
-    if joined > 0 and second < shares[2]:
-        return own if bottom <= own <= top and second < shares[2] * shares[3] else joined
+    if joined > 0 and second < shares[JOIN]:
+        return own if bottom <= own <= top and second < shares[JOIN] * shares[TOUCH] else joined
     return drawn
 
 

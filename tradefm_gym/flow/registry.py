@@ -1,42 +1,43 @@
 """Flows by name: the one place that knows them all."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+from tradefm_gym.arguments import known_names, shortened, whole
 from tradefm_gym.flow.protocol import FlowModel
 
 
-def _zero_intelligence(num_envs: int, path: str | None, **options: Any) -> FlowModel:
+def _zero_intelligence() -> type:
     from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 
-    return ZeroIntelligenceFlow(num_envs, **options)
+    return ZeroIntelligenceFlow
 
 
-def _replay(num_envs: int, path: str | None, **options: Any) -> FlowModel:
+def _replay() -> type:
     from tradefm_gym.flow.replay import ReplayFlow
 
-    return ReplayFlow(num_envs, path, **options)
+    return ReplayFlow
 
 
-def _tradefm(num_envs: int, path: str | None, **options: Any) -> FlowModel:
+def _tradefm() -> type:
     from tradefm_gym.flow.tradefm import TradeFMFlow
 
-    if path is not None:
-        options["model"] = path
-    return TradeFMFlow(num_envs=num_envs, **options)
+    return TradeFMFlow
 
 
-# name: (how it is made, whether "name:PATH" is allowed). Imports are lazy: naming a flow loads only that one.
-_FLOWS: dict[str, tuple[Callable[..., FlowModel], bool]] = {
-    "zero_intelligence": (_zero_intelligence, False),
-    "replay": (_replay, True),
-    "tradefm": (_tradefm, True),
+# name: (its class, the argument that PATH of "name:PATH" is). Imports are lazy: naming a flow loads only that one.
+_FLOWS: dict[str, tuple[Callable[[], type], str | None]] = {
+    "zero_intelligence": (_zero_intelligence, None),
+    "replay": (_replay, "source"),
+    "tradefm": (_tradefm, "model"),
 }
+_PARTS = ("name", "version", "num_envs", "bank", "market_config", "reset", "next_events")  # of a FlowModel
 
 
 def allowed_flows() -> str:
     """The names that ``make_flow`` understands, for messages."""
-    return ", ".join(f"{name}, {name}:PATH" if with_path else name for name, (_, with_path) in _FLOWS.items())
+    return ", ".join(f"{name}, {name}:PATH" if path_argument else name for name, (_, path_argument) in _FLOWS.items())
 
 
 def make_flow(flow: str | FlowModel, num_envs: int, **options: Any) -> FlowModel:
@@ -50,22 +51,30 @@ def make_flow(flow: str | FlowModel, num_envs: int, **options: Any) -> FlowModel
 
     Raises:
         ValueError: if the name is not known, has a path it cannot use, or the object is for another N.
+        TypeError: if the flow's class has no such option.
     """
-    if num_envs < 1:
-        raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
+    num_envs = whole("num_envs", num_envs, 1)
     if not isinstance(flow, str):
         return _checked(flow, num_envs, options)
     name, colon, path = flow.partition(":")
-    if name not in _FLOWS or (colon and (not path or not _FLOWS[name][1])):
-        raise ValueError(f"flow {flow!r} is not known; allowed are {allowed_flows()}, or a FlowModel object")
-    return _FLOWS[name][0](num_envs, path or None, **options)
+    load, path_argument = _FLOWS.get(name, (None, None))
+    if load is None or (colon and (not path or path_argument is None)):
+        raise ValueError(f"flow {shortened(flow)} is not known; allowed are {allowed_flows()}, or a FlowModel object")
+    made = load()
+    known_names(f"flow {name!r}", options, [key for key in inspect.signature(made).parameters if key != "num_envs"])
+    if path_argument is not None and path:
+        if path_argument in options:
+            said = shortened(options[path_argument])
+            raise ValueError(f"{path_argument} is {said}, but flow {shortened(flow)} names one; only one is allowed")
+        options[path_argument] = path
+    return made(num_envs=num_envs, **options)
 
 
-def _checked(flow: FlowModel, num_envs: int, options: dict[str, Any]) -> FlowModel:
-    lacking = [name for name in ("name", "bank", "num_envs", "reset", "next_events") if not hasattr(flow, name)]
+def _checked(flow: Any, num_envs: int, options: dict[str, Any]) -> FlowModel:
+    lacking = [name for name in _PARTS if not hasattr(flow, name)]
     if lacking:
-        raise ValueError(f"flow is a {type(flow).__name__} without {lacking}; allowed are {allowed_flows()}, "
-                         "or a FlowModel object")  # fmt: skip
+        said = shortened(flow) if len(lacking) == len(_PARTS) else f"without {', '.join(lacking)}: {shortened(flow)}"
+        raise ValueError(f"flow is {said}; allowed are {allowed_flows()}, or a FlowModel object")
     if options:
         raise ValueError(
             f"options {sorted(options)} were given beside a FlowModel object; they go into its constructor"

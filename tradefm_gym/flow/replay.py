@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numba import njit, prange
 
+from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import FlowCalibration, calibrate, split
@@ -85,7 +86,8 @@ class ReplayFlow:
         source: a RecordedFlow, the path of a saved day (.npz), of a data folder or of a LOBSTER message file;
             by default the bundled day.
         contexts: how many start states to take from the train, validation and test part.
-        horizon: events (prints not counted) that a start leaves; half a part where the part has fewer than twice that.
+        horizon: events (prints not counted) that a start leaves, at least 64; half a part where the part has fewer
+            than twice that.
 
     Attributes:
         changed: (N,) int64, recorded events whose outcome differed since the reset; see ``count_outcomes``.
@@ -104,14 +106,17 @@ class ReplayFlow:
         contexts: tuple[int, int, int] = _CONTEXTS,
         horizon: int = _HORIZON,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
-        if horizon < 1:
-            raise ValueError(f"horizon is {horizon}; it must be at least 1 event")
-        if len(contexts) != 3 or min(contexts) < 0 or contexts[0] < 1:
-            raise ValueError(f"contexts is {contexts}; it must hold three counts of which the first is positive")
-        self.num_envs = num_envs
-        self.day = _prepared(source, (contexts[0], contexts[1], contexts[2]), horizon)
+        self.num_envs = whole("num_envs", num_envs, 1)
+        horizon = whole("horizon", horizon, BLOCK)  # a shorter one would end with the first block
+        try:
+            train, validation, test = contexts
+            counts = (whole("", train, 1), whole("", validation, 0), whole("", test, 0))
+        except (TypeError, ValueError):
+            said = "it must hold three counts of which the first is positive"
+            raise ValueError(f"contexts is {shortened(contexts)}; {said}") from None
+        if source is not None and not isinstance(source, (RecordedFlow, str, Path)):
+            raise ValueError(f"source is {shortened(source)}; it must be a RecordedFlow, a path or None")
+        self.day = _prepared(source, counts, horizon)
         self.bank = self.day.bank
         self.name = f"replay:{self.bank.origin}"
         self.version = f"{self.day.version}-{self.bank.digest()}"
@@ -203,8 +208,13 @@ def _prepared_file(path: Path, changed_ns: int, contexts: tuple[int, int, int], 
     return prepare(load_day(path) if path.suffix == ".npz" else load(path), contexts, horizon)
 
 
-def prepare(recorded: RecordedFlow, contexts: tuple[int, int, int] = _CONTEXTS, horizon: int = _HORIZON) -> ReplayDay:
-    """Chooses the start states of a day and makes them.
+def prepare(
+    recorded: RecordedFlow,
+    contexts: tuple[int, int, int] = _CONTEXTS,
+    horizon: int = _HORIZON,
+    at: np.ndarray | None = None,
+) -> ReplayDay:
+    """Chooses the start states of a day and makes them; ``at`` (c,) ascending names the records that they precede.
 
     Where orders are known by id the day is executed once and the books are kept; elsewhere a book is seeded with
     one order a level from the book file, and later messages about older orders go to the level's order.
@@ -215,7 +225,15 @@ def prepare(recorded: RecordedFlow, contexts: tuple[int, int, int] = _CONTEXTS, 
     records = recorded.records
     parts = split(recorded)
     ranges = [(part.start, part.stop) for part in (getattr(parts, name) for name in SPLITS)]
-    start, code, stop = _starts(recorded, ranges, contexts, horizon)
+    if at is None:
+        start, code, stop = _starts(recorded, ranges, contexts, horizon)
+    else:
+        start = np.asarray(at, np.int64)
+        if len(start) == 0 or (np.diff(start) < 0).any() or start[0] <= recorded.opening or start[-1] >= len(records):
+            raise ValueError(
+                f"at must hold ascending positions between {recorded.opening + 1} and {len(records) - 1}, got {at}"
+            )
+        code, stop = np.zeros(len(start), np.uint8), np.full(len(start), len(records), np.int64)
     events = to_events(records)
     ids = int(records["order_id"].max(initial=-1)) + 1
     first_seen = np.full(ids, len(records), np.int64)
@@ -230,6 +248,8 @@ def prepare(recorded: RecordedFlow, contexts: tuple[int, int, int] = _CONTEXTS, 
     else:
         states, live, seed_price = _seeded_states(recorded, start, ids, scale)
     both = np.array([len(np.unique(state.orders["side"])) == 2 for state in states])
+    if at is not None and not both.all():
+        raise ValueError(f"at must hold positions with a two-sided book before them, got {start[~both][:8].tolist()}")
     if not both[code == 0].any():
         raise ValueError(f"recorded flow {origin} has no two-sided book in its training part; it cannot be replayed")
     bank = ContextBank.from_states(

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tradefm_gym.arguments import flag, numbers, one_of, shortened, whole
+from tradefm_gym.flow.cancels import order_to_cancel
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, place, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.warmup import bank_of
@@ -40,7 +42,7 @@ _CONTEXTS = Path(__file__).parent / "contexts"
 _LARGEST_SIZE = 1 << 24
 _QUEUE = 128  # events a row that one pass over the tape takes in
 
-CANCEL_POLICIES = {"whole": CANCEL_WHOLE, "nearest": CANCEL_NEAREST}
+CANCEL_POLICIES = {"matched": CANCEL_WHOLE, "whole": CANCEL_WHOLE, "nearest": CANCEL_NEAREST}
 PLACEMENTS = ("book", "drawn")
 BACKENDS = ("auto", "numba", "torch")
 
@@ -58,8 +60,9 @@ class TradeFMFlow:
         bank: start states; default the bundled ones.
         context: path of a context bank (.npz), or of a recorded day to warm up from (see ``warmup.bank_of``).
         temperature: of sampling.
-        cancel: what a generated cancel, which has no id, removes: "whole" = the one order of the nearest
-            level whose size is nearest; "nearest" = newest first, spilling until the size is used up.
+        cancel: what a generated cancel, which has no id, removes: "matched" = an order of its size in its depth bin
+            (see ``cancels``), and "whole" where the bin is empty; "whole" = the one order of the nearest level whose
+            size is nearest; "nearest" = newest first, spilling until the size is used up.
         placement: "book" lets the book decide where in its depth bin an order lies (see ``placement``); "drawn" is the
             paper's decoding, blind to the book.
         flag_agents: whether agents' events carry the participant flag (false is an ablation arm).
@@ -79,27 +82,33 @@ class TradeFMFlow:
         bank: ContextBank | None = None,
         context: str | Path | None = None,
         temperature: float = 1.0,
-        cancel: str = "whole",
+        cancel: str = "matched",
         placement: str = "book",
         flag_agents: bool = True,
         deterministic: bool = False,
     ):
-        if cancel not in CANCEL_POLICIES:
-            raise ValueError(f"cancel must be one of {sorted(CANCEL_POLICIES)}, got {cancel!r}")
-        if placement not in PLACEMENTS:
-            raise ValueError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
-        engine_batch = num_envs if engine_batch is None else engine_batch
-        if isinstance(engine_batch, bool) or not isinstance(engine_batch, (int, np.integer)):
-            raise ValueError(f"engine_batch must be an integer of at least num_envs = {num_envs}, got {engine_batch!r}")
-        if engine_batch < num_envs:
-            raise ValueError(f"engine_batch must be at least num_envs = {num_envs}, got {engine_batch}")
+        num_envs = whole("num_envs", num_envs, 1)
+        engine_batch = whole("engine_batch", num_envs if engine_batch is None else engine_batch, num_envs)
+        one_of("cancel", cancel, tuple(CANCEL_POLICIES))
+        one_of("placement", placement, PLACEMENTS)
+        flag_agents, deterministic = flag("flag_agents", flag_agents), flag("deterministic", deterministic)
+        heat = numbers(temperature)
+        if heat is None or heat.shape != () or not 0 < heat < np.inf:
+            raise ValueError(f"temperature is {shortened(temperature)}; it must be a positive number")
+        if bank is not None and not isinstance(bank, ContextBank):
+            raise ValueError(f"bank is {shortened(bank)}; it must be a ContextBank or None")
+        if context is not None and not isinstance(context, (str, Path)):
+            raise ValueError(f"context is {shortened(context)}; it must be a path or None")
         folder, self.model_hash = checkpoint(model)
         self.name = f"tradefm:{folder.name}@{self.model_hash}"
         self.num_envs = num_envs
         self.tokenizer = TradeTokenizer.load(folder)
         self.config, weights = load_weights(folder)
+        if self.config.pressures != self.tokenizer.pressures:
+            raise ValueError(
+                f"model folder {str(folder)!r} has a tokenizer of {self.tokenizer.pressures} pressure classes and a "
+                f"network of {self.config.pressures}; the two must be equal"
+            )
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
@@ -116,7 +125,6 @@ class TradeFMFlow:
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
-        self._edges = tuple(getattr(self.tokenizer, f"{name}_edges") for name in ("depth", "volume", "time", "level"))
         self._tables = tuple(getattr(self.tokenizer, f"{name}_table") for name in ("depth", "volume", "time"))
         self._states = np.zeros(n, FEATURE_STATE)
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
@@ -175,7 +183,9 @@ class TradeFMFlow:
             market.book,
             *self._tables,
             self.tokenizer.depth_edges,
+            self.tokenizer.volume_edges,
             CANCEL_POLICIES[self.cancel],
+            self.cancel == "matched",
             self.placement == "book",
             self.deterministic,
             block.events,
@@ -209,7 +219,7 @@ class TradeFMFlow:
                 wanted,
                 self._states,
                 self._scratch,
-                *self._edges,
+                *self.tokenizer.edges,
                 self.flag_agents,
                 self._queue,
                 queued,
@@ -342,6 +352,7 @@ def _read_tape(
     volume_edges,
     time_edges,
     level_edges,
+    pressure_edges,
     flag_agents,
     queue,
     queued,
@@ -356,7 +367,13 @@ def _read_tape(
                     if not flag_agents:
                         scratch[m, 0]["flag"] = 0
                     encode_features(
-                        scratch[m, 0], depth_edges, volume_edges, time_edges, level_edges, queue[m, queued[m]]
+                        scratch[m, 0],
+                        depth_edges,
+                        volume_edges,
+                        time_edges,
+                        level_edges,
+                        pressure_edges,
+                        queue[m, queued[m]],
                     )
                     queued[m] += 1
 
@@ -392,7 +409,9 @@ def _propose(
     volume_table,
     time_table,
     depth_edges,
+    volume_edges,
     cancel_policy,
+    match_cancels,
     book_decides,
     deterministic,
     events,
@@ -418,19 +437,31 @@ def _propose(
         event["side"] = side
         mid = mid_estimate(state)
         price = np.int64(_round_price(mid * (1.0 + 1e-4 * depth), side))
+        lots = np.int64(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
+        max_rest = NO_LIMIT
+        bin_ = (token >> 8) & 15
+        low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
+        high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
         if book_decides and token >> 13 == 0:
-            bin_ = (token >> 8) & 15
-            low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
-            high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
-            price = place(book, m, side, low, high, price, placement[m], uniforms[3], uniforms[4])
+            price, max_rest = place(book, m, side, bin_, low, high, price, lots, placement[m], uniforms[3], uniforms[4])
         event["price"] = price
-        event["size"] = np.int32(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
-        event["max_rest"] = NO_LIMIT
+        event["size"] = np.int32(lots)
+        event["max_rest"] = np.int32(max_rest)
         # Inter-arrivals count from the previous background event; an agent in between does not delay it.
         event["time_ns"] = max(state["background_ns"] + np.int64(seconds * 1e9), clock_ns[m])
         if token >> 13 == 1:
             event["kind"] = CANCEL
             event["order_id"] = cancel_policy
+            if match_cancels:
+                bottom, top = np.int64(np.ceil(low)), np.int64(np.ceil(high)) - 1
+                volume = (token >> 4) & 15
+                least = np.expm1(volume_edges[volume - 1]) * state["median_size"] if volume > 0 else 1.0
+                most = np.expm1(volume_edges[volume]) * state["median_size"] if volume < 15 else 2.0**40
+                least_lots, most_lots = np.int64(np.ceil(least)), np.int64(np.ceil(most)) - 1
+                s = 0 if side == BUY else 1
+                slot = order_to_cancel(book, m, s, bottom, top, least_lots, most_lots, uniforms[3])
+                if slot >= 0:
+                    event["order_id"], event["size"] = book.orders[m, slot]["order_id"], 0
         else:
             event["kind"] = LIMIT
             event["order_id"] = -1  # the market numbers it

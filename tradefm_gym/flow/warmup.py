@@ -31,6 +31,7 @@ def recorded_bank(
     half_life_s: float = 10.0,
     mid_mode: int = MID_VWAP,
     contexts: tuple[int, int, int] = (64, 16, 16),
+    at: np.ndarray | None = None,
 ) -> ContextBank:
     """A bank over one recorded day, for flows that go on from where the record stands.
 
@@ -40,6 +41,8 @@ def recorded_bank(
         half_life_s: half-life of its VWAP in seconds.
         mid_mode: its mid estimate, MID_VWAP or MID_BOOK.
         contexts: how many start states to take from the train, validation and test part of the day.
+        at: ``(c,)`` ascending positions in ``records`` with a two-sided book before them, where the states stand
+            instead of ``contexts``; all of them count as training states.
 
     Returns:
         A bank with the STREAM_STATE of each context *before* the records that it carries.
@@ -57,7 +60,7 @@ def recorded_bank(
                 "LOBSTER message file"
             )
         recorded = load_day(path) if path.suffix == ".npz" else load(path)
-    day = prepare(recorded, contexts, horizon=BLOCK)  # the record is only a start: nothing of it is replayed
+    day = prepare(recorded, contexts, horizon=BLOCK, at=at)  # the record is only a start: nothing of it is replayed
     part = split(recorded).train
     calibration = calibrate(recorded, part)
     median = calibration.median_size

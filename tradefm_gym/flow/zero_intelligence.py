@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numba import njit, prange
 
+from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState, background_orders
 from tradefm_gym.flow.zero_intelligence_parameters import (
     FIXED,
@@ -68,9 +69,10 @@ class ZeroIntelligenceFlow:
         parameters: ZeroIntelligenceParameters | None = None,
         bank: ContextBank | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
-        self.num_envs = num_envs
+        self.num_envs = whole("num_envs", num_envs, 1)
+        for name, value, kind in (("parameters", parameters, ZeroIntelligenceParameters), ("bank", bank, ContextBank)):
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"{name} is {shortened(value)}; it must be a {kind.__name__} or None")
         self.parameters = parameters or ZeroIntelligenceParameters()
         self.bank = _burnt_in_bank(self.parameters) if bank is None else bank
         self.version = f"{self.parameters.version()}-{self.bank.digest()}"

@@ -11,6 +11,9 @@ using nothing that comes later:
 * ``volume``: log(1 + size / median add size of the asset).
 * ``level``: (mid - opening price) / opening price in basis points, *after* the event.
 * ``rate``: trailing executed size in median sizes per second, *after* the event.
+* ``fast``, ``slow``: order-flow pressure, the sum over past takers of side x log2(1 + executed size / median
+  size), each halved every 4 or every 64 events, *after* the event. What executed cannot be read from prices
+  around an estimated mid, and takers follow takers: this is not among the paper's features.
 """
 
 import math
@@ -23,6 +26,7 @@ from tradefm_gym.market.events import BUY, CANCEL, PRINT, RECORD, REJECTED
 MID_VWAP = 0
 MID_BOOK = 1
 RATE_HALF_LIFE_S = 60.0
+FAST_DECAY, SLOW_DECAY = 0.5 ** (1 / 4), 0.5 ** (1 / 64)  # of the order-flow pressure, an event
 
 # The running state of one stream, constants of the asset included.
 FEATURE_STATE = np.dtype(
@@ -40,6 +44,8 @@ FEATURE_STATE = np.dtype(
         ("half_life_s", np.float64),
         ("rate_low", np.float64),  # terciles of the trailing rate over the asset's own day
         ("rate_high", np.float64),
+        ("fast", np.float64),  # order-flow pressure
+        ("slow", np.float64),
         ("mid_mode", np.uint8),
     ],
     align=True,
@@ -53,6 +59,8 @@ FEATURES = np.dtype(
         ("volume", np.float64),
         ("level", np.float64),
         ("rate", np.float64),
+        ("fast", np.float64),
+        ("slow", np.float64),
         ("time_ns", np.int64),
         ("order_id", np.int64),
         ("liquidity", np.uint8),
@@ -60,6 +68,7 @@ FEATURES = np.dtype(
         ("action", np.uint8),
         ("side", np.uint8),
         ("valid", np.uint8),  # 0: no mid is known yet, the event must be dropped
+        ("taker", np.uint8),  # 1: an add that executed at once, at least in part; no input of the model
     ],
     align=True,
 )
@@ -137,6 +146,12 @@ def observe_record(state, record, out) -> bool:
         out["action"] = 1 if record["kind"] == CANCEL else 0
         out["side"] = 0 if record["side"] == BUY else 1
         out["valid"] = 1 if mid > 0.0 else 0
+        taker = record["filled"] > 0 and record["kind"] != CANCEL
+        out["taker"] = 1 if taker else 0
+        pressure = record["side"] * math.log2(1.0 + record["filled"] / state["median_size"]) if taker else 0.0
+        state["fast"] = FAST_DECAY * state["fast"] + pressure
+        state["slow"] = SLOW_DECAY * state["slow"] + pressure
+        out["fast"], out["slow"] = state["fast"], state["slow"]
         state["event_ns"] = now
         if not flagged:
             state["background_ns"] = now

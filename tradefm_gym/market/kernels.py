@@ -27,7 +27,7 @@ from tradefm_gym.market.book import (
     SERIAL,
     rest,
 )
-from tradefm_gym.market.events import BACKGROUND, OPPOSITE, PRINT
+from tradefm_gym.market.events import ABSOLUTE, BACKGROUND, BUY, CANCEL, LIMIT, OPPOSITE, PRINT, SELL
 from tradefm_gym.market.matching import (
     AGENT_END,
     AGENT_HEAD,
@@ -42,10 +42,16 @@ from tradefm_gym.market.matching import (
     process,
 )
 
-# Why a block is refused.
-FULL = 0
-STRANGER = 1
-UNKNOWN = 2
+# Why a block is refused: no row has so many events, the queue is full, or a field of one of its events is wrong.
+FAULTS = ("", "count", "full", "owner", "kind", "anchor", "side", "size", "price", "order_id", "max_rest")
+NONE, COUNT_WRONG, FULL, OWNER, KIND, ANCHOR, SIDE, SIZE, PRICE, ORDER_ID, MAX_REST = range(len(FAULTS))
+_FAULT_BITS = 4  # a refusal is (market * width + event) << 4 | fault, or -1
+
+
+def read_refusal(refusal, width):
+    """Market, event of the market, and fault of what ``feed`` or ``submit`` returned for blocks of this width."""
+    place, fault = refusal >> _FAULT_BITS, refusal & ((1 << _FAULT_BITS) - 1)
+    return place // max(1, width), place % max(1, width), fault
 
 
 @njit(**SERIAL)
@@ -98,15 +104,21 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
 
 @njit(**SERIAL)
 def feed(queue, clocks, events, count):
-    """Appends blocks to the rings of background events; market * 4 + reason of the first refusal, or -1."""
+    """Appends blocks to the rings of background events; the first refusal (see ``read_refusal``), or -1."""
+    width = max(1, events.shape[1])
     for m in range(queue.shape[0]):
+        if count[m] < 0 or count[m] > events.shape[1]:
+            return m * width << _FAULT_BITS | COUNT_WRONG
         if clocks[m, FLOW_WAITING] + count[m] > queue.shape[1]:
-            return m * 4 + FULL
+            return m * width << _FAULT_BITS | FULL
         for k in range(count[m]):
-            if events[m, k]["owner"] != BACKGROUND:
-                return m * 4 + STRANGER
-            if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
-                return m * 4 + UNKNOWN
+            event = events[m, k]
+            if event["owner"] != BACKGROUND:
+                return (m * width + k) << _FAULT_BITS | OWNER
+            if event["kind"] > PRINT:
+                return (m * width + k) << _FAULT_BITS | KIND
+            if event["anchor"] > OPPOSITE:
+                return (m * width + k) << _FAULT_BITS | ANCHOR
     for m in range(queue.shape[0]):
         place = clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]
         for k in range(count[m]):
@@ -116,16 +128,18 @@ def feed(queue, clocks, events, count):
 
 
 @njit(**SERIAL)
-def submit(queue, clocks, seats, events, count):
-    """Sorts agents' orders into the queues, stable by time; market * 4 + reason of the first refusal, or -1."""
+def submit(queue, clocks, seats, agent_ids, events, count):
+    """Sorts agents' orders into the queues, stable by time; the first refusal (see ``read_refusal``), or -1."""
+    width = max(1, events.shape[1])
     for m in range(queue.shape[0]):
+        if count[m] < 0 or count[m] > events.shape[1]:
+            return m * width << _FAULT_BITS | COUNT_WRONG
         if clocks[m, AGENT_END] - clocks[m, AGENT_HEAD] + count[m] > queue.shape[1]:
-            return m * 4 + FULL
+            return m * width << _FAULT_BITS | FULL
         for k in range(count[m]):
-            if events[m, k]["owner"] < 0 or events[m, k]["owner"] >= seats:
-                return m * 4 + STRANGER
-            if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
-                return m * 4 + UNKNOWN
+            fault = _fault(events[m, k], seats, agent_ids)
+            if fault != NONE:
+                return (m * width + k) << _FAULT_BITS | fault
     for m in range(queue.shape[0]):
         head, end = clocks[m, AGENT_HEAD], clocks[m, AGENT_END]
         if count[m] > 0 and head > 0:
@@ -142,6 +156,33 @@ def submit(queue, clocks, seats, events, count):
             end += 1
         clocks[m, AGENT_END] = end
     return -1
+
+
+@njit(**KERNEL)
+def _fault(order, seats, agent_ids):
+    """The field with which no market would carry out an agent's order, or NONE.
+
+    Fields that an order of its kind does not have are not looked at.
+    """
+    kind = order["kind"]
+    if order["owner"] < 0 or order["owner"] >= seats:
+        return OWNER
+    if kind > CANCEL:
+        return KIND
+    if order["anchor"] > OPPOSITE:
+        return ANCHOR
+    if order["size"] < (0 if kind == CANCEL else 1):
+        return SIZE
+    if kind != CANCEL and order["side"] != BUY and order["side"] != SELL:
+        return SIDE
+    if kind == LIMIT:
+        if order["anchor"] == ABSOLUTE and (order["price"] < MIN_PRICE or order["price"] > MAX_PRICE):
+            return PRICE
+        if order["max_rest"] < 0:
+            return MAX_REST
+    if (kind == LIMIT or kind == CANCEL) and (order["order_id"] < 0 or order["order_id"] >= agent_ids):
+        return ORDER_ID
+    return NONE
 
 
 @njit(**SERIAL)

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tradefm_gym.arguments import numbers, rows_mask, shortened, whole
 from tradefm_gym.market import accounts as accounting
 from tradefm_gym.market import kernels, views
-from tradefm_gym.market.book import ANY_AGENT, NEXT_ID, NOBODY, RECENTRED, BookState
+from tradefm_gym.market.book import ANY_AGENT, MAX_PRICE, MIN_PRICE, NEXT_ID, NOBODY, RECENTRED, BookState
 from tradefm_gym.market.config import MarketConfig
-from tradefm_gym.market.events import BACKGROUND, EVENT, FILL, ORDER, RECORD, EventBlock
+from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, FILL, ORDER, RECORD, EventBlock
 from tradefm_gym.market.matching import (
     AGENT_END,
     AGENT_HEAD,
@@ -100,9 +101,9 @@ class MarketSimulator:
     """
 
     def __init__(self, num_markets: int, config: MarketConfig | None = None):
-        if num_markets < 1:
-            raise ValueError(f"num_markets is {num_markets}; allowed is 1 or more.")
-        self.num_markets = num_markets
+        self.num_markets = num_markets = whole("num_markets", num_markets, 1)
+        if config is not None and not isinstance(config, MarketConfig):
+            raise ValueError(f"config is {shortened(config)}; it must be a MarketConfig or None")
         self.config = config = config if config is not None else MarketConfig()
         self.book = BookState.allocate(num_markets, config)
         self.accounts = accounting.allocate(num_markets, config.seats)
@@ -172,24 +173,30 @@ class MarketSimulator:
 
         The queue is stable by (time, submission). Order ids are local to the seat, 0 <= id < ``agent_ids``;
         the id of a live order is refused when the order arrives.
+
+        Raises:
+            ValueError: if an order could never be carried out, or the queue has no room; nothing is queued then.
         """
         self._check_block("orders", orders)
-        failed = kernels.submit(self._agent_queue, self._clocks, self.config.seats, orders.events, orders.count)
-        if failed >= 0:
-            m, problem = failed // 4, failed % 4
-            raise ValueError(self._problem("orders", orders, m, problem))
+        config, queue = self.config, self._agent_queue
+        refusal = kernels.submit(queue, self._clocks, config.seats, config.agent_ids, orders.events, orders.count)
+        if refusal >= 0:
+            raise ValueError(self._refused("orders", orders, refusal))
 
     def feed(self, block: EventBlock) -> None:
         """Appends background events to the rows' queues, in the order in which they are to happen.
 
         ``owner`` is BACKGROUND; a time before the clock counts as now. A LIMIT with a negative id gets the
-        next free one.
+        next free one. What a model generates may have a size, price, side or id that no market takes: that is no
+        error here, the tape says REJECTED when it arrives, and ``counters`` count it.
+
+        Raises:
+            ValueError: if an owner, kind or anchor is wrong, or the queue has no room; nothing is queued then.
         """
         self._check_block("block", block)
-        failed = kernels.feed(self._flow_queue, self._clocks, block.events, block.count)
-        if failed >= 0:
-            m, problem = failed // 4, failed % 4
-            raise ValueError(self._problem("block", block, m, problem))
+        refusal = kernels.feed(self._flow_queue, self._clocks, block.events, block.count)
+        if refusal >= 0:
+            raise ValueError(self._refused("block", block, refusal))
 
     def advance(
         self,
@@ -245,8 +252,7 @@ class MarketSimulator:
             levels: how many; missing ones are 0.
             excluding: a seat whose orders are left out, None for all agents; the default leaves out nobody's.
         """
-        if levels < 1:
-            raise ValueError(f"levels is {levels}; allowed is 1 or more.")
+        levels = whole("levels", levels, 1)
         without = NOBODY if excluding == BACKGROUND else self._seat(excluding)
         prices = np.empty((self.num_markets, 2, levels), np.int64)
         sizes = np.empty_like(prices)
@@ -318,14 +324,17 @@ class MarketSimulator:
     def _seat(self, owner: int | None) -> int:
         if owner is None:
             return ANY_AGENT
-        if not 0 <= owner < self.config.seats:
-            raise ValueError(f"owner is {owner}; allowed is a seat, 0 to {self.config.seats - 1}.")
-        return owner
+        if isinstance(owner, bool) or not isinstance(owner, (int, np.integer)) or not 0 <= owner < self.config.seats:
+            raise ValueError(f"owner is {shortened(owner)}; allowed is a seat, 0 to {self.config.seats - 1}.")
+        return int(owner)
 
     def _rows(self, rows: Sequence[int] | np.ndarray | None) -> np.ndarray:
         if rows is None:
             return np.arange(self.num_markets)
-        rows = np.asarray(rows, np.int64).reshape(-1)
+        array = numbers(rows)
+        if array is None or (array.size and array.dtype.kind == "f"):  # an empty list becomes floats
+            raise ValueError(f"rows is {shortened(rows)}; allowed are integers from 0 to {self.num_markets - 1}.")
+        rows = array.astype(np.int64).reshape(-1)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.num_markets):
             raise ValueError(f"rows reach from {rows.min()} to {rows.max()}; allowed is 0 to {self.num_markets - 1}.")
         if len(np.unique(rows)) != len(rows):
@@ -333,35 +342,48 @@ class MarketSimulator:
         return rows
 
     def _mask(self, mask: np.ndarray) -> np.ndarray:
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_markets,) or mask.dtype != np.bool_:
-            raise ValueError(f"mask is {mask.dtype} {mask.shape}; allowed is bool ({self.num_markets},).")
-        return mask
+        return rows_mask("mask", np.asarray(mask), self.num_markets)
 
     def _end(self, name: str, end: np.ndarray | None) -> np.ndarray:
         if end is None:
             return self._never
-        end = np.asarray(end, np.int64)
-        if end.shape not in ((), (self.num_markets,)):
-            raise ValueError(f"{name} has shape {end.shape}; allowed is ({self.num_markets},).")
-        return np.ascontiguousarray(np.broadcast_to(end, (self.num_markets,)))
+        if isinstance(end, np.ndarray) and end.dtype == np.int64 and end.shape == (self.num_markets,):
+            return np.ascontiguousarray(end)
+        array = numbers(end, "iu")
+        if array is None or array.shape not in ((), (self.num_markets,)):
+            raise ValueError(f"{name} is {shortened(end)}; allowed are {self.num_markets} integers.")
+        return np.ascontiguousarray(np.broadcast_to(array, (self.num_markets,)), np.int64)
 
     def _check_block(self, name: str, block: EventBlock) -> None:
+        if not isinstance(block, EventBlock):
+            raise ValueError(f"{name} is {shortened(block)}; allowed is an EventBlock.")
         events, count = block
-        if events.dtype != EVENT or events.ndim != 2 or len(events) != self.num_markets:
-            raise ValueError(f"{name}.events is {events.shape}; allowed is ({self.num_markets}, K) EVENT.")
-        if count.shape != (self.num_markets,) or count.min() < 0 or count.max() > events.shape[1]:
-            raise ValueError(f"{name}.count does not lie within 0 and {events.shape[1]} for each market.")
+        if not isinstance(events, np.ndarray) or events.dtype != EVENT or events.ndim != 2:
+            raise ValueError(f"{name}.events is {shortened(events)}; allowed is an EVENT array of two axes.")
+        if len(events) != self.num_markets:
+            raise ValueError(f"{name}.events has {len(events)} rows; allowed is one for each of {self.num_markets}.")
+        if not isinstance(count, np.ndarray) or count.dtype.kind not in "iu" or count.shape != (self.num_markets,):
+            raise ValueError(f"{name}.count is {shortened(count)}; allowed are {self.num_markets} integers.")
 
-    def _problem(self, name: str, block: EventBlock, m: int, problem: int) -> str:
-        count = block.count[m]
-        if problem == kernels.FULL:
-            return f"{name} brings {count} events to market {m}, more than its queue has room for."
-        owners = np.unique(block.events["owner"][m, :count])
-        allowed = f"a seat, 0 to {self.config.seats - 1}" if name == "orders" else f"BACKGROUND ({BACKGROUND})"
-        if problem == kernels.STRANGER:
-            return f"{name} of market {m} has the owners {owners.tolist()}; allowed is {allowed}."
-        return f"{name} of market {m} has an unknown kind or anchor; see market/events.py for those allowed."
+    def _refused(self, name: str, block: EventBlock, refusal: int) -> str:
+        m, k, fault = kernels.read_refusal(refusal, block.events.shape[1])
+        if fault == kernels.COUNT_WRONG:
+            return f"{name}.count is {block.count[m]} for market {m}; allowed is 0 to {block.events.shape[1]} events."
+        if fault == kernels.FULL:
+            return f"{name} brings {block.count[m]} events to market {m}, more than its queue has room for."
+        field, event = kernels.FAULTS[fault], block.events[m, k]
+        agents = name == "orders"
+        allowed = {
+            "owner": f"a seat, 0 to {self.config.seats - 1}" if agents else f"BACKGROUND ({BACKGROUND})",
+            "kind": "LIMIT (0), MARKET (1) or CANCEL (2)" + ("" if agents else ", or PRINT (3)"),
+            "anchor": "ABSOLUTE (0), TOUCH (1) or OPPOSITE (2)",
+            "side": "BUY (1) or SELL (-1)",
+            "size": "0 (all of it) or more lots" if event["kind"] == CANCEL else "1 lot or more",
+            "price": f"{MIN_PRICE} to {MAX_PRICE} ticks",
+            "order_id": f"0 to {self.config.agent_ids - 1}",
+            "max_rest": "0 lots or more",
+        }
+        return f"{name} of market {m} has {field} {event[field]} in event {k}; allowed is {allowed[field]}."
 
 
 def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np.ndarray:

@@ -23,7 +23,8 @@ DIGIT_SIZES = (2, 2, 16, 16, 16)
 DIGIT_STRIDES = (8192, 4096, 256, 16, 1)  # token = sum of digit x stride
 VOCABULARY = 16384
 
-# The four columns of an input step: (liquidity, flag, level, token).
+# The four columns of an input step: (liquidity, flag, level, token). The flag's column carries the class of the
+# order-flow pressure too where a model has classes: flag + 2 x class.
 LIQUIDITIES, FLAGS, LEVELS = 3, 2, 32
 INPUT_NAMES = ("liquidity", "flag", "level", "token")
 
@@ -61,13 +62,14 @@ class ModelConfig:
     head: str = "joint"  # one softmax over the vocabulary, or "factored": a chain of five over the digits
     embedding_width: int = 1024  # of each embedding table
     digit_embeddings: bool = False  # five tables for the token's digits beside the paper's four
+    pressures: int = 1  # classes of the order-flow pressure that the model is told; 1: it is not
     head_width: int = 0  # hidden units per digit of the factored head; 0 for the joint head
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
     dropout: float = 0.0  # training only: on the embedding and on both branches of a layer
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "kv_heads", "feed_width", "context", "embedding_width"):
+        for name in ("layers", "width", "heads", "kv_heads", "feed_width", "context", "embedding_width", "pressures"):
             _require(_is_integer(getattr(self, name)) and getattr(self, name) > 0, name, self, "a positive integer")
         _require(self.vocabulary == VOCABULARY, "vocabulary", self, f"{VOCABULARY}, the product of the digits")
         _require(self.head in HEADS, "head", self, " or ".join(HEADS))
@@ -92,9 +94,14 @@ class ModelConfig:
         return self.width // self.heads
 
     @property
+    def input_sizes(self) -> tuple[int, int, int, int]:
+        """How many values each of the four input columns may take."""
+        return LIQUIDITIES, FLAGS * self.pressures, LEVELS, self.vocabulary
+
+    @property
     def embedding_tables(self) -> dict[str, int]:
         """Rows of each embedding table, in the order in which they are concatenated."""
-        tables = {"liquidity": LIQUIDITIES, "flag": FLAGS, "level": LEVELS, "token": self.vocabulary}
+        tables = dict(zip(INPUT_NAMES, self.input_sizes, strict=True))
         if self.digit_embeddings:
             tables |= {f"digits.{digit}": size for digit, size in enumerate(DIGIT_SIZES)}
         return tables
@@ -114,6 +121,7 @@ class ModelConfig:
         version = values.pop("format", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format of the model configuration is {version!r}; allowed is {FORMAT_VERSION}")
+        values.setdefault("pressures", 1)  # older files do not name it
         names = {field.name for field in fields(cls)}
         if values.keys() != names:
             missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
@@ -146,6 +154,7 @@ PRESETS: dict[str, ModelConfig] = {
         head="factored",
         embedding_width=32,
         digit_embeddings=True,
+        pressures=49,
         head_width=64,
     ),
     "test": ModelConfig(

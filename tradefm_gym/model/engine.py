@@ -13,18 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tradefm_gym.arguments import flag, one_of, shortened, whole
 from tradefm_gym.model.config import (
     DIGIT_SIZES,
     DIGIT_STRIDES,
-    FLAGS,
-    INPUT_NAMES,
-    LEVELS,
-    LIQUIDITIES,
     ModelConfig,
     load_weights,
     parameter_shapes,
 )
-from tradefm_gym.model.engine_protocol import PROBABILITY_ONE, RowCache
+from tradefm_gym.model.engine_protocol import PROBABILITY_ONE, EngineLimits, RowCache
 from tradefm_gym.model.transformer import FactoredHead, KeyValueCache, TradeFM
 
 PRECISIONS = ("fp32", "bf16")
@@ -63,17 +60,15 @@ class TorchEngine:
             prefill_batch: prompts read at a time. Default 1 on a CPU, where more brings nothing; else at most 8.
             compile: compile the decoding step with torch.compile; the eager path gives the same values up to rounding.
         """
-        if batch < 1:
-            raise ValueError(f"batch is {batch}; allowed is a positive integer")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; allowed is {' or '.join(PRECISIONS)}")
-        if prefill_batch is not None and prefill_batch < 1:
-            raise ValueError(f"prefill_batch is {prefill_batch}; allowed is a positive integer")
+        self._limits = EngineLimits(batch, config.context, config.input_sizes)
+        one_of("precision", precision, PRECISIONS)
+        prefill_batch = None if prefill_batch is None else whole("prefill_batch", prefill_batch, 1)
+        compile = flag("compile", compile)
         if {name: np.shape(values) for name, values in weights.items()} != parameter_shapes(config):
             raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
         self.config, self.batch = config, batch
         self.context, self.vocabulary = config.context, config.vocabulary
-        self.device, self.precision = torch.device(device), precision
+        self.device, self.precision = _device(device), precision
         self._prefill_batch = prefill_batch or (1 if self.device.type == "cpu" else min(batch, 8))
         self._model = TradeFM.from_weights(config, weights).eval().requires_grad_(False).to(self.device)
         dtype = torch.float32
@@ -86,7 +81,6 @@ class TorchEngine:
         self._hidden = torch.zeros((batch, config.width), device=self.device)
         self.lengths = np.zeros(batch, np.int32)
         self._seen = np.zeros((batch, self.context), np.int32)  # the tokens in each row's cache
-        self._input_sizes = np.array((LIQUIDITIES, FLAGS, LEVELS, config.vocabulary))
         self._decode = torch.compile(self._model.decode, dynamic=False) if compile else self._model.decode
 
     @classmethod
@@ -96,7 +90,7 @@ class TorchEngine:
 
     def reset(self, rows: NDArray[np.bool_]) -> None:
         """Empties the caches of the rows where `rows` (B,) is true."""
-        self.lengths[self._mask("rows", rows)] = 0
+        self.lengths[self._limits.mask("rows", rows)] = 0
 
     @torch.inference_mode()
     def prefill(
@@ -105,15 +99,7 @@ class TorchEngine:
         inputs: NDArray[np.integer] | Sequence[NDArray[np.integer]],
     ) -> None:
         """Replaces the caches of `rows` by the events given, (S, 4) for a single row or one (S, 4) a row."""
-        single = np.ndim(rows) == 0
-        targets = self._rows("rows", np.atleast_1d(np.asarray(rows)))
-        prompts = [np.asarray(prompt) for prompt in ([inputs] if single else inputs)]
-        if len(prompts) != targets.size:
-            raise ValueError(f"inputs holds {len(prompts)} prompts for {targets.size} rows; allowed is one a row")
-        for prompt in prompts:
-            if prompt.ndim != 2 or prompt.shape[1] != 4 or not 1 <= len(prompt) <= self.context:
-                raise ValueError(f"inputs has shape {prompt.shape}; allowed is (S, 4) with 1 <= S <= {self.context}")
-            self._check_inputs(prompt)
+        targets, prompts = self._limits.prompts(rows, inputs)
         by_length: dict[int, list[int]] = {}
         for index, prompt in enumerate(prompts):
             by_length.setdefault(self._padded(len(prompt)), []).append(index)
@@ -125,13 +111,9 @@ class TorchEngine:
     @torch.inference_mode()
     def append(self, inputs: NDArray[np.integer], active: NDArray[np.bool_]) -> None:
         """Adds one event, `inputs` (B, 4), to the rows where `active` (B,) is true."""
-        active, inputs = self._mask("active", active), np.asarray(inputs)
-        if inputs.shape != (self.batch, 4):
-            raise ValueError(f"inputs has shape {inputs.shape}; allowed is {(self.batch, 4)}")
-        self._check_inputs(inputs[active])
-        if (full := active & (self.lengths == self.context)).any():
-            row = int(np.argmax(full))
-            raise ValueError(f"active has row {row}, which is full ({self.context} tokens); prefill it first")
+        active, inputs = self._limits.mask("active", active), self._limits.events(inputs)
+        self._limits.in_range(inputs, active)
+        self._limits.has_room(active, self.lengths)
         positions = np.where(active, self.lengths, self.context).astype(np.int64)
         events = np.where(active[:, None], inputs, 0).astype(np.int64)
         with self._autocast():
@@ -149,17 +131,8 @@ class TorchEngine:
         repetition_penalty: float = 1.0,
     ) -> NDArray[np.int32]:
         """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
-        active, bits = self._mask("active", active), np.asarray(bits)
-        if bits.shape != (self.batch, len(DIGIT_SIZES)):
-            raise ValueError(f"bits has shape {bits.shape}; allowed is {(self.batch, len(DIGIT_SIZES))}")
-        if not 0 < temperature < np.inf:
-            raise ValueError(f"temperature is {temperature}; allowed is a positive number")
-        if not 1 <= repetition_penalty < np.inf:
-            raise ValueError(f"repetition_penalty is {repetition_penalty}; allowed is 1 or more")
-        if (empty := active & (self.lengths == 0)).any():
-            raise ValueError(
-                f"active has row {int(np.argmax(empty))}, which is empty; prefill it or append to it first"
-            )
+        active = self._limits.mask("active", active)
+        bits = self._limits.draws(bits, active, self.lengths, temperature, repetition_penalty)
         words = self._tensor(bits.astype(np.int64))
         with self._autocast():
             if repetition_penalty > 1:
@@ -173,19 +146,14 @@ class TorchEngine:
     @torch.inference_mode()
     def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
         """Natural log-probability (B,) of `tokens` (B,) as the next token of each row."""
-        tokens = np.asarray(tokens, np.int64)
-        if tokens.shape != (self.batch,) or (tokens < 0).any() or (tokens >= self.vocabulary).any():
-            raise ValueError(f"tokens is {tokens!r}; allowed are {self.batch} integers in [0, {self.vocabulary})")
+        tokens = self._limits.tokens(tokens)
         with self._autocast():
             return self._model.log_prob(self._hidden, self._tensor(tokens)).float().cpu().numpy()
 
     @torch.inference_mode()
     def copy_rows(self, sources: NDArray[np.integer], targets: NDArray[np.integer]) -> None:
         """Copies the state of row sources[i] over that of row targets[i]; no row may be both."""
-        sources, targets = np.asarray(sources, np.int64), self._rows("targets", np.asarray(targets))
-        if sources.shape != targets.shape or np.isin(sources, targets).any():
-            raise ValueError(f"sources is {sources!r}; allowed is one row for each target, none of them a target")
-        self._rows("sources", np.unique(sources))
+        sources, targets = self._limits.copies(sources, targets)
         for part in self._cache:
             part[:, targets] = part[:, sources]
         self._hidden[targets] = self._hidden[sources]
@@ -194,7 +162,7 @@ class TorchEngine:
 
     def export_row(self, row: int) -> RowCache:
         """Returns a copy of one row's state."""
-        self._rows("row", np.atleast_1d(np.asarray(row)))
+        self._limits.rows("row", row)
         length = self.lengths[row]
         keys, values = (part[:, row, :, :length].float().cpu().numpy().copy() for part in self._cache)
         return RowCache(keys, values, self._seen[row, :length].copy(), self._hidden[row].cpu().numpy().copy())
@@ -202,14 +170,9 @@ class TorchEngine:
     @torch.inference_mode()
     def import_row(self, row: int, cache: RowCache) -> None:
         """Replaces one row's state by a copy of `cache`."""
-        self._rows("row", np.atleast_1d(np.asarray(row)))
-        length = len(cache.tokens)
-        expected = (self.config.layers, self.config.kv_heads, length, self.config.attention_width)
-        if length > self.context or cache.keys.shape != expected or cache.values.shape != expected:
-            raise ValueError(
-                f"cache has keys of shape {cache.keys.shape} for {length} tokens; this engine allows "
-                f"{expected} and at most {self.context} tokens"
-            )
+        self._limits.rows("row", row)
+        config = self.config
+        length = self._limits.cache(cache, config.layers, config.kv_heads, config.attention_width)
         for part, stored in zip(self._cache, (cache.keys, cache.values), strict=True):
             part[:, row, :, :length] = torch.tensor(stored)
         self._hidden[row] = torch.tensor(cache.hidden)
@@ -256,22 +219,15 @@ class TorchEngine:
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _mask(self, name: str, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        mask = np.asarray(mask)
-        if mask.dtype != np.bool_ or mask.shape != (self.batch,):
-            raise ValueError(f"{name} is {mask.dtype} {mask.shape}; allowed is bool {(self.batch,)}")
-        return mask
 
-    def _rows(self, name: str, rows: NDArray) -> NDArray[np.int64]:
-        valid = rows.ndim == 1 and (rows.size == 0 or np.issubdtype(rows.dtype, np.integer))
-        if not valid or (rows < 0).any() or (rows >= self.batch).any() or np.unique(rows).size != rows.size:
-            raise ValueError(f"{name} is {rows!r}; allowed are different integers in [0, {self.batch})")
-        return rows.astype(np.int64)
-
-    def _check_inputs(self, inputs: NDArray) -> None:
-        if (inputs < 0).any() or (inputs >= self._input_sizes).any():
-            sizes = ", ".join(f"{name} {size}" for name, size in zip(INPUT_NAMES, self._input_sizes, strict=True))
-            raise ValueError(f"inputs is out of range; allowed is below {sizes}")
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"device is {shortened(name)}; allowed is one that torch finds here, such as 'cpu'")
+    return device
 
 
 def draw(probabilities: Tensor, words: Tensor) -> Tensor:

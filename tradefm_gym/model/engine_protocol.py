@@ -8,10 +8,14 @@ token is drawn.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tradefm_gym.arguments import numbers, shortened
+from tradefm_gym.model.config import DIGIT_SIZES, INPUT_NAMES
 
 PROBABILITY_ONE = 1 << 30  # probability 1 as an integer
 
@@ -106,6 +110,128 @@ class Engine(Protocol):
     def import_row(self, row: int, cache: RowCache) -> None:
         """Replaces one row's state by a copy of `cache`; continues bit for bit in an engine of the same kind."""
         ...
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """What an engine takes: the checks that all engines share. Each raises a ``ValueError`` that names its argument."""
+
+    batch: int  # B
+    context: int  # T
+    input_sizes: tuple[int, ...]  # values of each of the four input columns; the last one is V
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch, (int, np.integer)) or isinstance(self.batch, bool) or self.batch < 1:
+            raise ValueError(f"batch is {shortened(self.batch)}; allowed is a positive integer")
+
+    def mask(self, name: str, mask: Any) -> NDArray[np.bool_]:
+        """A boolean array (B,), C-contiguous."""
+        mask = np.ascontiguousarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.batch,):
+            raise ValueError(f"{name} is {mask.dtype} {mask.shape}; allowed is bool {(self.batch,)}")
+        return mask
+
+    def rows(self, name: str, rows: Any) -> NDArray[np.int64]:
+        """Different row indices (k,); a single one becomes (1,)."""
+        array = numbers(rows)
+        if array is None or array.ndim > 1 or (array.size and array.dtype.kind == "f"):  # an empty list becomes floats
+            raise ValueError(f"{name} is {shortened(rows)}; allowed are different integers in [0, {self.batch})")
+        array = np.atleast_1d(array)
+        if (array < 0).any() or (array >= self.batch).any() or np.unique(array).size != array.size:
+            raise ValueError(f"{name} is {shortened(rows)}; allowed are different integers in [0, {self.batch})")
+        return array.astype(np.int64)
+
+    def prompts(self, rows: Any, inputs: Any) -> tuple[NDArray[np.int64], list[NDArray]]:
+        """Row indices (k,) and as many prompts (S, 4)."""
+        targets = self.rows("rows", rows)
+        prompts = [self._integers(prompt) for prompt in ([inputs] if np.ndim(rows) == 0 else inputs)]
+        if len(prompts) != targets.size:
+            raise ValueError(f"inputs holds {len(prompts)} prompts for {targets.size} rows; allowed is one a row")
+        for prompt in prompts:
+            if prompt.ndim != 2 or prompt.shape[1] != 4 or not 1 <= len(prompt) <= self.context:
+                raise ValueError(f"inputs has shape {prompt.shape}; allowed is (S, 4) with 1 <= S <= {self.context}")
+            self.in_range(prompt)
+        return targets, prompts
+
+    def events(self, inputs: Any) -> NDArray[np.integer]:
+        """One event a row (B, 4); whether those of active rows are in range is for ``in_range``."""
+        inputs = self._integers(inputs)
+        if inputs.shape != (self.batch, 4):
+            raise ValueError(f"inputs has shape {inputs.shape}; allowed is {(self.batch, 4)}")
+        return inputs
+
+    def in_range(self, inputs: NDArray[np.integer], active: NDArray[np.bool_] | None = None) -> None:
+        """Events (n, 4) of which each column lies within its size; of rows where ``active`` (B,) is true, if given."""
+        wrong = ((inputs < 0) | (inputs >= np.array(self.input_sizes))).any(axis=1)
+        if active is not None:
+            wrong &= active
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            said = f"is out of range, event {first} being" if active is None else f"of row {first} is"
+            sizes = ", ".join(f"{name} {size}" for name, size in zip(INPUT_NAMES, self.input_sizes, strict=True))
+            raise ValueError(f"inputs {said} {inputs[first].tolist()}; allowed is below {sizes}")
+
+    def has_room(self, active: NDArray[np.bool_], lengths: NDArray[np.int32]) -> None:
+        """Active rows that can take one more event."""
+        if (full := active & (lengths >= self.context)).any():
+            row = int(np.argmax(full))
+            raise ValueError(f"active has row {row}, which is full ({self.context} tokens); prefill it first")
+
+    def draws(
+        self, bits: Any, active: NDArray[np.bool_], lengths: NDArray[np.int32], temperature: float, penalty: float
+    ) -> NDArray[np.uint32]:
+        """Random words (B, 5), C-contiguous, for active rows that hold something to draw from."""
+        words = np.ascontiguousarray(bits)
+        if words.shape != (self.batch, len(DIGIT_SIZES)):
+            raise ValueError(f"bits has shape {words.shape}; allowed is {(self.batch, len(DIGIT_SIZES))}")
+        if words.dtype != np.uint32:
+            raise ValueError(f"bits has dtype {words.dtype}; allowed is uint32")
+        if not _is_number(temperature) or not 0 < temperature < np.inf:
+            raise ValueError(f"temperature is {shortened(temperature)}; allowed is a positive number")
+        if not _is_number(penalty) or not 1 <= penalty < np.inf:
+            raise ValueError(f"repetition_penalty is {shortened(penalty)}; allowed is 1 or more")
+        if (empty := active & (lengths == 0)).any():
+            row = int(np.argmax(empty))
+            raise ValueError(f"active has row {row}, which is empty; prefill it or append to it first")
+        return words
+
+    def tokens(self, tokens: Any) -> NDArray[np.int64]:
+        """One token a row (B,), C-contiguous."""
+        array, vocabulary = numbers(tokens, "iu"), self.input_sizes[-1]
+        if array is None or array.shape != (self.batch,) or (array < 0).any() or (array >= vocabulary).any():
+            raise ValueError(f"tokens is {shortened(tokens)}; allowed are {self.batch} integers in [0, {vocabulary})")
+        return np.ascontiguousarray(array, np.int64)
+
+    def copies(self, sources: Any, targets: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows to copy from and, as many, rows to copy to; no row is both."""
+        to, origins = self.rows("targets", targets), numbers(sources)
+        if origins is None or np.atleast_1d(origins).shape != to.shape or np.isin(origins, to).any():
+            raise ValueError(
+                f"sources is {shortened(sources)}; allowed is one row for each target, none of them a target"
+            )
+        self.rows("sources", np.unique(origins))
+        return np.atleast_1d(origins).astype(np.int64), to
+
+    def cache(self, cache: RowCache, layers: int, kv_heads: int, width: int) -> int:
+        """A detached row that fits; returns how many tokens it holds."""
+        length = len(cache.tokens)
+        expected = (layers, kv_heads, length, width)
+        if length > self.context or cache.keys.shape != expected or cache.values.shape != expected:
+            raise ValueError(
+                f"cache has keys of shape {cache.keys.shape} for {length} tokens; this engine allows "
+                f"{expected} and at most {self.context} tokens"
+            )
+        return length
+
+    def _integers(self, inputs: Any) -> NDArray[np.integer]:
+        array = numbers(inputs, "iu")
+        if array is None:
+            raise ValueError(f"inputs is {shortened(inputs)}; allowed are integers")
+        return array
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def integer_weights(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:

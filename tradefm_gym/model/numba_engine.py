@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 from tradefm_gym.model.config import (
     DIGIT_SIZES,
     DIGIT_STRIDES,
-    FLAGS,
     INPUT_NAMES,
-    LEVELS,
-    LIQUIDITIES,
     VOCABULARY,
     ModelConfig,
     load_weights,
     parameter_shapes,
 )
-from tradefm_gym.model.engine_protocol import RowCache
+from tradefm_gym.model.engine_protocol import EngineLimits, RowCache
 from tradefm_gym.model.numba_kernels import (
     TILE,
     Shape,
@@ -48,8 +45,6 @@ from tradefm_gym.model.numba_sampling import (
     work_size,
 )
 from tradefm_gym.model.vectors import DISABLE_JIT, LANES
-
-INPUT_SIZES = np.array((LIQUIDITIES, FLAGS, LEVELS, VOCABULARY), np.int64)
 
 # So few rows stay in the calling thread: where another process holds a core, waiting for a second thread costs
 # far more than it saves.
@@ -78,8 +73,7 @@ class NumbaEngine:
             weights: by the names of `config.parameter_shapes`.
             batch: number of rows, at least 1.
         """
-        if batch < 1:
-            raise ValueError(f"batch is {batch}; allowed is a positive integer")
+        self._limits = EngineLimits(batch, config.context, config.input_sizes)
         if config.attention_width % LANES:
             raise ValueError(
                 f"width / heads is {config.attention_width}; the Numba engine allows multiples of {LANES} (use torch's)"
@@ -88,6 +82,7 @@ class NumbaEngine:
         if {name: np.shape(values) for name, values in weights.items()} != expected:
             raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
         self.config, self.batch = config, batch
+        self._input_sizes = np.array(config.input_sizes, np.int64)
         self.context, self.vocabulary = config.context, config.vocabulary
         units = -(-config.head_width // LANES) * LANES
         self._shape = _shape(config, units)
@@ -112,7 +107,7 @@ class NumbaEngine:
 
     def reset(self, rows: NDArray[np.bool_]) -> None:
         """Empties the caches of the rows where `rows` (B,) is true."""
-        self.lengths[self._mask("rows", rows)] = 0
+        self.lengths[self._limits.mask("rows", rows)] = 0
 
     def prefill(
         self,
@@ -120,15 +115,9 @@ class NumbaEngine:
         inputs: NDArray[np.integer] | Sequence[NDArray[np.integer]],
     ) -> None:
         """Replaces the caches of `rows` by the events given, (S, 4) for a single row or one (S, 4) a row."""
-        single = np.ndim(rows) == 0
-        targets = self._row_indices("rows", np.atleast_1d(np.asarray(rows)))
-        prompts = [np.asarray(prompt) for prompt in ([inputs] if single else inputs)]
-        if len(prompts) != targets.size:
-            raise ValueError(f"inputs holds {len(prompts)} prompts for {targets.size} rows; allowed is one a row")
+        targets, prompts = self._limits.prompts(rows, inputs)
         if not prompts:
             return
-        for prompt in prompts:
-            self._check_prompt(prompt)
         sizes = np.array([len(prompt) for prompt in prompts], np.int64)
         starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
         events = np.ascontiguousarray(np.concatenate(prompts), np.int32)
@@ -141,14 +130,13 @@ class NumbaEngine:
 
     def append(self, inputs: NDArray[np.integer], active: NDArray[np.bool_]) -> None:
         """Adds one event, `inputs` (B, 4), to the rows where `active` (B,) is true."""
-        active = self._mask("active", active)
-        inputs = np.ascontiguousarray(inputs, np.int32)
-        if inputs.shape != (self.batch, 4):
-            raise ValueError(f"inputs has shape {inputs.shape}; allowed is {(self.batch, 4)}")
+        active = self._limits.mask("active", active)
+        inputs = np.ascontiguousarray(self._limits.events(inputs), np.int32)
         rows, positions = self._rows, self._positions
-        count = admit(inputs, INPUT_SIZES, active, self.lengths, self.context, self._seen, rows, positions)
-        if count < 0:
-            self._refuse(-1 - count, inputs)
+        count = admit(inputs, self._input_sizes, active, self.lengths, self.context, self._seen, rows, positions)
+        if count < 0:  # the kernel found what these name
+            self._limits.has_room(active, self.lengths)
+            self._limits.in_range(inputs, active)
         tasks = 1 if count <= SERIAL_APPENDS else min(numba.get_num_threads(), -(-count // 4))
         if (count, tasks) not in self._append_plans:
             self._append_plans[count, tasks] = _append_plan(count, tasks)
@@ -162,17 +150,8 @@ class NumbaEngine:
         repetition_penalty: float = 1.0,
     ) -> NDArray[np.int32]:
         """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
-        active = self._mask("active", active)
-        bits = np.ascontiguousarray(bits, np.uint32)
-        if bits.shape != (self.batch, len(DIGIT_SIZES)):
-            raise ValueError(f"bits has shape {bits.shape}; allowed is {(self.batch, len(DIGIT_SIZES))}")
-        if not 0 < temperature < np.inf:
-            raise ValueError(f"temperature is {temperature}; allowed is a positive number")
-        if not 1 <= repetition_penalty < np.inf:
-            raise ValueError(f"repetition_penalty is {repetition_penalty}; allowed is 1 or more")
-        if (active & (self.lengths == 0)).any():
-            row = int(np.argmax(active & (self.lengths == 0)))
-            raise ValueError(f"active has row {row}, which is empty; prefill it or append to it first")
+        active = self._limits.mask("active", active)
+        bits = self._limits.draws(bits, active, self.lengths, temperature, repetition_penalty)
         tokens = np.empty(self.batch, np.int32)
         scale, outputs = np.float32(1 / temperature), self._state.head
         if repetition_penalty > 1:
@@ -191,27 +170,21 @@ class NumbaEngine:
 
     def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
         """Natural log-probability (B,) of `tokens` (B,) as the next token of each row."""
-        tokens = np.ascontiguousarray(tokens, np.int64)
-        if tokens.shape != (self.batch,) or (tokens < 0).any() or (tokens >= VOCABULARY).any():
-            raise ValueError(f"tokens is {tokens!r}; allowed are {self.batch} integers in [0, {VOCABULARY})")
+        tokens = self._limits.tokens(tokens)
         result = np.empty(self.batch, np.float32)
         log_prob_rows(self._head, self._state.head, tokens, self._work, result)
         return result
 
     def copy_rows(self, sources: NDArray[np.integer], targets: NDArray[np.integer]) -> None:
         """Copies the state of row sources[i] over that of row targets[i]; no row may be both."""
-        sources = np.asarray(sources, np.int64)
-        targets = self._row_indices("targets", np.asarray(targets))
-        if sources.shape != targets.shape or np.isin(sources, targets).any():
-            raise ValueError(f"sources is {sources!r}; allowed is one row for each target, none of them a target")
-        self._row_indices("sources", np.unique(sources))
+        sources, targets = self._limits.copies(sources, targets)
         for array in (*self._state, self._seen, self.lengths):
             by_row = array.reshape(self.batch, -1)
             by_row[targets] = by_row[sources]
 
     def export_row(self, row: int) -> RowCache:
         """Returns a copy of one row's state."""
-        self._row_indices("row", np.atleast_1d(np.asarray(row)))
+        self._limits.rows("row", row)
         length = self.lengths[row]
         keys, values = self._caches(row)
         keys = keys.swapaxes(-1, -2).reshape(values.shape)  # (L, G, panels, d, PANEL) -> (L, G, T', d)
@@ -222,15 +195,10 @@ class NumbaEngine:
 
     def import_row(self, row: int, cache: RowCache) -> None:
         """Replaces one row's state by a copy of `cache`."""
-        self._row_indices("row", np.atleast_1d(np.asarray(row)))
+        self._limits.rows("row", row)
+        config = self.config
+        length = self._limits.cache(cache, config.layers, config.kv_heads, config.attention_width)
         keys, values = self._caches(row)
-        length = len(cache.tokens)
-        expected = (*values.shape[:2], length, values.shape[3])
-        if length > self.context or cache.keys.shape != expected or cache.values.shape != expected:
-            raise ValueError(
-                f"cache has keys of shape {cache.keys.shape} for {length} tokens; this engine allows "
-                f"{expected} and at most {self.context} tokens"
-            )
         padded = np.zeros_like(values)
         padded[:, :, :length] = cache.keys
         keys[:] = padded.reshape(*keys.shape[:3], PANEL, -1).swapaxes(-1, -2)
@@ -258,30 +226,6 @@ class NumbaEngine:
         lead = (self.batch, shape.layers, shape.kv_heads)
         keys = self._state.keys.reshape(*lead, -1, shape.head_width, PANEL)[row]
         return keys, self._state.values.reshape(*lead, -1, shape.head_width)[row]
-
-    def _mask(self, name: str, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        mask = np.ascontiguousarray(mask)
-        if mask.dtype != np.bool_ or mask.shape != (self.batch,):
-            raise ValueError(f"{name} is {mask.dtype} {mask.shape}; allowed is bool {(self.batch,)}")
-        return mask
-
-    def _row_indices(self, name: str, rows: NDArray) -> NDArray[np.int64]:
-        valid = rows.ndim == 1 and (rows.size == 0 or np.issubdtype(rows.dtype, np.integer))
-        if not valid or (rows < 0).any() or (rows >= self.batch).any() or np.unique(rows).size != rows.size:
-            raise ValueError(f"{name} is {rows!r}; allowed are different integers in [0, {self.batch})")
-        return rows.astype(np.int64)
-
-    def _check_prompt(self, prompt: NDArray) -> None:
-        if prompt.ndim != 2 or prompt.shape[1] != 4 or not 1 <= len(prompt) <= self.context:
-            raise ValueError(f"inputs has shape {prompt.shape}; allowed is (S, 4) with 1 <= S <= {self.context}")
-        if (prompt < 0).any() or (prompt >= INPUT_SIZES).any():
-            raise ValueError(f"inputs is out of range; allowed is below {_input_sizes()}")
-
-    def _refuse(self, code: int, inputs: NDArray[np.int32]) -> None:
-        if code < self.batch:
-            raise ValueError(f"active has row {code}, which is full ({self.context} tokens); prefill it first")
-        row = code - self.batch
-        raise ValueError(f"inputs of row {row} is {inputs[row].tolist()}; allowed is below {_input_sizes()}")
 
 
 def _append_plan(count: int, tasks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -312,10 +256,6 @@ def _prefill_plan(prompts: NDArray[np.int64], threads: int) -> tuple[NDArray[np.
     return np.array(tiles, np.int64), starts
 
 
-def _input_sizes() -> str:
-    return ", ".join(f"{name} {size}" for name, size in zip(INPUT_NAMES, INPUT_SIZES, strict=True))
-
-
 def _shape(config: ModelConfig, units: int) -> Shape:
     return Shape(
         layers=config.layers,
@@ -324,6 +264,7 @@ def _shape(config: ModelConfig, units: int) -> Shape:
         kv_heads=config.kv_heads,
         head_width=config.attention_width,
         feed=config.feed_width,
+        flags=config.input_sizes[1],
         context_stride=whole_panels(config.context),
         width_stride=whole_panels(config.width),
         query_stride=whole_panels(config.width),
@@ -384,7 +325,7 @@ def _input_tables(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArr
     for name, part in zip(config.embedding_tables, parts, strict=True):
         projected[name] = _product(weights[f"embed.{name}.weight"], part, shape.width_stride)
     liquidity, flag, level = (projected[name] for name in INPUT_NAMES[:3])
-    conditions = liquidity[:, None, None] + flag[:, None] + level  # (3, 2, 32, D)
+    conditions = liquidity[:, None, None] + flag[:, None] + level  # (3, 2 x classes, 32, D)
     events = projected["token"]
     if config.digit_embeddings:
         tokens = np.arange(config.vocabulary)

@@ -23,6 +23,9 @@ VERSION = 1
 QUANTILES = 24  # entries a bin of the within-bin tables
 SHORTEST_S = 1e-6
 
+# Classes of the order-flow pressure, fast and slow: none, weak, strong and very strong on either side.
+_PRESSURE_EDGES = ((-1.5, -0.6, -0.1, 0.1, 0.6, 1.5), (-5.0, -2.0, -0.5, 0.5, 2.0, 5.0))
+
 _MID_MODES = {"vwap": MID_VWAP, "book": MID_BOOK}
 _EDGE_COUNTS = {"depth_edges": 15, "volume_edges": 15, "time_edges": 15, "level_edges": 31}
 
@@ -49,6 +52,8 @@ class TradeTokenizer:
         depth_table, volume_table, time_table: (16, 24) quantiles inside each bin, same units.
         mid: which mid estimate depth refers to, "vwap" (the paper's) or "book".
         half_life_s: half-life of the VWAP in seconds.
+        pressure_edges: (2, k) for the fast and the slow order-flow pressure; k = 0, the paper's way, tells the model
+            nothing of it.
         provenance: what it was calibrated on, and the realised occupancy of the bins.
     """
 
@@ -61,6 +66,7 @@ class TradeTokenizer:
     time_table: np.ndarray
     mid: str = "vwap"
     half_life_s: float = 10.0
+    pressure_edges: np.ndarray = field(default_factory=lambda: np.zeros((2, 0)))
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -78,6 +84,20 @@ class TradeTokenizer:
             if table.shape != (16, QUANTILES) or not np.isfinite(table).all() or (np.diff(table, axis=1) < 0).any():
                 raise ValueError(f"{name} must hold 16 x {QUANTILES} finite quantiles, ascending in each bin")
             object.__setattr__(self, name, table)
+        edges = np.asarray(self.pressure_edges, np.float64)
+        if edges.ndim != 2 or len(edges) != 2 or not np.isfinite(edges).all() or (np.diff(edges, axis=1) < 0).any():
+            raise ValueError(f"pressure_edges must be two rows of finite, non-decreasing numbers, got {edges!r}")
+        object.__setattr__(self, "pressure_edges", edges)
+
+    @property
+    def pressures(self) -> int:
+        """Classes of the order-flow pressure."""
+        return (self.pressure_edges.shape[1] + 1) ** 2
+
+    @property
+    def edges(self) -> tuple[np.ndarray, ...]:
+        """What ``encode_features`` takes after the features."""
+        return self.depth_edges, self.volume_edges, self.time_edges, self.level_edges, self.pressure_edges
 
     @property
     def mid_mode(self) -> int:
@@ -93,6 +113,7 @@ class TradeTokenizer:
         mid: str = "vwap",
         half_life_s: float = 10.0,
         provenance: dict | None = None,
+        pressure: bool = False,
     ) -> "TradeTokenizer":
         """Fit the edges to the pooled events of the training parts.
 
@@ -101,6 +122,7 @@ class TradeTokenizer:
             mid: mid estimate that the features were computed with.
             half_life_s: half-life that the features were computed with.
             provenance: free-form description, stored with the edges.
+            pressure: whether inputs tell the order-flow pressure, in 49 classes.
 
         Raises:
             ValueError: if there is no usable event.
@@ -130,6 +152,7 @@ class TradeTokenizer:
             _within_bins(seconds, time_edges),
             mid,
             half_life_s,
+            np.array(_PRESSURE_EDGES) if pressure else np.zeros((2, 0)),
             dict(provenance or {}),
         )
         inputs = tokenizer.encode(events)
@@ -150,21 +173,15 @@ class TradeTokenizer:
             features: ``(n,) FEATURES``.
 
         Returns:
-            ``(n, 4) int32``: liquidity tier, participant flag, price-level bin, trade token.
+            ``(n, 4) int32``: liquidity tier, participant flag (+ 2 x class of the order-flow pressure), price-level
+            bin, trade token.
         """
         if features.dtype != FEATURES:
             raise TypeError(f"features must have dtype FEATURES, got {features.dtype}")
         out = np.zeros((len(features), 4), np.int32)
         for i in range(0, len(features), 1 << 16):
             part = slice(i, i + (1 << 16))
-            _encode_all(
-                np.ascontiguousarray(features[part]),
-                self.depth_edges,
-                self.volume_edges,
-                self.time_edges,
-                self.level_edges,
-                out[part],
-            )
+            _encode_all(np.ascontiguousarray(features[part]), *self.edges, out[part])
         return out
 
     # ---- tokens -> events --------------------------------------------------------------------
@@ -288,21 +305,22 @@ def time_bin(edges, seconds) -> int:
 
 
 @njit(cache=True, nogil=True)
-def encode_features(features, depth_edges, volume_edges, time_edges, level_edges, out):
+def encode_features(features, depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out):
     """Write (liquidity, flag, level, token) of one FEATURES record to ``out (4,) int32``."""
     depth = bin_of(depth_edges, features["depth"])
     volume = bin_of(volume_edges, features["volume"])
     time = time_bin(time_edges, features["seconds"])
     out[0] = features["liquidity"]
-    out[1] = features["flag"]
+    fast, slow = bin_of(pressure_edges[0], features["fast"]), bin_of(pressure_edges[1], features["slow"])
+    out[1] = features["flag"] + 2 * (fast * (pressure_edges.shape[1] + 1) + slow)
     out[2] = bin_of(level_edges, features["level"])
     out[3] = 8192 * np.int64(features["action"]) + 4096 * np.int64(features["side"]) + 256 * depth + 16 * volume + time
 
 
 @njit(cache=True, nogil=True)
-def _encode_all(features, depth_edges, volume_edges, time_edges, level_edges, out):
+def _encode_all(features, depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out):
     for i in range(features.shape[0]):
-        encode_features(features[i], depth_edges, volume_edges, time_edges, level_edges, out[i])
+        encode_features(features[i], depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out[i])
 
 
 @njit(cache=True, nogil=True)

@@ -3,9 +3,12 @@
 Two augmentations give the conditioning inputs a meaning and remove accidents of a few days:
 
 * *participants*: no recorded event carries the participant flag, so 0 - 30% of the orders of a window,
-  singly and in one-sided bursts, are re-flagged together with their cancels. Flagged events are context
-  and carry no loss; inter-arrivals of background events then count from the previous background event,
-  exactly as in a rollout.
+  singly and in one-sided bursts, are re-flagged together with their cancels, and in half of the windows
+  up to 15% of the takers besides: they are few, and what follows them is what a reaction is. (A larger share
+  teaches that takers of the background grow rarer where a participant's are seen.) Flagged
+  events are context and carry no loss; inter-arrivals of background events then count from the previous
+  background event, exactly as in a rollout. An agent mostly acts on an event the moment it sees it, so in
+  half of the windows a participant's orders follow their predecessor without delay.
 * *mirror* and *level shift*: buy and sell are exchanged with probability 1/2, and the opening price is
   moved at random, since a handful of days says nothing about drift or about absolute levels.
 """
@@ -23,9 +26,10 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training windows are subjected to. All off: ``Augmentation(0.0, False, 0.0)``."""
+    """What training windows are subjected to. All off: ``Augmentation(0.0, 0.0, False, 0.0)``."""
 
     reflag: float = 0.3  # largest share of a window's orders that become a participant's
+    takers: float = 0.15  # largest share of a window's takers that do
     mirror: bool = True
     level_shift_bps: float = 60.0  # standard deviation of the shift of the opening price
 
@@ -56,8 +60,7 @@ class FlowWindows:
             raise ValueError("segments must hold at least two events with a known mid, got none")
         self.tokenizer = tokenizer
         self.context = context
-        self.augmentation = augmentation or Augmentation(0.0, False, 0.0)
-        self._edges = (tokenizer.depth_edges, tokenizer.volume_edges, tokenizer.time_edges, tokenizer.level_edges)
+        self.augmentation = augmentation or Augmentation(0.0, 0.0, False, 0.0)
 
     @property
     def events(self) -> int:
@@ -113,7 +116,7 @@ class FlowWindows:
 
     def _encode(self, window: np.ndarray) -> np.ndarray:
         out = np.zeros((len(window), 4), np.int32)
-        _encode_window(window, *self._edges, out)
+        _encode_window(window, *self.tokenizer.edges, out)
         return out
 
     def _augment(self, window: np.ndarray, rng: np.random.Generator) -> None:
@@ -121,37 +124,45 @@ class FlowWindows:
         if settings.mirror and rng.random() < 0.5:
             window["side"] = 1 - window["side"]
             window["depth"] *= -1.0
-            window["level"] *= -1.0
+            for signed in ("level", "fast", "slow"):
+                window[signed] *= -1.0
         if settings.level_shift_bps > 0:
             window["level"] += settings.level_shift_bps * rng.standard_normal()
-        if settings.reflag > 0:
-            reflag(window, settings.reflag, rng)
+        if settings.reflag > 0 or settings.takers > 0:
+            reflag(window, settings.reflag, rng, settings.takers)
 
 
-def reflag(window: np.ndarray, share: float, rng: np.random.Generator) -> None:
-    """Make up to ``share`` of a window's orders a participant's, in place.
+def reflag(window: np.ndarray, share: float, rng: np.random.Generator, takers: float = 0.0) -> None:
+    """Make up to ``share`` of a window's orders, and up to ``takers`` of its takers, a participant's, in place.
 
     Args:
         window: ``(n,) FEATURES`` of background events in time order.
         share: largest share of orders; a quarter of the windows stay untouched.
         rng: source of randomness.
+        takers: largest share of takers; half of the other windows have none beyond ``share``.
     """
     if rng.random() < 0.25:
         return
     target = share * rng.random()
-    single, burst = target * rng.random(), 0.0
+    single = target * (0.5 + 0.5 * rng.random())
     burst = (target - single) / 6.0  # a burst takes six adds of one side on average
-    draws = rng.random((len(window), 2))
-    _flag_orders(window, single, burst, draws)
+    taken = takers * rng.random() * (rng.random() < 0.5)
+    at_once = rng.random() < 0.5
+    draws = rng.random((len(window), 3))
+    _flag_orders(window, single, burst, taken, draws)
+    if at_once:
+        _act_at_once(window)
     _recount_time(window)
 
 
 @njit(cache=True, nogil=True)
-def _flag_orders(window, single, burst, draws):
+def _flag_orders(window, single, burst, taken, draws):
     left, side = 0, 0
     for i in range(window.shape[0]):
         if window[i]["action"] == 0:
-            if left > 0 and window[i]["side"] == side:
+            if window[i]["taker"] == 1 and draws[i, 2] < taken:
+                window[i]["flag"] = 1
+            elif left > 0 and window[i]["side"] == side:
                 window[i]["flag"] = 1
                 left -= 1
             elif draws[i, 0] < single:
@@ -169,6 +180,14 @@ def _flag_orders(window, single, burst, draws):
 
 
 @njit(cache=True, nogil=True)
+def _act_at_once(window):
+    """Moves each flagged order to the time of the event before it; its order in the flow stays."""
+    for i in range(1, window.shape[0]):
+        if window[i]["flag"] == 1:
+            window[i]["time_ns"] = window[i - 1]["time_ns"]
+
+
+@njit(cache=True, nogil=True)
 def _recount_time(window):
     background = window[0]["time_ns"]
     if window[0]["flag"] == 1:
@@ -182,6 +201,6 @@ def _recount_time(window):
 
 
 @njit(cache=True, nogil=True)
-def _encode_window(window, depth_edges, volume_edges, time_edges, level_edges, out):
+def _encode_window(window, depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out):
     for i in range(window.shape[0]):
-        encode_features(window[i], depth_edges, volume_edges, time_edges, level_edges, out[i])
+        encode_features(window[i], depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out[i])

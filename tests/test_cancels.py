@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from tradefm_gym.flow.cancels import order_to_cancel
+from tradefm_gym.market.events import BUY, LIMIT, SELL, EventBlock
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+
+# side, price, size, owner: bids 5@100, 7@100, 5@98, 5@98, an agent's 5@99, then 9@90; asks far away
+ORDERS = (
+    (BUY, 100, 5, -1), (BUY, 100, 7, -1), (BUY, 98, 5, -1), (BUY, 98, 5, -1), (BUY, 99, 5, 0), (BUY, 90, 9, -1),
+    (SELL, 110, 5, -1), (SELL, 112, 6, -1),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def book():
+    market = MarketSimulator(1, MarketConfig(seats=1))
+    for i, (side, price, size, owner) in enumerate(ORDERS):
+        block = EventBlock.empty(1, 1)
+        order = block.events[0, 0]
+        order["kind"], order["side"], order["price"], order["size"] = LIMIT, side, price, size
+        order["order_id"], order["owner"], order["time_ns"] = i, owner, 1_000 * (i + 1)
+        block.count[0] = 1
+        if owner < 0:
+            market.feed(block)
+        else:
+            market.submit(block)
+        market.advance(until_ns=np.array([1_000 * (i + 1)]))
+    return market.book
+
+
+def chosen(book, s, bottom, top, least, most, uniform=0.0):
+    slot = order_to_cancel(book, 0, s, bottom, top, least, most, uniform)
+    return -1 if slot < 0 else int(book.orders[0, slot]["order_id"])
+
+
+def test_the_youngest_of_the_named_size_is_the_likeliest(book):
+    """The bids of 5 lots between 98 and 100 are, youngest first, 3, 2 and 0; that of the agent is not among them."""
+    for uniform, order in ((0.0, 3), (0.49, 3), (0.5, 2), (0.74, 2), (0.75, 0), (0.999, 0)):
+        assert chosen(book, 0, 98, 100, 5, 5, uniform) == order
+
+
+def test_only_the_bin_counts_and_without_the_size_the_nearest(book):
+    assert chosen(book, 0, 99, 100, 5, 5) == 0
+    assert chosen(book, 0, 99, 100, 6, 8) == 1
+    assert chosen(book, 0, 80, 97, 1, 100) == 5
+    assert chosen(book, 0, 80, 100, 8, 8) in (1, 5)  # 7 and 9 are equally near
+    assert chosen(book, 0, 80, 100, 20, 30) == 5
+    assert chosen(book, 1, 111, 120, 5, 5) == 7
+    assert chosen(book, 1, 90, 111, 6, 9) == 6
+
+
+def test_an_empty_bin_has_none(book):
+    assert chosen(book, 0, 91, 97, 1, 100) == -1
+    assert chosen(book, 0, 99, 99, 1, 100) == -1  # an agent's order is never cancelled by the flow
+    assert chosen(book, 1, 113, 120, 1, 100) == -1

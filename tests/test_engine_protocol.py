@@ -1,0 +1,87 @@
+"""What both engines refuse, and with which words."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from tradefm_gym.model.config import PRESETS, VOCABULARY, random_weights
+from tradefm_gym.model.engine_protocol import EngineLimits
+from tradefm_gym.model.numba_engine import NumbaEngine
+
+CONFIG = PRESETS["test"]
+LIMITS = EngineLimits(3, CONFIG.context, CONFIG.input_sizes)
+EVENTS, EVERYONE, BITS = np.zeros((3, 4), np.int32), np.ones(3, bool), np.zeros((3, 5), np.uint32)
+
+
+def engine_of(name):
+    if name == "numba":
+        return NumbaEngine(CONFIG, random_weights(CONFIG, 0), 3)
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("needs torch")
+    from tradefm_gym.model.engine import TorchEngine
+
+    return TorchEngine(CONFIG, random_weights(CONFIG, 0), 3)
+
+
+def with_value(value, row=1, column=2):
+    events = EVENTS.copy()
+    events[row, column] = value
+    return events
+
+
+@pytest.mark.parametrize("name", ["numba", "torch"])
+def test_engines_refuse_the_same_with_the_same_words(name):
+    engine = engine_of(name)
+    engine.prefill([0, 1, 2], [EVENTS] * 3)
+    before = [engine.export_row(row) for row in range(3)]
+    refused = [
+        (lambda: engine.reset([0, 1]), "rows is int64 (2,); allowed is bool (3,)"),
+        (lambda: engine.prefill("x", EVENTS), "rows is 'x'; allowed are different integers in [0, 3)"),
+        (lambda: engine.prefill(0.5, EVENTS), "rows is 0.5; allowed are different integers in [0, 3)"),
+        (lambda: engine.prefill([[0]], [EVENTS]), "rows is [[0]]; allowed are different integers in [0, 3)"),
+        (lambda: engine.prefill(-1, EVENTS), "rows is -1; allowed are different integers in [0, 3)"),
+        (lambda: engine.prefill(0, EVENTS.astype(float)), "; allowed are integers"),
+        (lambda: engine.prefill(0, [[0, 0, 0], [0]]), "inputs is [[0, 0, 0], [0]]; allowed are integers"),
+        (lambda: engine.prefill(0, with_value(99)), "inputs is out of range, event 1 being [0, 0, 99, 0]; allowed is"),
+        (lambda: engine.append(EVENTS.astype(float), EVERYONE), "; allowed are integers"),
+        (lambda: engine.append(with_value(-1), EVERYONE), "inputs of row 1 is [0, 0, -1, 0]; allowed is below"),
+        (lambda: engine.append(EVENTS, np.ones(3)), "active is float64 (3,); allowed is bool (3,)"),
+        (lambda: engine.sample(BITS.astype(np.int64), EVERYONE), "bits has dtype int64; allowed is uint32"),
+        (lambda: engine.sample(BITS, EVERYONE, temperature="x"), "temperature is 'x'; allowed is a positive number"),
+        (lambda: engine.sample(BITS, EVERYONE, temperature=True), "temperature is True; allowed is a positive number"),
+        (lambda: engine.sample(BITS, EVERYONE, np.nan), "temperature is nan; allowed is a positive number"),
+        (lambda: engine.sample(BITS, EVERYONE, 1.0, None), "repetition_penalty is None; allowed is 1 or more"),
+        (lambda: engine.log_prob([0.5, 1, 1]), f"tokens is [0.5, 1, 1]; allowed are 3 integers in [0, {VOCABULARY})"),
+        (lambda: engine.log_prob([0, -1, 1]), "tokens is [0, -1, 1]; allowed are 3 integers"),
+        (lambda: engine.copy_rows([0], [0, 1]), "sources is [0]; allowed is one row for each target"),
+        (lambda: engine.copy_rows(["a"], [1]), "sources is ['a']; allowed is one row for each target"),
+        (lambda: engine.copy_rows([7], [1]), "sources is array([7]); allowed are different integers in [0, 3)"),
+        (lambda: engine.copy_rows([0], [1.5]), "targets is [1.5]; allowed are different integers in [0, 3)"),
+        (lambda: engine.export_row("x"), "row is 'x'; allowed are different integers in [0, 3)"),
+    ]
+    for action, said in refused:
+        with pytest.raises(ValueError) as error:
+            action()
+        assert said in str(error.value)
+    for row in range(3):
+        for one, two in zip(engine.export_row(row), before[row], strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_what_is_in_order_comes_back_as_kernels_read_it():
+    assert LIMITS.rows("rows", 2).tolist() == [2]
+    assert LIMITS.rows("rows", []).tolist() == []
+    assert LIMITS.rows("rows", np.array([2, 0], np.uint8)).dtype == np.int64
+    assert LIMITS.prompts([], [])[1] == []
+    assert LIMITS.mask("rows", EVERYONE[::-1]).flags.c_contiguous
+    assert LIMITS.draws(np.zeros((5, 3), np.uint32).T, EVERYONE, np.ones(3, np.int32), 0.5, 1).flags.c_contiguous
+    assert LIMITS.tokens([0, 1, 2]).dtype == np.int64
+    LIMITS.in_range(with_value(99), np.array([True, False, True]))
+    LIMITS.has_room(np.array([True, False, True]), np.array([0, CONFIG.context, 0], np.int32))
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, "2", None, True])
+def test_wrong_batches_are_named(batch):
+    with pytest.raises(ValueError, match=r"batch is .*; allowed is a positive integer"):
+        NumbaEngine(CONFIG, random_weights(CONFIG, 0), batch)

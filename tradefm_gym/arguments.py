@@ -1,0 +1,70 @@
+"""What callers hand in, checked where it comes in: each refusal is one sentence that names the argument.
+
+It says the value and what is allowed. A value that is not allowed, whatever its type, is a ``ValueError``; a name
+that does not exist is a ``TypeError``, as Python has it.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+_SHOWN = 80  # characters of a value in a message
+_LISTED = 16  # entries of an array
+
+
+def shortened(value: Any) -> str:
+    """A value as messages show it: on one line, its middle left out where it is long; large arrays by their shape."""
+    if isinstance(value, np.ndarray) and value.size > _LISTED:
+        return f"an array of shape {value.shape} and dtype {str(value.dtype)[:_SHOWN]}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}...{text[-17:]}"
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """An integer, Python's or NumPy's, from ``least`` to ``most``; a truth value is none."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        if least <= value and (most is None or value <= most):
+            return int(value)
+    allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise ValueError(f"{name} is {shortened(value)}; it must be an integer {allowed}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False. Nothing else will do: ``"no"`` and ``"False"`` count as true in Python."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} is {shortened(value)}; it must be True or False")
+    return bool(value)
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """One of the words ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} is {shortened(value)}; it must be one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def numbers(value: Any, kinds: str = "iuf") -> np.ndarray | None:
+    """``value`` as an array if it is one of plain numbers, of these NumPy kinds; else None."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # ragged; a tensor that is elsewhere, or part of a graph
+        return None
+    return array if array.dtype.kind in kinds else None
+
+
+def rows_mask(name: str, value: Any, count: int) -> np.ndarray:
+    """A boolean array (count,) that says which rows are meant."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.bool_ or value.shape != (count,):
+        raise ValueError(f"{name} is {shortened(value)}; it must be a boolean array of length {count}")
+    return value
+
+
+def known_names(owner: str, names: Iterable[str], allowed: Sequence[str]) -> None:
+    """Refuses names of arguments that ``owner`` does not have."""
+    for name in names:
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, 1, 0.7)
+            guess = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{owner} has no argument {name!r}; allowed are {', '.join(allowed)}{guess}")

@@ -1,0 +1,69 @@
+"""Which order a generated cancel removes: the model names side, depth bin and size, the book knows the orders.
+
+Real cancels remove whole orders, mostly young ones: of the orders in the named depth bin with the named size the
+newest was the one in 59% of cases (AAPL 2012), 50% (CLX5) and 25% (SSE), against 25, 11 and 9% for a random one.
+So the k-th newest is taken with probability 2^-k. That keeps what the model said, as far as the book has it: a
+cancel of another size would tell the model about an order that it never saw.
+"""
+
+import numpy as np
+from numba import njit
+
+from tradefm_gym.market.book import BEST
+from tradefm_gym.market.views import earlier, is_empty, newest_background, next_level
+
+_YOUNGEST = 8  # candidates that are told apart by age
+
+
+@njit(cache=True, nogil=True)
+def order_to_cancel(book, m, s, bottom, top, least, most, uniform):
+    """Slot of a background order of side ``s`` at a price in [bottom, top], -1 if there is none.
+
+    Args:
+        book: BookState.
+        m: row.
+        s: 0 for bids, 1 for asks.
+        bottom: lowest price in ticks.
+        top: highest price in ticks.
+        least: smallest size in lots that fits; without such an order the one whose size is nearest is taken.
+        most: largest size that fits.
+        uniform: number in [0, 1) that decides among those that fit, by age.
+    """
+    slots, times = np.full(_YOUNGEST, -1, np.int64), np.zeros(_YOUNGEST, np.int64)
+    found = 0
+    nearest, distance = np.int64(-1), np.int64(0)
+    price = np.int64(book.row[m, BEST + s])
+    if not is_empty(price) and (price > top if s == 0 else price < bottom):
+        price = next_level(book, m, s, top + 1 if s == 0 else bottom - 1)
+    while not is_empty(price) and bottom <= price <= top:
+        slot = newest_background(book, m, s, price)
+        while slot >= 0:
+            order = book.orders[m, slot]
+            if order["owner"] < 0:
+                size, time = np.int64(order["size"]), np.int64(order["time_ns"])
+                if least <= size <= most:
+                    found = _keep(slots, times, found, slot, time)
+                away = least - size if size < least else size - most
+                if nearest < 0 or away < distance:
+                    nearest, distance = slot, away
+            slot = earlier(book, m, slot)
+        price = next_level(book, m, s, price)
+    if found == 0:
+        return nearest
+    rank = np.int64(-np.log2(1.0 - uniform))
+    return slots[min(rank, found - 1)]
+
+
+@njit(cache=True, nogil=True)
+def _keep(slots, times, found, slot, time):
+    """Insert into the youngest so far, newest first; returns how many are kept."""
+    place = found
+    while place > 0 and times[place - 1] < time:
+        place -= 1
+    if place == _YOUNGEST:
+        return found
+    found = min(found + 1, _YOUNGEST)
+    for i in range(found - 1, place, -1):
+        slots[i], times[i] = slots[i - 1], times[i - 1]
+    slots[place], times[place] = slot, time
+    return found
