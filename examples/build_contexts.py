@@ -88,7 +88,7 @@ def zero_intelligence_states(day: RecordedFlow, part: range) -> ContextBank:
     zero.reset(market, np.ones(DRAWN_BOOKS, bool), rows, seeds, np.zeros(DRAWN_BOOKS, np.uint32))
     while (starved := market.advance(until_count=np.full(DRAWN_BOOKS, PRIOR_EVENTS))).any():
         market.feed(zero.next_events(market, starved))
-    states = [StartState.capture(market, row, drawn.scale[row], PRIOR_EVENTS) for row in rows]
+    states = [StartState.capture(market, row, drawn.scale[row], PRIOR_EVENTS) for row in range(DRAWN_BOOKS)]
     return ContextBank.from_states(states, np.zeros(DRAWN_BOOKS, np.uint8))
 
 

@@ -56,7 +56,7 @@ def test_an_event_does_not_see_its_own_execution():
 
 
 def test_pressure_remembers_takers_of_either_side_for_a_while():
-    """One taker of 3 median sizes is log2(4) = 2; a half is left after 4 events in the fast sum, after 64 in the slow."""
+    """A taker of 3 median sizes counts log2(4) = 2; half of it is left after 4 events, in the slow sum after 64."""
     records = np.zeros(70, RECORD)
     records["kind"], records["status"], records["owner"], records["mid2"] = CANCEL, RESTED, -1, 20_000
     records["price"], records["size"] = 10_000, 10

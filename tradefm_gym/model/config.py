@@ -101,7 +101,7 @@ class ModelConfig:
     @property
     def embedding_tables(self) -> dict[str, int]:
         """Rows of each embedding table, in the order in which they are concatenated."""
-        tables = dict(zip(INPUT_NAMES, self.input_sizes, strict=True))
+        tables: dict[str, int] = dict(zip(INPUT_NAMES, self.input_sizes, strict=True))
         if self.digit_embeddings:
             tables |= {f"digits.{digit}": size for digit, size in enumerate(DIGIT_SIZES)}
         return tables
