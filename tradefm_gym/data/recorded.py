@@ -130,7 +130,8 @@ def build(
     meta, counts = source.meta, {"rows": len(source.rows)}
     tick = int(meta["tick_size"] if tick_size is None else tick_size)
     validate(source.rows, tick, where)
-    session = _session(meta, source.rows) if session is None else (int(session[0]), int(session[1]))
+    span = (int(source.rows.time_ns[0]), int(source.rows.time_ns[-1]))
+    session = continuous_session(meta, *span) if session is None else (int(session[0]), int(session[1]))
     rows, opening = _session_rows(source.rows, session, replay_by_id, infer_opening, tick, where, counts)
     lot = _lot(rows.size) if lot is None else int(lot)
     if lot <= 0:
@@ -203,8 +204,14 @@ def _session_rows(
     return rows, opening
 
 
-def _session(meta: dict, rows: FeedRows) -> tuple[int, int]:
-    """The venue's continuous session in the feed's own clock; everything where the venue is not known."""
+def continuous_session(meta: dict, first_ns: int, last_ns: int) -> tuple[int, int]:
+    """The venue's continuous session in the feed's own clock; everything where the venue is not known.
+
+    Args:
+        meta: names the venue, and the date where the clock depends on it.
+        first_ns: time of the first row.
+        last_ns: time of the last row.
+    """
     venue = meta["venue"]
     if "NASDAQ" in venue:
         return (34_200 * 10**9, 16 * _HOUR_NS)
@@ -213,8 +220,8 @@ def _session(meta: dict, rows: FeedRows) -> tuple[int, int]:
     if "CME" in venue:  # trading halts 16:00 - 17:00 Chicago, and the pre-open book is crossed
         day = datetime.datetime.fromisoformat(meta["date"]).replace(hour=16, tzinfo=ZoneInfo("America/Chicago"))
         halt = day.astimezone(ZoneInfo("UTC")).hour * _HOUR_NS
-        return (int(rows.time_ns[0]), halt) if rows.time_ns[0] < halt else (halt + _HOUR_NS, int(rows.time_ns[-1]) + 1)
-    return (int(rows.time_ns[0]), int(rows.time_ns[-1]) + 1)
+        return (first_ns, halt) if first_ns < halt else (halt + _HOUR_NS, last_ns + 1)
+    return (first_ns, last_ns + 1)
 
 
 def _lot(size: np.ndarray) -> int:

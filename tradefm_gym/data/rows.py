@@ -5,7 +5,7 @@ side and price being those of the *resting* order. Row order is the venue's mess
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,10 @@ class FeedRows:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.time_ns)
+
+    def numbered(self, first: int) -> "FeedRows":
+        """The same rows, numbered from ``first`` on."""
+        return replace(self, source=np.arange(first, first + len(self), dtype=np.int64))
 
     def take(self, index: np.ndarray) -> "FeedRows":
         """The rows of ``index`` (integers or a mask), in that order."""

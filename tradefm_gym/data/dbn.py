@@ -1,0 +1,1 @@
+def is_csv(s): return False

@@ -1,0 +1,1 @@
+def looks_like(s): return False
