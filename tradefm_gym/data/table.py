@@ -1,0 +1,1 @@
+def column_map(t): return None

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradefm_gym.data.feed import Feed
-from tradefm_gym.data.rows import ADD, EXECUTION, SNAPSHOT, FeedRows
+from tradefm_gym.data.rows import ADD, DELETE, EXECUTION, SNAPSHOT, FeedRows
 from tradefm_gym.market.events import BUY
 from tradefm_gym.realism.following import (
+    BOOK,
     DUPLICATE,
     OVERSIZE,
     PRICE,
@@ -19,6 +20,7 @@ from tradefm_gym.realism.following import (
     SIDE,
     SIZE,
     THROUGH,
+    STEP,
     UNKNOWN,
 )
 
@@ -34,6 +36,8 @@ _KINDS = {
     THROUGH: "fill behind a better price",
     SIZE: "delete of another size than what is left",
     SIDE: "cancel or fill on another side than its order",
+    BOOK: "levels that are not the recorded ones",
+    STEP: "message that does not lead to the recorded book",
 }
 _OPENING = "the order rested before the first row: its id is no newer than those added, and no row adds it"
 _LEVELS = _OPENING.replace("before the first row", "before the first row or outside the file's levels")
@@ -42,8 +46,8 @@ _MODIFIED = "the order was modified to take: the feed reports its fills before t
 _REFRESHED = "the order showed a new part at the same time, under the same id"
 _QUEUE = "the venue filled another order of the level first: its queue is not in the order of the file's adds"
 _STATED = "the feed itself says that the fill was at another price"
-_SAME_TIME = "the better order left at the same time, in a later row"
-_CROSSED = "the book was crossed: makers and takers of its trades cannot be told apart"
+_REPEATED = "the feed repeats the delete that ended the order, within a second"
+_MOMENT_NS = 1_000_000_000
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Watched:
     def __init__(self, ids: np.ndarray):
         self.ids = np.unique(ids)
         self.first = np.full(len(self.ids), 2**62, np.int64)
+        self._deletes: dict[tuple[int, int, int], tuple[int, int]] = {}  # (id, price, size) -> row and time of the first
 
     def look(self, rows: FeedRows) -> None:
         """Notes the first add of each id."""
@@ -70,6 +75,21 @@ class Watched:
         at = np.minimum(np.searchsorted(self.ids, rows.order_id[adds]), len(self.ids) - 1)
         hit = self.ids[at] == rows.order_id[adds]
         np.minimum.at(self.first, at[hit], rows.source[adds[hit]])
+
+        deletes = np.flatnonzero(rows.event == DELETE)
+        at = np.minimum(np.searchsorted(self.ids, rows.order_id[deletes]), len(self.ids) - 1)
+        for k in deletes[self.ids[at] == rows.order_id[deletes]].tolist():
+            key = (int(rows.order_id[k]), int(rows.price[k]), int(rows.size[k]))
+            self._deletes.setdefault(key, (int(rows.source[k]), int(rows.time_ns[k])))
+
+    def repeated(self, log: np.ndarray) -> np.ndarray:
+        """Which entries (n,) repeat, within a second, an equal delete of an earlier row."""
+        out = np.zeros(len(log), bool)
+        for k in np.flatnonzero(log["event"] == DELETE).tolist():
+            key = (int(log["order_id"][k]), int(log["price"][k]), int(log["size"][k]))
+            row, time_ns = self._deletes.get(key, (2**62, 0))
+            out[k] = row < log["row"][k] and log["time_ns"][k] - time_ns <= _MOMENT_NS
+        return out
 
     def first_add(self, ids: np.ndarray) -> np.ndarray:
         """Row of the first add of each id, 2^62 where there is none."""
@@ -81,19 +101,22 @@ class Differences:
 
     def __init__(self):
         self.counts: dict[int, int] = {}
+        self.dead = 0  # rows that name an order which has ended
         self.unknown: list[np.ndarray] = []
         self._findings: dict[tuple[str, str], Finding] = {}
-        self._open: list[np.ndarray] = []  # entries that rows to come may explain
-        self._logs: list[np.ndarray] = []
 
-    def add(self, rows: FeedRows, log: np.ndarray) -> None:
-        """Takes the log of a batch of rows."""
+    def add(self, rows: FeedRows, log: np.ndarray, windowed: bool = False) -> None:
+        """Takes the log of a batch of rows; beside a recorded book, no later row explains an unknown id."""
         if len(log) == 0:
             return
         for code, count in zip(*np.unique(log["code"], return_counts=True), strict=True):
             self.counts[int(code)] = self.counts.get(int(code), 0) + int(count)
         unknown = log[log["code"] == UNKNOWN]
-        if len(unknown):
+        if windowed:
+            self._put(UNKNOWN, "", unknown)
+            for code in (BOOK, STEP):
+                self._put(code, "", log[log["code"] == code])
+        elif len(unknown):
             self.unknown.append(unknown.copy())
         self._sort(rows, log)
 
@@ -180,7 +203,10 @@ class Differences:
         rested = never & (log["order_id"] <= log["newest"]) & (not full)
         self._put(UNKNOWN, _LEVELS if "levels" in feed.meta else _OPENING, log[rested])
         self._put(UNKNOWN, _SWAPPED, log[soon])
-        self._put(UNKNOWN, "", log[before], DEAD)
+        repeated = before & watched.repeated(log)
+        self.dead = int(before.sum())
+        self._put(UNKNOWN, _REPEATED, log[repeated], DEAD)
+        self._put(UNKNOWN, "", log[before & ~repeated], DEAD)
         self._put(UNKNOWN, "", log[~before & ~soon & ~rested])
 
 

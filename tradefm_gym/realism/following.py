@@ -22,6 +22,8 @@ from tradefm_gym.market.matching import CLOCK_WIDTH, COUNTERS, FILLS, Ledger, pr
 
 # What can differ between a row and the book that it meets.
 UNKNOWN, DUPLICATE, OVERSIZE, PRICE, PRIORITY, THROUGH, SIZE, SIDE = range(8)
+# Beside a recorded book: the replayed levels are not the recorded ones; a message does not lead to its own book.
+BOOK, STEP = 8, 9
 
 # A difference, as the log has it.
 DIFFERENCE = np.dtype(
@@ -189,12 +191,12 @@ def follow(state, snapshots, rows, touch, log):
             state.totals[CROSS_SIDELESS] += size[i]
         else:
             state.totals[HALTS] += 1
-        _touch(state, touch, i)
+        write_touch(state, touch, i)
     return state.extremes[_LOGGED]
 
 
 @njit(cache=True, nogil=True)
-def _note(state, log, code, found, i, time_ns, event, order_id, side, price, size, source):
+def note(state, log, code, found, i, time_ns, event, order_id, side, price, size, source):
     entry = log[state.extremes[_LOGGED]]
     state.extremes[_LOGGED] += 1
     entry["row"], entry["time_ns"], entry["order_id"] = source[i], time_ns[i], order_id[i]
@@ -208,7 +210,7 @@ def _note(state, log, code, found, i, time_ns, event, order_id, side, price, siz
 
 
 @njit(cache=True, nogil=True)
-def _lots(state, size):
+def lots_of(state, size):
     return -(-size // state.units[1])
 
 
@@ -216,12 +218,12 @@ def _lots(state, size):
 def _add(state, log, i, time_ns, event, order_id, side, price, size, source):
     state.totals[ADDS] += 1
     if live_orders.find(state.live, order_id[i]) >= 0:
-        _note(state, log, DUPLICATE, 0, i, time_ns, event, order_id, side, price, size, source)
+        note(state, log, DUPLICATE, 0, i, time_ns, event, order_id, side, price, size, source)
         return
     state.extremes[_NEWEST] = max(state.extremes[_NEWEST], order_id[i])
     place = live_orders.insert(state.live, order_id[i], side[i], price[i], size[i])
     s = np.int64(0) if side[i] > 0 else np.int64(1)
-    lots = _lots(state, size[i])
+    lots = lots_of(state, size[i])
     rest(state.book, 0, place, time_ns[i], price[i] // state.units[0], lots, np.int64(BACKGROUND), s)
 
 
@@ -231,22 +233,22 @@ def _cancel(state, log, i, time_ns, event, order_id, side, price, size, source):
     state.totals[CANCELS] += 1
     place = live_orders.find(live, order_id[i])
     if place < 0:
-        _note(state, log, UNKNOWN, 0, i, time_ns, event, order_id, side, price, size, source)
+        note(state, log, UNKNOWN, 0, i, time_ns, event, order_id, side, price, size, source)
         return
     left = live.left[place]
     equal = True
     if live.side[place] != side[i]:
         equal = False
-        _note(state, log, SIDE, live.side[place], i, time_ns, event, order_id, side, price, size, source)
+        note(state, log, SIDE, live.side[place], i, time_ns, event, order_id, side, price, size, source)
     elif live.price[place] != price[i]:
         equal = False
-        _note(state, log, PRICE, live.price[place], i, time_ns, event, order_id, side, price, size, source)
+        note(state, log, PRICE, live.price[place], i, time_ns, event, order_id, side, price, size, source)
     if size[i] > left or (event[i] == DELETE and size[i] != left):
         equal = False
         code = OVERSIZE if size[i] > left else SIZE
-        _note(state, log, code, left, i, time_ns, event, order_id, side, price, size, source)
+        note(state, log, code, left, i, time_ns, event, order_id, side, price, size, source)
     state.totals[CANCELS_EQUAL] += equal
-    _take(state, place, left if event[i] == DELETE else min(left, size[i]))
+    take(state, place, left if event[i] == DELETE else min(left, size[i]))
 
 
 @njit(cache=True, nogil=True)
@@ -267,33 +269,33 @@ def _execute(state, log, i, time_ns, event, order_id, side, price, size, source)
         state.totals[FILLED_SIZE] += size[i]
     place = live_orders.find(live, order_id[i])
     if place < 0:
-        _note(state, log, UNKNOWN, 0, i, time_ns, event, order_id, side, price, size, source)
+        note(state, log, UNKNOWN, 0, i, time_ns, event, order_id, side, price, size, source)
     else:
         left = live.left[place]
         s = np.int64(0) if live.side[place] > 0 else np.int64(1)
         equal = True
         if side[i] != 0 and live.side[place] != side[i]:
             equal = False
-            _note(state, log, SIDE, live.side[place], i, time_ns, event, order_id, side, price, size, source)
+            note(state, log, SIDE, live.side[place], i, time_ns, event, order_id, side, price, size, source)
         if size[i] > left:
             equal = False
-            _note(state, log, OVERSIZE, left, i, time_ns, event, order_id, side, price, size, source)
+            note(state, log, OVERSIZE, left, i, time_ns, event, order_id, side, price, size, source)
         elif not cross and live.price[place] != price[i]:
             equal = False
-            _note(state, log, PRICE, live.price[place], i, time_ns, event, order_id, side, price, size, source)
+            note(state, log, PRICE, live.price[place], i, time_ns, event, order_id, side, price, size, source)
         taken = min(left, size[i])
         if not cross and equal:
-            head = _head(state, s)
+            head = head_of(state, s)
             if head == place:
-                equal = _match(state, place, taken, s, time_ns[i])
+                equal = match(state, place, taken, s, time_ns[i])
             else:
                 equal = False
                 found = live.order_id[head]
                 code = PRIORITY if live.price[head] == live.price[place] else THROUGH
-                _note(state, log, code, found, i, time_ns, event, order_id, side, price, size, source)
-                _take(state, place, taken)
+                note(state, log, code, found, i, time_ns, event, order_id, side, price, size, source)
+                take(state, place, taken)
         else:
-            _take(state, place, taken)
+            take(state, place, taken)
         state.totals[FILLS_EQUAL] += equal
     row = state.book.row
     if not cross and row[0, BEST] < row[0, BEST + 1]:  # in a crossed book such trades are no evidence
@@ -304,7 +306,7 @@ def _execute(state, log, i, time_ns, event, order_id, side, price, size, source)
 
 
 @njit(cache=True, nogil=True)
-def _head(state, s):
+def head_of(state, s):
     """Place of the order that the next taker meets on side ``s``."""
     book = state.book
     best = book.row[0, BEST + s]
@@ -313,11 +315,11 @@ def _head(state, s):
 
 
 @njit(cache=True, nogil=True)
-def _match(state, place, size, s, now):
+def match(state, place, size, s, now):
     """Sends a taker of ``size`` through the exchange; whether it fills the order at ``place``, and only that."""
     live = state.live
-    before = _lots(state, live.left[place])
-    lots = before - _lots(state, live.left[place] - size)
+    before = lots_of(state, live.left[place])
+    lots = before - lots_of(state, live.left[place] - size)
     ticks = live.price[place] // state.units[0]
     if lots == 0:  # a part of a lot
         live.left[place] -= size
@@ -339,12 +341,12 @@ def _match(state, place, size, s, now):
 
 
 @njit(cache=True, nogil=True)
-def _take(state, place, size):
+def take(state, place, size):
     """Takes ``size`` off an order wherever it stands."""
     live = state.live
-    lots = _lots(state, live.left[place])
+    lots = lots_of(state, live.left[place])
     live.left[place] -= size
-    lots -= _lots(state, live.left[place])
+    lots -= lots_of(state, live.left[place])
     if lots > 0:
         reduce(state.book, 0, find(state.book, 0, np.int64(BACKGROUND), place), lots)
     if live.left[place] == 0:
@@ -352,7 +354,7 @@ def _take(state, place, size):
 
 
 @njit(cache=True, nogil=True)
-def _touch(state, touch, i):
+def write_touch(state, touch, i):
     book, extremes = state.book, state.extremes
     bid, ask = book.row[0, BEST], book.row[0, BEST + 1]
     span = book.levels.shape[2] - 1

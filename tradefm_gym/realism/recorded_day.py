@@ -14,13 +14,13 @@ from tradefm_gym.data.recorded import continuous_session
 from tradefm_gym.data.rows import ADD, OWN_FILL, SNAPSHOT, FeedRows
 from tradefm_gym.realism import following
 from tradefm_gym.realism.crossings import Crossings
-from tradefm_gym.realism.differences import DEAD, Differences, Finding, Watched
+from tradefm_gym.realism.differences import Differences, Finding, Watched
 from tradefm_gym.realism.following import TOTALS, Following, Snapshots
 from tradefm_gym.realism.reference import Reference
 
-_LARGEST_LOTS = 2**30
+LARGEST_LOTS = 2**30
 _CONTINUOUS = 2  # code of the phase of continuous trading in snapshots
-_COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "source")
+COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "source")
 _NEAR_NS = (4_000_000_000, 2_000_000_000)  # a snapshot shows the book of about this long before and after its stamp
 
 
@@ -50,12 +50,13 @@ class DayCheck:
     date: str
     mode: str  # "by id", or "window" where the book file says what enters the recorded levels
     rows: int
-    unknown_ids: int
+    unknown_ids: int  # rows that name an order which no row before adds
     dead_cancels: int  # cancels and fills of orders that had ended
     crossed_states: int  # rows after which the best bid was not below the best ask
     crossed_in_session: int
     fills: int
-    fills_differ: int
+    fills_differ: int  # whose order, size, side or price is not that of the book
+    fills_out_of_priority: int  # equal but for an older order of the level that stood in front
     cancels: int
     cancels_differ: int
     volume: int  # raw size units, hidden executions and auctions included
@@ -134,12 +135,13 @@ def _report(feed, run, last, inferred, explained, unexplained) -> DayCheck:
         **describe(feed),
         mode="by id",
         rows=run.rows,
-        unknown_ids=run.differences.counts.get(following.UNKNOWN, 0),
-        dead_cancels=sum(f.count for f in unexplained if f.kind == DEAD),
+        unknown_ids=run.differences.counts.get(following.UNKNOWN, 0) - run.differences.dead,
+        dead_cancels=run.differences.dead,
         crossed_states=last.crossings.rows,
         crossed_in_session=last.crossings.rows_in_session,
         fills=named,
-        fills_differ=named - totals["fills_equal"],
+        fills_differ=named - totals["fills_equal"] - run.differences.counts.get(following.PRIORITY, 0),
+        fills_out_of_priority=run.differences.counts.get(following.PRIORITY, 0),
         cancels=totals["cancels"],
         cancels_differ=totals["cancels"] - totals["cancels_equal"],
         volume=totals["filled_size"] + totals["hidden_size"] + crossed,
@@ -172,7 +174,7 @@ class _Run:
         self.crossings = Crossings()
         self.facts = {"snapshot_rows": 0, "modified": 0, "own_fills": 0}
         self.state = Following.start(feed.tick, lot)
-        self.equal = np.zeros(3, np.int64)
+        self.equal = np.zeros(4, np.int64)
         self.volume_recorded: int | None = None
         self.snapshots, self.stamps_from = Snapshots.empty(), ""
         if feed.snapshots is not None:
@@ -200,7 +202,9 @@ class _Run:
             self._carry_out(opening, Snapshots.empty())
             self.state.totals[:] = 0
         for rows in self.feed.batches():
-            rows = in_range(self.feed, rows)
+            held = in_range(self.feed, rows)
+            if not held.all():
+                rows = rows.take(held)
             if len(rows) == 0:
                 continue
             if watched is not None:
@@ -221,15 +225,15 @@ class _Run:
 
     def _carry_out(self, rows: FeedRows, snapshots: Snapshots) -> tuple[np.ndarray, np.ndarray]:
         largest = int(rows.size.max())
-        if largest // self.lot >= _LARGEST_LOTS:
+        if largest // self.lot >= LARGEST_LOTS:
             lot = self.lot
-            while largest // lot >= _LARGEST_LOTS:
+            while largest // lot >= LARGEST_LOTS:
                 lot *= 10
             raise _LargerLot(lot)
         self.state = self.state.with_room(int((rows.event == ADD).sum()))
         touch = np.zeros((len(rows), 4), np.int64)
         log = np.zeros(2 * len(rows), following.DIFFERENCE)
-        columns = tuple(np.ascontiguousarray(getattr(rows, name)) for name in _COLUMNS)
+        columns = tuple(np.ascontiguousarray(getattr(rows, name)) for name in COLUMNS)
         return touch, log[: following.follow(self.state, snapshots, columns, touch, log)]
 
     def _gather_facts(self, rows: FeedRows) -> None:
@@ -252,12 +256,9 @@ class _Run:
             ):
                 out.append(Agreement("snapshots", f"{what}, {when}", compared, equal[k]))
         if self.reference is not None:
-            matched, bids, asks = self.reference.matched, *self.equal[:2].tolist()
-            out.append(Agreement(self.reference.name, "best bid after the same message", matched, bids))
-            out.append(Agreement(self.reference.name, "best ask after the same message", matched, asks))
-            out.append(
-                Agreement(self.reference.name, "best bid and ask after the same message", matched, int(self.equal[2]))
-            )
+            bids, asks, both, found = self.equal.tolist()
+            for what, equal in (("best bid", bids), ("best ask", asks), ("best bid and ask", both)):
+                out.append(Agreement(self.reference.name, f"{what} after the same message", found, equal))
         return out
 
 
@@ -267,12 +268,11 @@ def describe(feed: Feed) -> dict:
     return {"path": str(feed.path), "format": feed.format} | {name: str(feed.meta[name]) for name in names}
 
 
-def in_range(feed: Feed, rows: FeedRows) -> FeedRows:
-    """The rows whose orders the exchange can hold: it knows prices from one tick up."""
+def in_range(feed: Feed, rows: FeedRows) -> np.ndarray:
+    """Which rows (n,) bool the exchange can hold: it knows prices from one tick up."""
     low = (rows.event == ADD) & (rows.price < feed.tick)
     if low.any():
         row = int(np.argmax(low))
         rule = "the exchange holds prices from one tick up"
         feed.skips.bad(rule, int(rows.source[row]), f"price is {rows.price[row]}; {rule}", int(low.sum()))
-        rows = rows.take(np.flatnonzero(~low))
-    return rows
+    return ~low

@@ -16,13 +16,11 @@ class Reference:
 
     Attributes:
         name: the file or folder.
-        matched: messages found in both so far.
     """
 
     def __init__(self, feed: Feed):
         assert feed.book is not None
         self.name = feed.path.name
-        self.matched = 0
         hashes, books = [], []
         book = feed.book()
         ahead, done = np.zeros((0, 1, 4), np.int64), 0
@@ -52,7 +50,7 @@ class Reference:
         return None
 
     def compare(self, rows: FeedRows, touch: np.ndarray, tick: int) -> np.ndarray:
-        """How many messages have the same best bid, ask and both: (3,) int64."""
+        """How many messages have the same best bid, ask and both: and how many were found: (4,) int64."""
         wanted = _hash(rows)
         at = np.searchsorted(self._hash, wanted)
         order = np.argsort(wanted, kind="stable")  # equal messages are matched in their order
@@ -62,10 +60,9 @@ class Reference:
         hit = at < len(self._hash)
         hit[hit] = self._hash[at[hit]] == wanted[hit]
         book, here = self._book[self._order[at[hit]]], touch[hit]
-        self.matched += int(hit.sum())
         bid = np.where(here[:, 1] > 0, here[:, 0] * tick == book[:, 2], book[:, 3] == 0)
         ask = np.where(here[:, 3] > 0, here[:, 2] * tick == book[:, 0], book[:, 1] == 0)
-        return np.array([bid.sum(), ask.sum(), (bid & ask).sum()])
+        return np.array([bid.sum(), ask.sum(), (bid & ask).sum(), hit.sum()])
 
 
 def _hash(rows: FeedRows) -> np.ndarray:
