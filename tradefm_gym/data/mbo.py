@@ -17,9 +17,18 @@ from numba import njit
 
 from tradefm_gym.data import live_orders
 from tradefm_gym.data.live_orders import LIVE, LiveOrders
-from tradefm_gym.data.rows import ADD, CROSS, DELETE, EXECUTION, HIDDEN, NO_SIDE, PARTIAL_CANCEL, SNAPSHOT, FeedRows
-
-FIRST_SEEN = 8  # bit of ``flag``: an add of an order first seen in a modify
+from tradefm_gym.data.rows import (
+    ADD,
+    CROSS,
+    DELETE,
+    EXECUTION,
+    FIRST_SEEN,
+    HIDDEN,
+    NO_SIDE,
+    PARTIAL_CANCEL,
+    SNAPSHOT,
+    FeedRows,
+)
 
 _A, _C, _F, _M, _N, _R, _T = (ord(letter) for letter in "ACFMNRT")
 _B = ord("B")

@@ -15,6 +15,8 @@ ADD, PARTIAL_CANCEL, DELETE, EXECUTION, HIDDEN, CROSS, HALT = range(7)
 SNAPSHOT = 1  # a row of the opening book
 OWN_FILL = 2  # the taker's own fill, beside the resting order's
 NO_SIDE = 4  # auction or side-less fill
+FIRST_SEEN = 8  # an add of an order first seen in a modify
+OTHER_PRICE = 16  # executed at another price than the order's, as the feed itself says
 
 _COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "flag")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradefm_gym.data.feed import Feed
-from tradefm_gym.data.rows import ADD, DELETE, EXECUTION, SNAPSHOT, FeedRows
+from tradefm_gym.data.rows import ADD, DELETE, EXECUTION, OTHER_PRICE, SNAPSHOT, FeedRows
 from tradefm_gym.market.events import BUY
 from tradefm_gym.realism.following import (
     BOOK,
@@ -25,7 +25,6 @@ from tradefm_gym.realism.following import (
 )
 
 DEAD = "cancel or fill of an order that has ended"
-OTHER_PRICE = 16  # bit of ``flag``: executed at another price than the order's, as the feed itself says
 
 _KINDS = {
     UNKNOWN: "unknown id",
