@@ -95,7 +95,8 @@ def _feed(path: Path, name: str, options: ReadOptions, dataset: str, symbol: str
 def _grid(path: Path, messages) -> tuple[int, int]:
     """Size of the price unit in 1e-9, and price units a tick: the grid on which the first batch lies."""
     first = next(messages(Skips(str(path), True)), np.zeros(0, MESSAGE))
-    price = first["price"][first["price"] != UNDEFINED_PRICE]
+    orders = np.isin(first["action"], np.frombuffer(b"AM", np.uint8))  # trades may happen between ticks
+    price = first["price"][orders & (first["price"] != UNDEFINED_PRICE)]
     step = int(np.gcd.reduce(np.abs(price))) if len(price) else 0
     if step == 0:
         return _UNIT, 100
