@@ -134,7 +134,7 @@ def moments(text, zone: str) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow.compute as pc
 
     def plain(part):
-        return pc.cast(pc.assume_timezone(pc.cast(part, pyarrow.timestamp("ns")), zone, "earliest", "earliest"), pyarrow.int64())
+        return pc.cast(pc.assume_timezone(pc.cast(part, pyarrow.timestamp("ns")), zone, ambiguous="earliest", nonexistent="earliest"), pyarrow.int64())
 
     def zoned(part):
         return pc.cast(pc.cast(part, pyarrow.timestamp("ns", "UTC")), pyarrow.int64())

@@ -195,7 +195,7 @@ def open_feed(path: str | Path, options: ReadOptions | None = None) -> Feed:
         return itch.open_file(path, options)
     if options.columns is not None:
         return table.open_file(path, options)
-    if lobster.looks_like(start):
+    if lobster.looks_like(path, start):
         return lobster.open_file(path, options)
     if dbn.is_csv(start):
         return dbn.open_csv(path, options)

@@ -55,7 +55,7 @@ _ISSUE = ("", "message types are those of ITCH 5.0", "a message has the length o
 _TYPE, _SIZE, _SIDE, _UNKNOWN = 1, 2, 3, 4
 
 _DATES = (
-    (re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)"), (1, 2, 3)),  # 2019-01-30, 20190130
+    (re.compile(r"(?<!\d)((?:19|20)\d{2})-?(0[1-9]|1[0-2])-?(\d{2})(?!\d)"), (1, 2, 3)),  # 2019-01-30, 20190130
     (re.compile(r"(?<!\d)(\d{2})(\d{2})(20\d{2})(?!\d)"), (3, 1, 2)),  # 01302019
     (re.compile(r"(?<!\d)(\d{2})(\d{2})(\d{2})(?!\d)"), (3, 1, 2)),  # 013019
 )
@@ -67,15 +67,8 @@ class _Out(NamedTuple):
 
 
 def looks_like(start: bytes) -> bool:
-    """Whether a file that starts so holds ITCH 5.0 messages, each after its length."""
-    at = found = 0
-    while at + 3 <= len(start) and found < 16:
-        length = int.from_bytes(start[at : at + 2], "big")
-        if length == 0 or length != _LENGTH[start[at + 2]]:
-            return False
-        at += 2 + length
-        found += 1
-    return found > 0
+    """Whether a file starts with a message of ITCH 5.0 after its length."""
+    return len(start) > 2 and 0 < int.from_bytes(start[:2], "big") == _LENGTH[start[2]]
 
 
 def open_file(path: Path, options: ReadOptions) -> Feed:

@@ -18,9 +18,9 @@ _NAME = re.compile(
 _LINE = re.compile(rb"\d+(\.\d+)?,[1-7],-?\d+,-?\d+,-?\d+,-?[01](,|\r?\n|$)")
 
 
-def looks_like(start: bytes) -> bool:
-    """Whether a file that starts so is a LOBSTER message file."""
-    return _LINE.match(start) is not None
+def looks_like(path: Path, start: bytes) -> bool:
+    """Whether a file is a LOBSTER message file, by its first line or by its name."""
+    return _LINE.match(start) is not None or _NAME.match(path.name) is not None
 
 
 def open_file(path: Path, options: ReadOptions) -> Feed:

@@ -1,13 +1,16 @@
 """Recorded order flow: one day of one asset as tape records, ready for replay and for training."""
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from tradefm_gym.data import forms, lobster, parquet, takers
+from tradefm_gym.data import forms, takers
+from tradefm_gym.data.feed import ReadOptions, open_feed
 from tradefm_gym.data.opening import opening_book
 from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, Source, validate
 from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
@@ -96,25 +99,41 @@ def load(
     session: tuple[int, int] | None = None,
     replay_by_id: bool | None = None,
     infer_opening: bool = True,
+    symbol: str | None = None,
+    date: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    lenient: bool = False,
 ) -> RecordedFlow:
     """Load recorded order flow as records.
 
     Args:
-        path: a folder with ``meta.json`` and ``events.parquet`` (needs the ``data`` extra), or a LOBSTER message file
-            ``*_message_*.csv`` or ``.csv.gz``, whose orderbook file is found by its name.
+        path: a folder with ``meta.json`` and ``events.parquet``; a LOBSTER message file ``*_message_*.csv``, whose
+            orderbook file is found by its name; Databento MBO (``.dbn`` or CSV); NASDAQ ITCH 5.0; or any CSV, with
+            ``columns``. Files may be compressed. All but LOBSTER and ITCH need the ``data`` extra, DBN ``databento``.
         tick_size: price units per tick; default from the metadata, for LOBSTER 100 (one cent).
         lot: raw size units per lot; default the smallest power of ten that keeps every size below 2^24 lots.
         session: continuous session (start, end) in nanoseconds since midnight of the feed's time zone;
             default by venue. Earlier rows only build the opening book, later ones are dropped.
         replay_by_id: whether the records rebuild the book by order id; default: when the source has no book file.
         infer_opening: put orders that are cancelled or executed but never added into the opening book.
+        symbol: the instrument, where a file holds several.
+        date: YYYY-MM-DD, where a file does not say.
+        columns: the column map of a CSV; see :mod:`tradefm_gym.data.table`.
+        lenient: leave out rows that no feed can have, and count them in ``meta.counts["skipped"]``.
+
+    Raises:
+        FileNotFoundError: if there is nothing at ``path``.
+        FeedError: a ValueError, if the file cannot be read, or holds a row that no feed can have.
+        ImportError: if a format needs an extra that is not installed.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"path {str(path)!r} does not exist; give a data folder or a LOBSTER message file.")
-    source = parquet.read(path) if path.is_dir() else lobster.read(path)
+    feed = open_feed(path, ReadOptions(lenient, symbol, date, tick_size, columns))
+    source = feed.gather()
     by_id = source.book is None if replay_by_id is None else replay_by_id
-    return build(source, str(path), tick_size, lot, session, by_id, infer_opening)
+    flow = build(source, str(path), tick_size, lot, session, by_id, infer_opening)
+    if lenient:
+        flow.meta.counts["skipped"] = sum(feed.skips.counts.values())
+    return flow
 
 
 def build(
