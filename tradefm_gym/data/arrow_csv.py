@@ -1,7 +1,9 @@
 """CSV files as batches of text columns, and text as whole numbers, exactly: nothing passes through a float."""
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -35,13 +37,14 @@ def text_batches(
         from pyarrow import csv
     except ImportError as error:
         raise ImportError('Reading CSV needs pyarrow: pip install "tradefm-gym[data]".') from error
+    wanted = [_plain(name) for name in wanted]
     dropped: list[int] = []
 
     def invalid(row) -> str:
         dropped.append(row.number or 0)
         return "skip" if skips.lenient else "error"
 
-    read = csv.ReadOptions(use_threads=False, block_size=block, column_names=None if names is None else list(names))
+    read = csv.ReadOptions(use_threads=False, block_size=block, column_names=None if names is None else list(map(_plain, names)))
     parse = csv.ParseOptions(delimiter=delimiter, invalid_row_handler=invalid)
     kinds = {name: pyarrow.string() for name in wanted}
     convert = csv.ConvertOptions(
@@ -49,7 +52,7 @@ def text_batches(
     )
     first = 0
     try:
-        with open_bytes(path) as raw, csv.open_csv(raw, read, parse, convert) as reader:
+        with open_bytes(path) as raw, csv.open_csv(_Plain(raw), read, parse, convert) as reader:
             for batch in reader:
                 rows = np.arange(first, first + len(batch) + len(dropped))
                 if dropped:  # numbers count the header as line 1
@@ -74,12 +77,40 @@ def text_batches(
         raise FeedError(path, f"not a CSV that can be read after row {first}: {error}") from None
 
 
+_PLAIN = bytes(range(128)) + b"?" * 128
+
+
+def _plain(name: str) -> str:
+    return name.encode().translate(_PLAIN).decode()
+
+
+class _Plain(io.RawIOBase):
+    """A stream in which bytes beyond ASCII are question marks: Arrow hands no bad line over that is no UTF-8."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = self._stream.read(len(buffer)).translate(_PLAIN)
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def header(path: Path, delimiter: str = ",") -> list[str]:
     """The names in the first line of a file."""
     from tradefm_gym.data.streams import head
 
     line = head(path, 1 << 16).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
     return [name.strip().strip('"') for name in line.split(delimiter)]
+
+
+def said(text, row: int) -> str | None:
+    """One value of a text array; bytes that are no text are shown as such."""
+    value = text[row]
+    return value.as_buffer().to_pybytes().decode("utf-8", "replace") if value.is_valid else None
 
 
 def whole(text, digits: int) -> tuple[np.ndarray, np.ndarray]:

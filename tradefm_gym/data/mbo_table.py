@@ -33,9 +33,9 @@ def first_row(path: Path) -> First:
             continue
         time_ns, wrong = _time(text["ts_event"].slice(0, 1))
         if wrong[0]:
-            raise FeedError(path, f"ts_event is {text['ts_event'][0].as_py()!r}; it must be a time", 0)
-        publisher = text["publisher_id"][0].as_py() if "publisher_id" in text else ""
-        symbol = text["symbol"][0].as_py() if "symbol" in text else None
+            raise FeedError(path, f"ts_event is {arrow_csv.said(text['ts_event'], 0)!r}; it must be a time", 0)
+        publisher = arrow_csv.said(text["publisher_id"], 0) if "publisher_id" in text else ""
+        symbol = arrow_csv.said(text["symbol"], 0) if "symbol" in text else None
         return First(int(publisher) if (publisher or "").isdigit() else 0, symbol or path.name, int(time_ns[0]))
     raise FeedError(path, "the feed has no rows")
 
@@ -43,6 +43,8 @@ def first_row(path: Path) -> First:
 def messages(path: Path, options: ReadOptions, skips: Skips) -> Iterator[np.ndarray]:
     """Messages (n,) MESSAGE in batches, prices in 1e-9 and times since 1970."""
     from tradefm_gym.data.dbn import checked
+
+    import pyarrow.compute as pc
 
     named = "symbol" in arrow_csv.header(path)
     symbol = options.symbol
@@ -64,7 +66,7 @@ def messages(path: Path, options: ReadOptions, skips: Skips) -> Iterator[np.ndar
             wrong |= off | (columns[name] == MISSING)
         if wrong.any():
             row = int(np.argmax(wrong))
-            shown = ",".join(str(text[name][row].as_py()) for name in _COLUMNS)[:120]
+            shown = ",".join(str(arrow_csv.said(text[name], row)) for name in _COLUMNS)[:120]
             skips.bad("a column is no number or letter of the schema", int(rows[row]), f"{shown!r} is no message", int(wrong.sum()))
         for name, values in columns.items():
             out[name] = np.where(wrong, 0, values)
@@ -73,10 +75,10 @@ def messages(path: Path, options: ReadOptions, skips: Skips) -> Iterator[np.ndar
         if named:
             symbols = text["symbol"]
             if symbol is None:
-                symbol = symbols[0].as_py()
-            mine = np.array(symbols.to_pylist(), object) == symbol
+                symbol = arrow_csv.said(symbols, 0)
+            mine = np.asarray(pc.equal(symbols, symbol or "").fill_null(False))
             if options.symbol is None and not mine.all():
-                other = symbols[int(np.argmin(mine))].as_py()
+                other = arrow_csv.said(symbols, int(np.argmin(mine)))
                 raise FeedError(path, f"the file holds several symbols ({symbol}, {other}, ...); name one of them")
             keep &= mine
         yield checked(out[keep], skips)
@@ -84,7 +86,7 @@ def messages(path: Path, options: ReadOptions, skips: Skips) -> Iterator[np.ndar
 
 def _time(text) -> tuple[np.ndarray, np.ndarray]:
     """ISO times, or nanoseconds since 1970."""
-    if len(text) and (text[0].as_py() or "").isdigit():
+    if len(text) and (arrow_csv.said(text, 0) or "").isdigit():
         values, wrong = arrow_csv.whole(text, 0)
     else:
         values, wrong = arrow_csv.moments(text, "UTC")

@@ -46,7 +46,10 @@ def read(folder: Path, events: Path | None = None) -> Source:
     _check_names(events_path, events.columns)
     columns = [events[name].to_numpy() for name in _COLUMNS]
     flag = events["flag"].to_numpy() if "flag" in events.columns else None
-    rows = FeedRows.build(*columns, flag)
+    try:
+        rows = FeedRows.build(*columns, flag)
+    except ValueError as error:
+        raise FeedError(events_path, str(error)) from None
     books = sorted(folder.glob("book*.parquet"))
     return Source(rows, meta, _book(books[0], len(rows)) if books else None)
 

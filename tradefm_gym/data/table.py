@@ -195,7 +195,8 @@ def _midnight(path: Path, layout: _Map, options: ReadOptions) -> int | None:
 def _text(path: Path, layout: _Map, skips: Skips, block: int = 1 << 24) -> Iterator[tuple[np.ndarray, dict]]:
     names = list(dict.fromkeys(layout.columns.values()))
     for rows, text in arrow_csv.text_batches(path, names, skips, layout.delimiter, layout.header, block):
-        yield rows, {key: text[name] for key, name in layout.columns.items()}
+        by_name = dict(zip(names, text.values(), strict=True))
+        yield rows, {key: by_name[name] for key, name in layout.columns.items()}
 
 
 def _times(text, layout: _Map) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +225,7 @@ def _rows(path: Path, layout: _Map, midnight: int, skips: Skips) -> Iterator[Fee
             wrong = wrong & keep
             if wrong.any():
                 row = int(np.argmax(wrong))
-                shown = text[name][row].as_py() if name in text else None
+                shown = arrow_csv.said(text[name], row) if name in text else None
                 rule = f"column {layout.columns.get(name, name)} is not what the column map says of {name}"
                 skips.bad(rule, int(number[row]), f"column {layout.columns.get(name, name)} is {shown!r}, no {name} of the column map", int(wrong.sum()))
                 keep &= ~wrong
