@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -223,7 +224,12 @@ def main(seconds: float) -> None:
             if time.monotonic() - started < seconds:
                 run(case)
 
-        some()
+        try:
+            some()
+        except BaseExceptionGroup as failures:
+            traceback.print_exception(failures)
+        except Exception as failure:
+            traceback.print_exception(failure)
         number, done = number + 1, sum(outcomes.values())
         print(f"{time.monotonic() - started:.0f} s, {done} readings: {dict(sorted(outcomes.items()))}", flush=True)
 

@@ -85,26 +85,26 @@ def _number(value: float | None) -> str:
 class Reading:
     """How to read a recorded day; its format is recognised by its content."""
 
-    path: Annotated[Path, tyro.conf.Positional]  # a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
     lenient: bool = False  # leave out and count rows that no feed can have, instead of ending at the first
     symbol: str | None = None  # the instrument, where the file holds several
     date: str | None = None  # YYYY-MM-DD, where the file does not say
     tick_size: int | None = None  # price units a tick, where the file does not say
     columns: str | None = None  # the column map of another CSV, as JSON or a file of it; see tradefm_gym/data/table.py
 
-    def open(self):
-        """The file as a feed."""
+    def open(self, path: Path):
+        """A file as a feed."""
         from tradefm_gym.data.feed import ReadOptions, open_feed
         from tradefm_gym.data.table import column_map
 
         columns = None if self.columns is None else column_map(self.columns)
-        return open_feed(self.path, ReadOptions(self.lenient, self.symbol, self.date, self.tick_size, columns))
+        return open_feed(path, ReadOptions(self.lenient, self.symbol, self.date, self.tick_size, columns))
 
 
 @dataclass(frozen=True)
 class Check:
     """Execute a recorded day by its own ids in the exchange, and say where the two differ."""
 
+    path: Annotated[Path, tyro.conf.Positional]  # a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
     reading: tyro.conf.OmitArgPrefixes[Reading]
     json: bool = False  # print the figures as JSON
     levels: int = 5  # best levels to compare with recorded books and snapshots
@@ -116,7 +116,7 @@ class Check:
         from tradefm_gym.realism.recorded_day import check_day
 
         against = None if self.against is None else open_feed(self.against)
-        day = check_day(self.reading.open(), self.levels, against)
+        day = check_day(self.reading.open(self.path), self.levels, against)
         if self.json:
             print(json.dumps(day.to_json(), indent=2))
         else:
@@ -135,15 +135,16 @@ class Check:
 class Convert:
     """Write a recorded day as a data folder: meta.json and events.parquet."""
 
-    reading: tyro.conf.OmitArgPrefixes[Reading]
+    path: Annotated[Path, tyro.conf.Positional]  # a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
     out: Annotated[Path, tyro.conf.Positional]  # the folder to write
+    reading: tyro.conf.OmitArgPrefixes[Reading]
     json: bool = False  # print what was written as JSON
 
     def run(self) -> int:
         """Streams the file; nothing is left behind where that fails."""
         from tradefm_gym.data.convert import convert
 
-        meta = convert(self.reading.open(), self.out)
+        meta = convert(self.reading.open(self.path), self.out)
         if self.json:
             print(json.dumps(meta, indent=2))
         else:

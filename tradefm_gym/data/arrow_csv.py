@@ -20,7 +20,7 @@ def text_batches(
     skips: Skips,
     delimiter: str = ",",
     names: Sequence[str] | None = None,
-    block: int = 1 << 24,
+    block: int = 1 << 21,
 ) -> Iterator[tuple[np.ndarray, dict]]:
     """The wanted columns of a CSV in batches: row numbers (n,) int64 and Arrow text arrays by name.
 

@@ -119,7 +119,11 @@ class Feed:
 
     def _book_of(self, index: np.ndarray) -> np.ndarray:
         assert self.book is not None
-        return np.concatenate(list(self.book()))[index]
+        parts = list(self.book())
+        rows = sum(map(len, parts))
+        if rows <= index.max(initial=-1) or len({part.shape[1] for part in parts}) > 1:
+            raise FeedError(self.path, f"the book has {rows} rows of its first levels; it has one row an event")
+        return np.concatenate(parts)[index]
 
 
 def screen(rows: FeedRows, tick: int, last_ns: int, skips: Skips) -> tuple[FeedRows, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed, ReadOptions, Skips
 from tradefm_gym.data.rows import FeedRows, Source
-from tradefm_gym.data.streams import blocks
+from tradefm_gym.data.streams import blocks, head
 
 _NAME = re.compile(
     r"^(?P<ticker>.+?)_(?P<date>\d{4}-\d{2}-\d{2})_(?P<start>\d+)_(?P<end>\d+)_message_(?P<levels>\d+)\.csv(\.gz)?$"
@@ -79,14 +79,16 @@ def _as_rows(path: Path, table: np.ndarray, first: int, skips: Skips | None) -> 
             f"{path}: {table.shape[1]} columns; a message file has time, type, order id, size, price, direction."
         )
     table, source = table[:, :6], np.arange(first, first + len(table))
-    if skips is not None:
-        whole = np.isfinite(table).all(axis=1) & (np.abs(table) < 2**53).all(axis=1)
-        whole &= (table[:, 1:] == np.floor(table[:, 1:])).all(axis=1) & (table[:, 0] < 1e9)
-        wrong = ~whole | (np.abs(table[:, 5]) > 1)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            skips.bad("a column is no whole number", int(source[row]), count=int(wrong.sum()))
-            table, source = table[~wrong], source[~wrong]
+    whole = np.isfinite(table).all(axis=1) & (np.abs(table) < 2**53).all(axis=1)
+    whole &= (table[:, 1:] == np.floor(table[:, 1:])).all(axis=1) & (np.abs(table[:, 0]) < 1e9)
+    wrong = ~whole if skips is None else ~whole | (np.abs(table[:, 5]) > 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        detail = "a column is no whole number, or too large for one"
+        if skips is None:
+            raise FeedError(path, detail, row)
+        skips.bad(detail, int(source[row]), count=int(wrong.sum()))
+        table, source = table[~wrong], source[~wrong]
     kind = table[:, 1].astype(np.int64)
     wrong = (kind < 1) | (kind > 7)
     if wrong.any():
@@ -179,6 +181,8 @@ def _book(path: Path, expected: int):
 
 def _table(path: Path, dtype) -> np.ndarray:
     """Read a CSV without a header into a 2-D array (NumPy opens .gz itself)."""
+    if not head(path).strip():
+        raise FeedError(path, "the file is empty")
     try:
         return np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2)
     except (ValueError, OverflowError) as error:

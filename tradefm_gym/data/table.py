@@ -192,7 +192,7 @@ def _midnight(path: Path, layout: _Map, options: ReadOptions) -> int | None:
     return None
 
 
-def _text(path: Path, layout: _Map, skips: Skips, block: int = 1 << 24) -> Iterator[tuple[np.ndarray, dict]]:
+def _text(path: Path, layout: _Map, skips: Skips, block: int = 1 << 21) -> Iterator[tuple[np.ndarray, dict]]:
     names = list(dict.fromkeys(layout.columns.values()))
     for rows, text in arrow_csv.text_batches(path, names, skips, layout.delimiter, layout.header, block):
         by_name = dict(zip(names, text.values(), strict=True))

@@ -100,12 +100,15 @@ class Differences:
 
     def __init__(self):
         self.counts: dict[int, int] = {}
+        self.first_id = None  # the first id that the file adds: what rested before has a lower one
         self.dead = 0  # rows that name an order which has ended
         self.unknown: list[np.ndarray] = []
         self._findings: dict[tuple[str, str], Finding] = {}
 
     def add(self, rows: FeedRows, log: np.ndarray, windowed: bool = False) -> None:
         """Takes the log of a batch of rows; beside a recorded book, no later row explains an unknown id."""
+        if self.first_id is None and (rows.event == ADD).any():
+            self.first_id = int(rows.order_id[np.argmax(rows.event == ADD)])
         if len(log) == 0:
             return
         for code, count in zip(*np.unique(log["code"], return_counts=True), strict=True):
@@ -168,7 +171,7 @@ class Differences:
     def opening(self) -> FeedRows:
         """Orders that were named before anything contradicts that they rested since the start, oldest id first."""
         log = np.concatenate(self.unknown)
-        log = log[(log["order_id"] > 0) & (log["order_id"] <= log["newest"]) & (log["side"] != 0)]
+        log = log[self._old(log) & (log["side"] != 0)]
         ids, first, inverse = np.unique(log["order_id"], return_index=True, return_inverse=True)
         size = np.zeros(len(ids), np.int64)
         np.add.at(size, inverse.reshape(-1), log["size"])
@@ -181,6 +184,11 @@ class Differences:
             head["price"], size, np.full(n, SNAPSHOT),
         )  # fmt: skip
         return rows
+
+    def _old(self, log: np.ndarray) -> np.ndarray:
+        """Which ids (n,) a venue that numbers orders as they arrive can have given before the row that names them."""
+        first = self.first_id if self.first_id is not None else 2**62
+        return (log["order_id"] > 0) & ((log["order_id"] <= log["newest"]) | (log["order_id"] < first))
 
     def conclude(self, feed: Feed, facts: dict[str, int], watched: Watched | None) -> tuple[list, list]:
         """Everything found, explained and not."""
@@ -199,7 +207,7 @@ class Differences:
         never, before = added == 2**62, added < log["row"]
         soon = ~never & ~before & (added - log["row"] <= 64)
         full = feed.full_opening if feed.full_opening is not None else facts["snapshot_rows"] > 0
-        rested = never & (log["order_id"] <= log["newest"]) & (not full)
+        rested = never & self._old(log) & (not full)
         self._put(UNKNOWN, _LEVELS if "levels" in feed.meta else _OPENING, log[rested])
         self._put(UNKNOWN, _SWAPPED, log[soon])
         repeated = before & watched.repeated(log)
