@@ -151,7 +151,9 @@ def itch_file(messages, stock="ABCD", locate=7, other="ZZZ", full=True):
         if message.event == "A":
             mpid = b"NSDQ" if k % 5 == 0 else None
             parts.append(
-                itch_add(message.time_ns, message.order_id, message.side, message.size, message.price, stock, locate, mpid)
+                itch_add(
+                    message.time_ns, message.order_id, message.side, message.size, message.price, stock, locate, mpid
+                )
             )
         else:
             parts.append(itch_change(message, locate))

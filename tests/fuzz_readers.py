@@ -61,7 +61,10 @@ def contents(name: str) -> dict[str, bytes]:
     if name == "lobster":
         return {made.LOBSTER_NAME: made.lobster_file(_PLAIN)}
     if name == "lobster with a book":
-        return {made.LOBSTER_NAME: made.lobster_file(_PLAIN), made.LOBSTER_NAME.replace("message", "orderbook"): _book()}
+        return {
+            made.LOBSTER_NAME: made.lobster_file(_PLAIN),
+            made.LOBSTER_NAME.replace("message", "orderbook"): _book(),
+        }
     if name == "databento csv":
         return {"mbo.csv": _databento_csv()}
     return {"day": b""}
@@ -80,7 +83,9 @@ def damage(draw, content: bytes) -> bytes:
         if what == "set":
             out[at] = draw(st.integers(0, 255))
         elif what == "text":
-            word = draw(st.sampled_from((b"-1", b"9" * 25, b"nan", b"", b",", b"\n", b"1e400", b"0", b"\xff", b"-0", b'"')))
+            word = draw(
+                st.sampled_from((b"-1", b"9" * 25, b"nan", b"", b",", b"\n", b"1e400", b"0", b"\xff", b"-0", b'"'))
+            )
             out[at : at + min(length, 12)] = word
         elif what == "cut":
             del out[at : at + length]
@@ -125,7 +130,11 @@ def cases(draw):
     if name == "parquet":
         return name, {"columns": draw(parquet_columns())}, lenient
     if name == "anything":
-        start = draw(st.sampled_from((b"", b"DBN\x03", b"DBN", b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"\x00\x0cS")))
+        start = draw(
+            st.sampled_from(
+                (b"", b"DBN\x03", b"DBN", b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"\x00\x0cS")
+            )
+        )
         return name, {"day": start + draw(st.binary(max_size=300))}, lenient
     files = contents(name)
     first = draw(st.sampled_from(sorted(files)))

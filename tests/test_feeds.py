@@ -134,7 +134,11 @@ def test_executions_at_other_prices_crosses_and_halts(tmp_path):
 
     cross = made.itch_message(b"Q", 7, 40, struct.pack(">Q8sIQc", 900, b"ABCD    ", 991_000, 6, b"O"))
     halt = made.itch_message(b"H", 7, 50, b"ABCD    H " + b"T1  ")
-    rows = itch(tmp_path, add(), with_price(20, 100, b"Y", 991_000), with_price(30, 100, b"N", 991_000), cross, halt).gather().rows
+    rows = (
+        itch(tmp_path, add(), with_price(20, 100, b"Y", 991_000), with_price(30, 100, b"N", 991_000), cross, halt)
+        .gather()
+        .rows
+    )
     assert rows.event.tolist() == [ADD, EXECUTION, CROSS, CROSS, HALT]
     assert rows.flag.tolist() == [0, 16, 4, 4, 0]
     assert rows.order_id.tolist() == [1, 1, 1, 0, 0]
@@ -183,7 +187,9 @@ def test_bad_itch_messages_are_named_or_counted(tmp_path, bad, sentence):
 
 def dbn(tmp_path, *records, **options):
     pytest.importorskip("databento_dbn", reason="needs the databento extra")
-    return open_feed(write(tmp_path / "a.dbn", made.dbn_file([]) + b"".join(records)), ReadOptions(tick_size=100, **options))
+    return open_feed(
+        write(tmp_path / "a.dbn", made.dbn_file([]) + b"".join(records)), ReadOptions(tick_size=100, **options)
+    )
 
 
 def record(action, order_id=1, price=99.0, size=3, side=b"B", at=10, **changes):
@@ -247,8 +253,14 @@ def test_bad_mbo_records_are_named_or_counted(tmp_path, bad, sentence):
 
 
 def test_databento_csv_is_recognised(tmp_path):
-    lines = ["ts_recv,ts_event,rtype,publisher_id,instrument_id,action,side,price,size,channel_id,order_id,flags,ts_in_delta,sequence,symbol"]
-    for action, side, price, size, order_id in (("R", "N", "", 0, 0), ("A", "B", "5.510000000", 100, 7), ("C", "B", "5.510000000", 100, 7)):
+    lines = [
+        "ts_recv,ts_event,rtype,publisher_id,instrument_id,action,side,price,size,channel_id,order_id,flags,ts_in_delta,sequence,symbol"
+    ]
+    for action, side, price, size, order_id in (
+        ("R", "N", "", 0, 0),
+        ("A", "B", "5.510000000", 100, 7),
+        ("C", "B", "5.510000000", 100, 7),
+    ):
         stamp = "2025-07-17T14:00:00.000000001Z"
         lines.append(f"{stamp},{stamp},160,2,1108,{action},{side},{price},{size},0,{order_id},130,0,0,ARL")
     feed = open_feed(write(tmp_path / "mbo.csv", "\n".join(lines).encode()))

@@ -9,15 +9,15 @@ import feed_files as made
 import numpy as np
 import pytest
 
-pytest.importorskip("pyarrow", reason="needs the data extra")
-polars = pytest.importorskip("polars", reason="needs the data extra")
-
 from tradefm_gym import cli
 from tradefm_gym.data import load
 from tradefm_gym.data.convert import convert
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import ReadOptions, open_feed
 from tradefm_gym.realism.recorded_day import check_day
+
+pytest.importorskip("polars", reason="needs the data extra")
+pytest.importorskip("pyarrow", reason="needs the data extra")
 
 ROOT = Path(os.environ.get("TRADEFM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 DAY = made.made_up_day(4000, seed=8, replaces=False)
@@ -135,7 +135,7 @@ def test_an_itch_day_that_starts_with_the_venue_knows_its_opening(tmp_path):
     path.write_bytes(made.itch_file(DAY))
     assert check(path, symbol="ABCD").unexplained_count == 0
     part = [m for m in DAY[400:] if m.event == "A"]
-    path.write_bytes(made.itch_file(part + [replace(DAY[-1], event="D", order_id=1)]))
+    path.write_bytes(made.itch_file([*part, replace(DAY[-1], event="D", order_id=1)]))
     with pytest.raises(FeedError, match="order 1 is not on the book"):
         check(path, symbol="ABCD")
 

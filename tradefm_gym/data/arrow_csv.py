@@ -44,7 +44,9 @@ def text_batches(
         dropped.append(row.number or 0)
         return "skip" if skips.lenient else "error"
 
-    read = csv.ReadOptions(use_threads=False, block_size=block, column_names=None if names is None else list(map(_plain, names)))
+    read = csv.ReadOptions(
+        use_threads=False, block_size=block, column_names=None if names is None else list(map(_plain, names))
+    )
     parse = csv.ParseOptions(delimiter=delimiter, invalid_row_handler=invalid)
     kinds = {name: pyarrow.string() for name in wanted}
     convert = csv.ConvertOptions(
@@ -152,7 +154,9 @@ def _one_by_one(text, kind) -> tuple[np.ndarray, np.ndarray]:
 
 def _integers(decimals) -> np.ndarray:
     """The unscaled values of an array of decimal128, MISSING where null."""
-    words = np.frombuffer(decimals.buffers()[1], np.int64).reshape(-1, 2)[decimals.offset : decimals.offset + len(decimals)]
+    words = np.frombuffer(decimals.buffers()[1], np.int64).reshape(-1, 2)[
+        decimals.offset : decimals.offset + len(decimals)
+    ]
     null = decimals.is_null().to_numpy(zero_copy_only=False)
     if ((words[:, 1] != words[:, 0] >> 63) & ~null).any():
         raise OverflowError("a number takes more than 64 bits")
@@ -165,7 +169,12 @@ def moments(text, zone: str) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow.compute as pc
 
     def plain(part):
-        return pc.cast(pc.assume_timezone(pc.cast(part, pyarrow.timestamp("ns")), zone, ambiguous="earliest", nonexistent="earliest"), pyarrow.int64())
+        return pc.cast(
+            pc.assume_timezone(
+                pc.cast(part, pyarrow.timestamp("ns")), zone, ambiguous="earliest", nonexistent="earliest"
+            ),
+            pyarrow.int64(),
+        )
 
     def zoned(part):
         return pc.cast(pc.cast(part, pyarrow.timestamp("ns", "UTC")), pyarrow.int64())

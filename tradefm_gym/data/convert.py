@@ -107,7 +107,12 @@ def _write_book(feed: Feed, folder: Path, kept: np.ndarray) -> None:
         for book in feed.book():
             levels = book.shape[1]
             if writer is None:
-                names = [f"{side}_{what}_{level}" for level in range(1, levels + 1) for side in _SIDES for what in ("px", "sz")]
+                names = [
+                    f"{side}_{what}_{level}"
+                    for level in range(1, levels + 1)
+                    for side in _SIDES
+                    for what in ("px", "sz")
+                ]
                 schema = pyarrow.schema([(name, pyarrow.int64()) for name in names])
                 writer = ParquetWriter(path, schema, compression="zstd")
             mine = kept[np.searchsorted(kept, first) : np.searchsorted(kept, first + len(book))] - first

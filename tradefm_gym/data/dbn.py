@@ -250,9 +250,17 @@ def checked(messages: np.ndarray, skips: Skips) -> np.ndarray:
     for name, wrong, rule in (
         ("action", ~np.isin(action, _ACTIONS), "actions are A, C, F, M, N, R and T"),
         ("side", ~np.isin(messages["side"], _SIDES), "sides are A, B and N"),
-        ("side", np.isin(action, np.frombuffer(b"ACM", np.uint8)) & (messages["side"] == ord("N")), "orders need a side"),
+        (
+            "side",
+            np.isin(action, np.frombuffer(b"ACM", np.uint8)) & (messages["side"] == ord("N")),
+            "orders need a side",
+        ),
         ("price", (price == UNDEFINED_PRICE) & (named | (action == ord("T"))), "orders and trades need a price"),
-        ("size", (messages["size"] <= 0) & (order | (action == ord("F")) | (action == ord("T"))), "sizes must be positive"),
+        (
+            "size",
+            (messages["size"] <= 0) & (order | (action == ord("F")) | (action == ord("T"))),
+            "sizes must be positive",
+        ),
         ("time_ns", (messages["time_ns"] < 0) | (messages["time_ns"] > 2**62), "times must lie after 1970"),
         ("order_id", messages["order_id"] < 0, "order ids must lie below 2^63"),
     ):

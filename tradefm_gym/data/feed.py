@@ -105,6 +105,31 @@ class Feed:
                 if len(rows):
                     yield rows
 
+    def with_book(self) -> Iterator[tuple[FeedRows, np.ndarray]]:
+        """Batches of rows as in :meth:`batches`, and the recorded book after each row: (n, levels, 4) int64.
+
+        Raises:
+            FeedError: also where the book has not one row an event.
+        """
+        assert self.book is not None
+        ahead, first = np.zeros((0, 0, 4), np.int64), 0  # rows of the book from row ``first`` of the file on
+        books = self.book()
+        for rows in self.batches():
+            last = int(rows.source[-1])
+            while first + len(ahead) <= last:
+                part = next(books, None)
+                if part is None:
+                    detail = f"the book ends after {first + len(ahead)} rows; it has one row an event"
+                    raise FeedError(self.path, detail, last)
+                if len(ahead) and part.shape[1] != ahead.shape[1]:
+                    raise FeedError(self.path, f"the book has {part.shape[1]} levels after {ahead.shape[1]}")
+                ahead = np.concatenate([ahead, part]) if len(ahead) else part
+            yield rows, ahead[rows.source - first]
+            ahead, first = ahead[last + 1 - first :], last + 1
+        if len(ahead) or next(books, None) is not None:
+            detail = f"the book goes on after the last event, row {first - 1}; it has one row an event"
+            raise FeedError(self.path, detail)
+
     def gather(self) -> Source:
         """All rows of the file at once."""
         if self.source is not None and not self.options.lenient:
@@ -113,7 +138,8 @@ class Feed:
             parts = list(self.batches())
             if not parts:
                 raise FeedError(self.path, "the feed has no rows")
-            rows = FeedRows(*(np.concatenate(columns) for columns in zip(*(vars(p).values() for p in parts), strict=True)))
+            columns = zip(*(vars(part).values() for part in parts), strict=True)
+            rows = FeedRows(*(np.concatenate(column) for column in columns))
             source = Source(rows, self.meta, self._book_of if self.book is not None else None)
         return replace(source, meta={**source.meta, "tick_size": self.tick})
 

@@ -115,7 +115,7 @@ def _rows(path: Path, batch: int, skips: Skips) -> Iterator[FeedRows]:
 
 
 def _line_by_line(lines: list[str], first: int, skips: Skips) -> np.ndarray:
-    """A table (n, 6) of lines that do not form one at once; a bad one raises, or becomes a row of NaN and is counted."""
+    """A table (n, 6) of lines that do not form one at once; a bad one raises, or becomes a row of NaN."""
     out = np.full((len(lines), 6), np.nan)
     for k, line in enumerate(lines):
         try:

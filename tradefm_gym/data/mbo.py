@@ -105,7 +105,7 @@ def _translate(state, messages, out, last):
     live, trade = state.live, state.trade[0]
     for i in range(len(messages)):
         message = messages[i]
-        action, order_id = message["action"], message["order_id"]
+        action = message["action"]
         if trade["action"] != 0:
             if action != _F:
                 _emit(state, out, trade, HIDDEN, 0, -_sign(trade["side"]), trade["price"], trade["size"], 0)

@@ -42,9 +42,9 @@ def first_row(path: Path) -> First:
 
 def messages(path: Path, options: ReadOptions, skips: Skips) -> Iterator[np.ndarray]:
     """Messages (n,) MESSAGE in batches, prices in 1e-9 and times since 1970."""
-    from tradefm_gym.data.dbn import checked
-
     import pyarrow.compute as pc
+
+    from tradefm_gym.data.dbn import checked
 
     named = "symbol" in arrow_csv.header(path)
     symbol = options.symbol
@@ -67,7 +67,12 @@ def messages(path: Path, options: ReadOptions, skips: Skips) -> Iterator[np.ndar
         if wrong.any():
             row = int(np.argmax(wrong))
             shown = ",".join(str(arrow_csv.said(text[name], row)) for name in _COLUMNS)[:120]
-            skips.bad("a column is no number or letter of the schema", int(rows[row]), f"{shown!r} is no message", int(wrong.sum()))
+            skips.bad(
+                "a column is no number or letter of the schema",
+                int(rows[row]),
+                f"{shown!r} is no message",
+                int(wrong.sum()),
+            )
         for name, values in columns.items():
             out[name] = np.where(wrong, 0, values)
         out["time_ns"] = np.where(columns["flags"] & 32 != 0, received, event)

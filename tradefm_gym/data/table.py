@@ -121,7 +121,9 @@ def _checked(values: Mapping[str, Any]) -> _Map:
         raise ValueError(f"the column map has the keys {unknown}; known are {['columns', *_OPTIONAL]}.")
     columns = values.get("columns")
     if not isinstance(columns, dict) or not {"time", "order_id", "price", "size"} <= set(columns) <= set(_COLUMNS):
-        raise ValueError(f"columns of the column map is {columns!r}; it must name a column for each of {list(_COLUMNS)}.")
+        raise ValueError(
+            f"columns of the column map is {columns!r}; it must name a column for each of {list(_COLUMNS)}."
+        )
     said = {key: values.get(key, default) for key, default in _OPTIONAL.items()}
     events = said["events"] or {str(code): name for name, code in _EVENTS.items() if code != _SKIP}
     sides = said["sides"] or {"1": "buy", "-1": "sell", "0": "none"}
@@ -129,7 +131,9 @@ def _checked(values: Mapping[str, Any]) -> _Map:
         if not isinstance(given, dict) or not all(str(value) in known for value in given.values()):
             raise ValueError(f"{name} of the column map is {given!r}; its values are {list(known)}.")
     if said["time"] not in ("iso", *_TIMES):
-        raise ValueError(f"time of the column map is {said['time']!r}; allowed are 'iso', {', '.join(map(repr, _TIMES))}.")
+        raise ValueError(
+            f"time of the column map is {said['time']!r}; allowed are 'iso', {', '.join(map(repr, _TIMES))}."
+        )
     try:
         ZoneInfo(said["zone"])
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
@@ -139,7 +143,7 @@ def _checked(values: Mapping[str, Any]) -> _Map:
     tick, delimiter, header = said["tick_size"], said["delimiter"], said["header"]
     if isinstance(tick, bool) or not isinstance(tick, int) or tick < 1:
         raise ValueError(f"tick_size of the column map is {tick!r}; it must be a positive number of price units.")
-    if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii() or delimiter in "\r\n\"":
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii() or delimiter in '\r\n"':
         raise ValueError(f"delimiter of the column map is {delimiter!r}; it must be one character.")
     if header is not None and not (isinstance(header, list) and all(isinstance(name, str) for name in header)):
         raise ValueError(f"header of the column map is {header!r}; it must be a list of names.")
@@ -155,7 +159,10 @@ def _checked(values: Mapping[str, Any]) -> _Map:
         _digits("size_unit", said["size_unit"]),
         tick,
         said["fills"] == "taker",
-        {key: said[key] if said[key] is None else str(said[key]) for key in ("ticker", "venue", "date", "price_unit", "size_unit")},
+        {
+            key: said[key] if said[key] is None else str(said[key])
+            for key in ("ticker", "venue", "date", "price_unit", "size_unit")
+        },
     )
 
 
@@ -214,8 +221,8 @@ def _rows(path: Path, layout: _Map, midnight: int, skips: Skips) -> Iterator[Fee
             "order_id": arrow_csv.whole(text["order_id"], 0),
             "price": arrow_csv.whole(text["price"], layout.price_digits),
             "size": arrow_csv.whole(text["size"], layout.size_digits),
-            "event": arrow_csv.codes(text["event"], layout.events) if "event" in text else (np.zeros(n, np.int64), np.zeros(n, bool)),
-            "side": arrow_csv.codes(text["side"], layout.sides) if "side" in text else (np.full(n, MISSING), np.zeros(n, bool)),
+            "event": arrow_csv.codes(text["event"], layout.events) if "event" in text else _all(n, ADD),
+            "side": arrow_csv.codes(text["side"], layout.sides) if "side" in text else _all(n, MISSING),
         }  # fmt: skip
         keep = (read["event"][0] != _SKIP) | read["event"][1]
         for name in _COLUMNS:
@@ -227,7 +234,12 @@ def _rows(path: Path, layout: _Map, midnight: int, skips: Skips) -> Iterator[Fee
                 row = int(np.argmax(wrong))
                 shown = arrow_csv.said(text[name], row) if name in text else None
                 rule = f"column {layout.columns.get(name, name)} is not what the column map says of {name}"
-                skips.bad(rule, int(number[row]), f"column {layout.columns.get(name, name)} is {shown!r}, no {name} of the column map", int(wrong.sum()))
+                skips.bad(
+                    rule,
+                    int(number[row]),
+                    f"column {layout.columns.get(name, name)} is {shown!r}, no {name} of the column map",
+                    int(wrong.sum()),
+                )
                 keep &= ~wrong
         columns = {name: np.ascontiguousarray(values[keep]) for name, (values, _) in read.items()}
         columns["time"] -= midnight
@@ -246,6 +258,10 @@ def _rows(path: Path, layout: _Map, midnight: int, skips: Skips) -> Iterator[Fee
         rows = FeedRows.build(columns["time"], event, order_id, side.astype(np.int8), columns["price"], columns["size"])
         rows = FeedRows(*list(vars(rows).values())[:-1], number)
         yield rows if good.all() else rows.take(good)
+
+
+def _all(n: int, value: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(n, value, np.int64), np.zeros(n, bool)
 
 
 @njit(cache=True, nogil=True)

@@ -19,8 +19,8 @@ from tradefm_gym.realism.following import (
     PRIORITY,
     SIDE,
     SIZE,
-    THROUGH,
     STEP,
+    THROUGH,
     UNKNOWN,
 )
 
@@ -66,7 +66,9 @@ class Watched:
     def __init__(self, ids: np.ndarray):
         self.ids = np.unique(ids)
         self.first = np.full(len(self.ids), 2**62, np.int64)
-        self._deletes: dict[tuple[int, int, int], tuple[int, int]] = {}  # (id, price, size) -> row and time of the first
+        self._deletes: dict[
+            tuple[int, int, int], tuple[int, int]
+        ] = {}  # (id, price, size) -> row and time of the first
 
     def look(self, rows: FeedRows) -> None:
         """Notes the first add of each id."""

@@ -48,8 +48,10 @@ TOTALS = (
     "adds", "cancels", "fills", "hidden", "crosses", "halts", "filled_size", "hidden_size",
     "cross_bought", "cross_sold", "cross_sideless", "matched", "fills_equal", "cancels_equal", "named_crosses",
 )  # fmt: skip
-(ADDS, CANCELS, FILLED, HIDDENS, CROSSES, HALTS, FILLED_SIZE, HIDDEN_SIZE,
- CROSS_BOUGHT, CROSS_SOLD, CROSS_SIDELESS, MATCHED, FILLS_EQUAL, CANCELS_EQUAL, NAMED_CROSSES) = range(len(TOTALS))  # fmt: skip
+(
+    ADDS, CANCELS, FILLED, HIDDENS, CROSSES, HALTS, FILLED_SIZE, HIDDEN_SIZE,
+    CROSS_BOUGHT, CROSS_SOLD, CROSS_SIDELESS, MATCHED, FILLS_EQUAL, CANCELS_EQUAL, NAMED_CROSSES,
+) = range(len(TOTALS))  # fmt: skip
 
 _NEWEST, _LOWEST_ASK, _HIGHEST_BID, _LOWEST_SOLD, _HIGHEST_BOUGHT, _LOGGED = range(6)
 _FAR = 2**62
@@ -71,8 +73,8 @@ class Following(NamedTuple):
         """An empty book."""
         config = MarketConfig(seats=0, orders=1024, flow_ids=1024)
         ledger = Ledger(
-            np.zeros((1, 64), RECORD), np.zeros((1, 64), FILL), allocate_accounts(1, 0), np.zeros((1, CLOCK_WIDTH), np.int64),
-            np.zeros((1, len(COUNTERS)), np.int64), np.zeros(3, np.int64),
+            np.zeros((1, 64), RECORD), np.zeros((1, 64), FILL), allocate_accounts(1, 0),
+            np.zeros((1, CLOCK_WIDTH), np.int64), np.zeros((1, len(COUNTERS)), np.int64), np.zeros(3, np.int64),
         )  # fmt: skip
         event = np.zeros(1, EVENT)
         event["owner"], event["anchor"], event["kind"] = BACKGROUND, ABSOLUTE, LIMIT
@@ -100,7 +102,9 @@ class Snapshots(NamedTuple):
 
     time_ns: np.ndarray  # (s,) int64, ascending
     book: np.ndarray  # (s, levels, 4) int64 ask price, ask size, bid price, bid size in ticks and lots; 0: empty
-    equal: np.ndarray  # (s, 4) bool out: touch prices at the stamp, near it; all levels with sizes at the stamp, near it
+    equal: (
+        np.ndarray
+    )  # (s, 4) bool out: touch prices at the stamp, near it; all levels with sizes at the stamp, near it
     window_ns: np.ndarray  # (2,) int64: how long before and after the stamp is near
     at: np.ndarray  # (2,) int64: first snapshot that is not done, time of the last row
 
@@ -197,6 +201,7 @@ def follow(state, snapshots, rows, touch, log):
 
 @njit(cache=True, nogil=True)
 def note(state, log, code, found, i, time_ns, event, order_id, side, price, size, source):
+    """Writes row i to the log: its difference and what the book has instead."""
     entry = log[state.extremes[_LOGGED]]
     state.extremes[_LOGGED] += 1
     entry["row"], entry["time_ns"], entry["order_id"] = source[i], time_ns[i], order_id[i]
@@ -211,6 +216,7 @@ def note(state, log, code, found, i, time_ns, event, order_id, side, price, size
 
 @njit(cache=True, nogil=True)
 def lots_of(state, size):
+    """Lots that a raw size fills, the last one perhaps in part."""
     return -(-size // state.units[1])
 
 
@@ -355,6 +361,7 @@ def take(state, place, size):
 
 @njit(cache=True, nogil=True)
 def write_touch(state, touch, i):
+    """Writes the best prices and sizes after row i, and keeps the extremes of an uncrossed book."""
     book, extremes = state.book, state.extremes
     bid, ask = book.row[0, BEST], book.row[0, BEST + 1]
     span = book.levels.shape[2] - 1

@@ -1,16 +1,14 @@
 """Checks a day that comes with a recorded book, one row of it an event; see :mod:`tradefm_gym.realism.windowed`."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed
-from tradefm_gym.data.rows import ADD, FeedRows
+from tradefm_gym.data.rows import ADD
 from tradefm_gym.realism import following, windowed
 from tradefm_gym.realism.differences import Differences, Finding
 from tradefm_gym.realism.following import TOTALS
-from tradefm_gym.realism.recorded_day import COLUMNS, Agreement, DayCheck, describe, in_range, LARGEST_LOTS
+from tradefm_gym.realism.recorded_day import COLUMNS, LARGEST_LOTS, Agreement, DayCheck, describe, in_range
 from tradefm_gym.realism.windowed import Window
 
 _FROM_LEVEL = "the order came with its level from outside the recorded ones, or rested before the first row"
@@ -25,7 +23,7 @@ def check_book(feed: Feed, levels: int, lot: int = 1) -> DayCheck:
         lot: raw size units a lot.
     """
     window, differences, rows_seen = None, Differences(), 0
-    for rows, book in _aligned(feed):
+    for rows, book in feed.with_book():
         held = in_range(feed, rows)
         rows, book = (rows, book) if held.all() else (rows.take(held), book[held])
         if len(rows) == 0:
@@ -42,7 +40,8 @@ def check_book(feed: Feed, levels: int, lot: int = 1) -> DayCheck:
         window = window._replace(following=room)
         log = np.zeros(4 * len(rows), following.DIFFERENCE)
         columns = tuple(np.ascontiguousarray(getattr(rows, name)) for name in COLUMNS)
-        logged = windowed.carry_through(window, columns, _in_ticks(book, feed.tick, lot), min(levels, book.shape[1]), log)
+        recorded, best = _in_ticks(book, feed.tick, lot), min(levels, book.shape[1])
+        logged = windowed.carry_through(window, columns, recorded, best, log)
         differences.add(rows, log[:logged], windowed=True)
         rows_seen += len(rows)
     if window is None:
@@ -88,27 +87,6 @@ def _report(feed: Feed, window: Window, differences: Differences, rows: int, lev
         skipped=dict(feed.skips.counts),
         lot=lot,
     )
-
-
-def _aligned(feed: Feed) -> Iterator[tuple[FeedRows, np.ndarray]]:
-    """Batches of rows, and the recorded book after each: (n, levels, 4) int64."""
-    assert feed.book is not None
-    parts, have, first = [], 0, 0  # parts of the book that begin with row ``first`` of the file
-    books = feed.book()
-    for rows in feed.batches():
-        last = int(rows.source[-1])
-        while first + have <= last:
-            part = next(books, None)
-            if part is None:
-                raise FeedError(feed.path, f"the book ends after {first + have} rows; it has one row an event", last)
-            parts.append(part)
-            have += len(part)
-        book = np.concatenate(parts)
-        at = rows.source - first
-        parts, have, first = [book[last + 1 - first :]], first + have - last - 1, last + 1
-        yield rows, book[at]
-    if have or next(books, None) is not None:
-        raise FeedError(feed.path, f"the book goes on after the last event, row {first - 1}; it has one row an event")
 
 
 def _in_ticks(book: np.ndarray, tick: int, lot: int) -> np.ndarray:

@@ -19,18 +19,11 @@ class Reference:
     """
 
     def __init__(self, feed: Feed):
-        assert feed.book is not None
         self.name = feed.path.name
         hashes, books = [], []
-        book = feed.book()
-        ahead, done = np.zeros((0, 1, 4), np.int64), 0
-        for rows in feed.batches():
-            while done + len(ahead) <= int(rows.source[-1]):
-                done, ahead = (done, np.concatenate([ahead[:, :1], next(book)[:, :1]])) if len(ahead) else (done, next(book)[:, :1])
+        for rows, book in feed.with_book():
             hashes.append(_hash(rows))
-            books.append(ahead[rows.source - done, 0])
-            keep = int(rows.source[-1]) + 1 - done
-            ahead, done = ahead[keep:], done + keep
+            books.append(book[:, 0])
         found = np.concatenate(hashes)
         self._order = np.argsort(found, kind="stable")
         self._hash, self._book = found[self._order], np.concatenate(books)

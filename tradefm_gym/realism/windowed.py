@@ -100,8 +100,8 @@ def carry_through(window, rows, book, best, log):
         started = counts[REPLAYED] > 0
         if started:
             counts[STEPS] += 1
-            tick = state.units[0]
-            if _step(window.scratch, window.before, book[i], event[i], side[i], price[i] // tick, lots_of(state, size[i])):
+            ticks, lots = price[i] // state.units[0], lots_of(state, size[i])
+            if _step(window.scratch, window.before, book[i], event[i], side[i], ticks, lots):
                 counts[STEPS_EQUAL] += 1
             else:
                 note(state, log, STEP, 0, i, time_ns, event, order_id, side, price, size, source)
@@ -319,4 +319,3 @@ def _drop(state, s, ticks):
     for place in range(live.counts[0]):
         if live.left[place] > 0 and live.price[place] == ticks * state.units[0] and (live.side[place] > 0) == (s == 0):
             take(state, np.int64(place), live.left[place])
-
