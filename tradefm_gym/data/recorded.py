@@ -234,7 +234,7 @@ def continuous_session(meta: dict, first_ns: int, last_ns: int) -> tuple[int, in
     venue = meta["venue"]
     if "NASDAQ" in venue:
         return (34_200 * 10**9, 16 * _HOUR_NS)
-    if "Shanghai" in venue:  # 14:57 begins the closing auction
+    if "Shanghai" in venue or "Shenzhen" in venue:  # 14:57 begins the closing auction
         return (34_200 * 10**9, 14 * _HOUR_NS + 57 * 60 * 10**9)
     if "CME" in venue:  # trading halts 16:00 - 17:00 Chicago, and the pre-open book is crossed
         day = datetime.datetime.fromisoformat(meta["date"]).replace(hour=16, tzinfo=ZoneInfo("America/Chicago"))

@@ -158,7 +158,7 @@ def dense_ids(rows: FeedRows) -> tuple[np.ndarray, np.ndarray]:
         rank = np.empty(len(where), np.int64)
         rank[np.argsort(where)] = np.arange(len(where))  # numbered by first appearance
         life[named] = rank[inverse.reshape(-1)]
-    born = np.full(int(life.max()) + 1, -1, np.int64)
+    born = np.full(int(life.max(initial=-1)) + 1, -1, np.int64)
     adds = np.flatnonzero((rows.event == ADD) & (life >= 0))
     born[life[adds]] = adds
     return life, born

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradefm_gym.data.feed import Feed
-from tradefm_gym.data.rows import ADD, DELETE, EXECUTION, OTHER_PRICE, SNAPSHOT, FeedRows
+from tradefm_gym.data.rows import ADD, DELETE, EXECUTION, OTHER_PRICE, OWN_FILL, SNAPSHOT, FeedRows
 from tradefm_gym.market.events import BUY
 from tradefm_gym.realism.following import (
     BOOK,
@@ -45,6 +45,8 @@ _MODIFIED = "the order was modified to take: the feed reports its fills before t
 _REFRESHED = "the order showed a new part at the same time, under the same id"
 _QUEUE = "the venue filled another order of the level first: its queue is not in the order of the file's adds"
 _STATED = "the feed itself says that the fill was at another price"
+_TAKER = "the order was marketable when it was added: its own fills are at the prices of its makers"
+_CROSSED = "the book was crossed: who of its best orders trades first is not told"
 _REPEATED = "the feed repeats the delete that ended the order, within a second"
 _MOMENT_NS = 1_000_000_000
 
@@ -140,7 +142,13 @@ class Differences:
                 fills = these & ~stated & (log["event"] >= EXECUTION)
                 self._put(code, _STATED, log[stated])
                 self._put(code, _MODIFIED, log[fills & worse])
-                self._put(code, "", log[these & ~stated & ~(fills & worse)])
+                taker = these & ~stated & (log["event"] >= EXECUTION) & ~worse
+                taker &= log["crossed"] | (flags & OWN_FILL != 0)
+                self._put(code, _TAKER, log[taker])
+                self._put(code, "", log[these & ~stated & ~(fills & worse) & ~taker])
+            elif code == THROUGH:
+                self._put(code, _CROSSED, log[these & log["crossed"]])
+                self._put(code, "", log[these & ~log["crossed"]])
             elif code == OVERSIZE:
                 again = np.array([_added_again(rows, p) for p in place]) & these
                 self._put(code, _REFRESHED, log[again])

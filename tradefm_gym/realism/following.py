@@ -38,6 +38,7 @@ DIFFERENCE = np.dtype(
         ("code", np.int8),
         ("event", np.int8),
         ("side", np.int8),
+        ("crossed", np.bool_),  # whether the book was crossed when the row came
         ("uncontradicted", np.bool_),  # nothing passed the price over so far: the order may rest since the start
     ],
     align=True,
@@ -207,6 +208,7 @@ def note(state, log, code, found, i, time_ns, event, order_id, side, price, size
     entry["row"], entry["time_ns"], entry["order_id"] = source[i], time_ns[i], order_id[i]
     entry["price"], entry["size"], entry["found"], entry["code"] = price[i], size[i], found, code
     entry["event"], entry["side"], entry["newest"] = event[i], side[i], state.extremes[_NEWEST]
+    entry["crossed"] = state.book.row[0, BEST] >= state.book.row[0, BEST + 1]
     ticks = price[i] // state.units[0]
     if side[i] > 0:
         entry["uncontradicted"] = ticks < state.extremes[_LOWEST_ASK] and price[i] <= state.extremes[_LOWEST_SOLD]

@@ -11,7 +11,7 @@ import numpy as np
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed
 from tradefm_gym.data.recorded import continuous_session
-from tradefm_gym.data.rows import ADD, OWN_FILL, SNAPSHOT, FeedRows
+from tradefm_gym.data.rows import ADD, EXECUTION, OWN_FILL, SNAPSHOT, FeedRows
 from tradefm_gym.realism import following
 from tradefm_gym.realism.crossings import Crossings
 from tradefm_gym.realism.differences import Differences, Finding, Watched
@@ -59,7 +59,7 @@ class DayCheck:
     fills_out_of_priority: int  # equal but for an older order of the level that stood in front
     cancels: int
     cancels_differ: int
-    volume: int  # raw size units, hidden executions and auctions included
+    volume: int  # raw size units, each trade once, hidden executions and auctions included
     volume_recorded: int | None  # the venue's own, where the set has it
     totals: dict[str, int]
     inferred_opening: int  # orders that later rows prove to have rested before the first
@@ -144,7 +144,7 @@ def _report(feed, run, last, inferred, explained, unexplained) -> DayCheck:
         fills_out_of_priority=run.differences.counts.get(following.PRIORITY, 0),
         cancels=totals["cancels"],
         cancels_differ=totals["cancels"] - totals["cancels_equal"],
-        volume=totals["filled_size"] + totals["hidden_size"] + crossed,
+        volume=totals["filled_size"] - run.facts["own_filled"] + totals["hidden_size"] + crossed,
         volume_recorded=last.volume_recorded,
         totals=totals,
         inferred_opening=inferred,
@@ -172,7 +172,7 @@ class _Run:
         self.rows = 0
         self.differences = Differences()
         self.crossings = Crossings()
-        self.facts = {"snapshot_rows": 0, "modified": 0, "own_fills": 0}
+        self.facts = {"snapshot_rows": 0, "modified": 0, "own_fills": 0, "own_filled": 0}
         self.state = Following.start(feed.tick, lot)
         self.equal = np.zeros(4, np.int64)
         self.volume_recorded: int | None = None
@@ -240,7 +240,9 @@ class _Run:
         again = (rows.event[1:] == ADD) & (rows.event[:-1] != ADD) & (rows.order_id[1:] == rows.order_id[:-1])
         self.facts["snapshot_rows"] += int((rows.flag & SNAPSHOT != 0).sum())
         self.facts["modified"] += int(again.sum())
-        self.facts["own_fills"] += int((rows.flag & OWN_FILL != 0).sum())
+        own = (rows.flag & OWN_FILL != 0) & (rows.event == EXECUTION)
+        self.facts["own_fills"] += int(own.sum())
+        self.facts["own_filled"] += int(rows.size[own].sum())
 
     def agreement(self) -> list[Agreement]:
         """What the comparisons with other recordings gave."""
