@@ -36,7 +36,7 @@ def first_row(path: Path) -> First:
             raise FeedError(path, f"ts_event is {arrow_csv.said(text['ts_event'], 0)!r}; it must be a time", 0)
         publisher = arrow_csv.said(text["publisher_id"], 0) if "publisher_id" in text else ""
         symbol = arrow_csv.said(text["symbol"], 0) if "symbol" in text else None
-        return First(int(publisher) if (publisher or "").isdigit() else 0, symbol or path.name, int(time_ns[0]))
+        return First(int(publisher) if publisher and publisher.isdigit() else 0, symbol or path.name, int(time_ns[0]))
     raise FeedError(path, "the feed has no rows")
 
 

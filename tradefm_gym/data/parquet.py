@@ -42,10 +42,10 @@ def read(folder: Path, events: Path | None = None) -> Source:
         events: the file of events where that is not ``events.parquet``.
     """
     meta, events_path = _described(folder, events)
-    events = _frame(events_path)
-    _check_names(events_path, events.columns)
-    columns = [events[name].to_numpy() for name in _COLUMNS]
-    flag = events["flag"].to_numpy() if "flag" in events.columns else None
+    frame = _frame(events_path)
+    _check_names(events_path, frame.columns)
+    columns = [frame[name].to_numpy() for name in _COLUMNS]
+    flag = frame["flag"].to_numpy() if "flag" in frame.columns else None
     try:
         rows = FeedRows.build(*columns, flag)
     except ValueError as error:

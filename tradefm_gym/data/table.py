@@ -222,7 +222,7 @@ def _rows(path: Path, layout: _Map, midnight: int, skips: Skips) -> Iterator[Fee
             "price": arrow_csv.whole(text["price"], layout.price_digits),
             "size": arrow_csv.whole(text["size"], layout.size_digits),
             "event": arrow_csv.codes(text["event"], layout.events) if "event" in text else _all(n, ADD),
-            "side": arrow_csv.codes(text["side"], layout.sides) if "side" in text else _all(n, MISSING),
+            "side": arrow_csv.codes(text["side"], layout.sides) if "side" in text else _all(n, int(MISSING)),
         }  # fmt: skip
         keep = (read["event"][0] != _SKIP) | read["event"][1]
         for name in _COLUMNS:

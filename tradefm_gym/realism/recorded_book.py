@@ -50,7 +50,7 @@ def check_book(feed: Feed, levels: int, lot: int = 1) -> DayCheck:
 
 
 def _report(feed: Feed, window: Window, differences: Differences, rows: int, levels: int, lot: int) -> DayCheck:
-    totals = dict(zip(TOTALS, window.following.totals.tolist(), strict=True))
+    totals: dict[str, int] = dict(zip(TOTALS, window.following.totals.tolist(), strict=True))
     counts = window.counts
     explained, unexplained = differences.conclude(feed, {"modified": 0}, None)
     if counts[windowed.FROM_LEVEL]:

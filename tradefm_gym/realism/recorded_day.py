@@ -128,7 +128,7 @@ def _check(feed: Feed, levels: int, reference: Reference | None, lot: int) -> Da
 
 
 def _report(feed, run, last, inferred, explained, unexplained) -> DayCheck:
-    totals = dict(zip(TOTALS, run.state.totals.tolist(), strict=True))
+    totals: dict[str, int] = dict(zip(TOTALS, run.state.totals.tolist(), strict=True))
     crossed = max(totals["cross_bought"], totals["cross_sold"], totals["cross_sideless"])
     named = totals["fills"] + totals["named_crosses"]
     return DayCheck(
@@ -182,6 +182,10 @@ class _Run:
 
     def _read_snapshots(self, columns: dict[str, np.ndarray]) -> None:
         """Those of continuous trading with both sides, in ticks and lots."""
+        if "ts_ns" not in columns or columns["book"].shape[1] == 0:
+            raise FeedError(self.feed.path, "snapshots have a column ts_ns and four columns a level")
+        order = np.argsort(columns["ts_ns"], kind="stable")
+        columns = {name: column[order] for name, column in columns.items()}
         book, time_ns = columns["book"][:, : self.levels], columns["ts_ns"]
         held = book[:, 0, 1] > 0
         use = held & (book[:, 0, 3] > 0) & (book[:, 0, 0] > book[:, 0, 2])
