@@ -183,6 +183,7 @@ def screen(rows: FeedRows, tick: int, last_ns: int, skips: Skips) -> tuple[FeedR
 def _rules(rows: FeedRows, tick: int):
     """(column, which rows break it, rule) of every rule that looks at one row."""
     order = rows.event <= EXECUTION
+    yield "time_ns", (rows.time_ns < -(2**61)) | (rows.time_ns > 2**61), "times lie within 2^61 ns"
     yield "event", (rows.event < ADD) | (rows.event > HALT), "event codes are 0 to 6"
     yield "side", np.abs(rows.side) > 1, "sides are +1, -1 or 0"
     yield "side", (rows.side == 0) & order, "orders need a side of +1 or -1"

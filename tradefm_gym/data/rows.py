@@ -119,6 +119,7 @@ def validate(rows: FeedRows, tick: int, where: str) -> None:
     if tick <= 0:
         raise ValueError(f"{where}: tick_size is {tick}; it must be a positive number of price units.")
     checks = (
+        ((rows.time_ns < -(2**61)) | (rows.time_ns > 2**61), "time_ns", rows.time_ns, "times lie within 2^61 ns"),
         (np.diff(rows.time_ns, prepend=rows.time_ns[0]) < 0, "time_ns", rows.time_ns, "time must not decrease"),
         ((rows.event < ADD) | (rows.event > HALT), "event", rows.event, "event codes are 0 to 6"),
         (np.abs(rows.side) > 1, "side", rows.side, "sides are +1, -1 or 0"),
