@@ -1,5 +1,7 @@
 """The recorded days that the project is measured on; skipped where they are not at hand."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -99,6 +101,35 @@ def test_the_touch_of_a_book_set_is_never_crossed():
         touch = day(name).touch
         two = (touch[:, 1] > 0) & (touch[:, 3] > 0)
         assert (touch[two, 0] < touch[two, 2]).all()
+
+
+def digest(flow):
+    """Of everything that a model is trained on, bit for bit."""
+    total = hashlib.sha256()
+    for array in (flow.records, flow.fills, flow.touch, flow.source_row, flow.book):
+        for name in () if array is None else array.dtype.names or (None,):
+            total.update(np.ascontiguousarray(array if name is None else array[name]).tobytes())
+    meta = flow.meta
+    said = [flow.opening, meta.lot, meta.tick_size, meta.replay_by_id, list(meta.session_ns), meta.counts]
+    total.update(json.dumps(said, sort_keys=True).encode())
+    return total.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sse_600519_20230207", "02462153a02357db"),
+        ("nasdaq_arl_20250717_mbo", "b8993d14b19b6980"),
+        ("cme_esm4_20240508_mbo_2s", "30778eab374ab531"),
+        ("nasdaq_aapl_20120621_l50_1h", "becf5c9fff0fec90"),
+        ("nymex_clx5_mbo", "5c6d9e18f1283e4d"),
+        ("bitstamp_btcusd_20150501", "efd5542cb0f12952"),
+        ("nasdaq_goog_20120621_l10", "bd088f98261d51a3"),
+        ("nasdaq_aapl_20120621_l1", "942493f34fcbde5d"),
+    ],
+)
+def test_days_load_as_they_did_when_models_were_trained_on_them(name, expected):
+    assert digest(day(name)) == expected
 
 
 def test_sets_without_order_ids_are_refused():

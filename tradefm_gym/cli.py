@@ -1,9 +1,10 @@
-"""The command ``tradefm-gym``: measure this machine, or look whether the installation is sound."""
+"""The command ``tradefm-gym``: measure this machine, see whether the installation is sound, check recorded days."""
 
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -80,7 +81,126 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-Command = Annotated[Bench, tyro.conf.subcommand("bench")] | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+@dataclass(frozen=True)
+class Reading:
+    """How to read a recorded day; its format is recognised by its content."""
+
+    lenient: bool = False  # leave out and count rows that no feed can have, instead of ending at the first
+    symbol: str | None = None  # the instrument, where the file holds several
+    date: str | None = None  # YYYY-MM-DD, where the file does not say
+    tick_size: int | None = None  # price units a tick, where the file does not say
+    columns: str | None = None  # the column map of another CSV, as JSON or a file of it; see tradefm_gym/data/table.py
+
+    def open(self, path: Path):
+        """A file as a feed."""
+        from tradefm_gym.data.feed import ReadOptions, open_feed
+        from tradefm_gym.data.table import column_map
+
+        columns = None if self.columns is None else column_map(self.columns)
+        return open_feed(path, ReadOptions(self.lenient, self.symbol, self.date, self.tick_size, columns))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Execute a recorded day by its own ids in the exchange, and say where the two differ."""
+
+    path: Annotated[Path, tyro.conf.Positional]  # a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
+    reading: tyro.conf.OmitArgPrefixes[Reading]
+    json: bool = False  # print the figures as JSON
+    levels: int = 5  # best levels to compare with recorded books and snapshots
+    against: Path | None = None  # a recording of the same day with a book file, to compare the touch with
+
+    def run(self) -> int:
+        """Prints the figures; 1 if a difference is unexplained and reading is not lenient."""
+        from tradefm_gym.data.feed import open_feed
+        from tradefm_gym.realism.recorded_day import check_day
+
+        against = None if self.against is None else open_feed(self.against)
+        day = check_day(self.reading.open(self.path), self.levels, against)
+        if self.json:
+            print(json.dumps(day.to_json(), indent=2))
+        else:
+            print_day(day)
+        if day.unexplained and not self.reading.lenient:
+            first = min(day.unexplained, key=lambda finding: finding.first_row)
+            at = f"row {first.first_row}: " if first.first_row >= 0 else ""
+            example = f" ({first.example})" if first.example else ""
+            more = f"; {day.unexplained_count} unexplained differences in all" if day.unexplained_count > 1 else ""
+            print(f"tradefm-gym: {day.path}: {at}{first.kind}{example}{more}.", file=sys.stderr)
+            return 1
+        return 0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a recorded day as a data folder: meta.json and events.parquet."""
+
+    path: Annotated[Path, tyro.conf.Positional]  # a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
+    out: Annotated[Path, tyro.conf.Positional]  # the folder to write
+    reading: tyro.conf.OmitArgPrefixes[Reading]
+    json: bool = False  # print what was written as JSON
+
+    def run(self) -> int:
+        """Streams the file; nothing is left behind where that fails."""
+        from tradefm_gym.data.convert import convert
+
+        meta = convert(self.reading.open(self.path), self.out)
+        if self.json:
+            print(json.dumps(meta, indent=2))
+        else:
+            rows, skipped = meta["quality"]["rows"], sum(meta["skipped"].values())
+            print(f"{self.out}: {rows:,} rows" + (f", {skipped:,} left out: {meta['skipped']}" if skipped else ""))
+        return 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Recorded days: check one, or convert it."""
+
+    command: Annotated[
+        Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
+        | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        """Runs the chosen one."""
+        return self.command.run()
+
+
+def print_day(day) -> None:
+    """The figures of a checked day, as people read them."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(f"{day.path}: {day.ticker}, {day.venue}, {day.date} ({day.format}, {day.mode})", highlight=False)
+    figures = Table(show_header=False)
+    for name in (
+        "rows", "unknown_ids", "dead_cancels", "crossed_states", "crossed_in_session", "fills", "fills_differ",
+        "fills_out_of_priority", "cancels", "cancels_differ", "inferred_opening", "volume", "volume_recorded",
+    ):  # fmt: skip
+        value = getattr(day, name)
+        figures.add_row(name.replace("_", " "), "-" if value is None else f"{value:,}")
+    console.print(figures)
+    if day.agreement:
+        table = Table("equal to", "what", "compared", "equal", "share")
+        for row in day.agreement:
+            table.add_row(row.against, row.what, f"{row.compared:,}", f"{row.equal:,}", f"{row.share:.3%}")
+        console.print(table)
+    if day.explained or day.unexplained or day.skipped:
+        table = Table("difference", "count", "first row", "reason")
+        for finding in (*day.unexplained, *day.explained):
+            row = str(finding.first_row) if finding.first_row >= 0 else ""
+            table.add_row(finding.kind, f"{finding.count:,}", row, finding.reason or "[red]unexplained[/]")
+        for reason, count in day.skipped.items():
+            table.add_row("row left out", f"{count:,}", "", reason)
+        console.print(table)
+    console.print(f"unexplained differences: {day.unexplained_count:,}", highlight=False)
+
+
+Command = (
+    Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = tyro.cli(Command, prog="tradefm-gym", description=__doc__, args=arguments)
     try:
         return command.run()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"tradefm-gym: {error}", file=sys.stderr)
         return 2
 

@@ -61,6 +61,8 @@ def modified_takers(rows: FeedRows) -> tuple[FeedRows, int]:
         The rewritten rows and the number of such orders.
     """
     life, born = dense_ids(rows)
+    if len(born) == 0:
+        return rows, 0
     price = resting_price(rows, life, born)
     executed = (rows.event == EXECUTION) | ((rows.event == CROSS) & (rows.side != 0))
     own = np.flatnonzero(executed & (life >= 0) & (rows.price != price[life]))

@@ -1,23 +1,62 @@
 """Read a data folder: ``meta.json`` and ``events.parquet``, with ``book*.parquet`` where there is one."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from tradefm_gym.data.errors import FeedError
+from tradefm_gym.data.feed import Feed, ReadOptions, Skips
 from tradefm_gym.data.rows import FeedRows, Source
 
 _REQUIRED = {"ts_ns", "event", "order_id", "side", "price", "size"}
 _META = ("ticker", "venue", "date", "tick_size", "price_unit", "size_unit")
 
 
-def read(folder: Path) -> Source:
+_COLUMNS = ("ts_ns", "event", "order_id", "side", "price", "size")
+
+
+def open_folder(folder: Path, options: ReadOptions, events: Path | None = None) -> Feed:
+    """A data folder as a feed; ``events`` names its file of events where that is not ``events.parquet``."""
+    meta, events = _described(folder, events)
+    books = sorted(folder.glob("book*.parquet"), key=lambda path: (len(path.name), path.name))
+    snapshots = folder / "snapshots.parquet"
+    return Feed(
+        folder,
+        "parquet",
+        meta,
+        lambda skips: _rows(events, options.batch, skips),
+        options,
+        (lambda: _book_rows(books[0], options.batch)) if books else None,
+        (lambda: _columns(snapshots)) if snapshots.exists() else None,
+        lambda: read(folder, events),
+    )
+
+
+def read(folder: Path, events: Path | None = None) -> Source:
     """Read a folder as raw feed rows.
 
     Args:
         folder: holds ``meta.json`` and ``events.parquet``.
+        events: the file of events where that is not ``events.parquet``.
     """
-    meta_path, events_path = folder / "meta.json", folder / "events.parquet"
+    meta, events_path = _described(folder, events)
+    frame = _frame(events_path)
+    _check_names(events_path, frame.columns)
+    columns = [frame[name].to_numpy() for name in _COLUMNS]
+    flag = frame["flag"].to_numpy() if "flag" in frame.columns else None
+    try:
+        rows = FeedRows.build(*columns, flag)
+    except ValueError as error:
+        raise FeedError(events_path, str(error)) from None
+    books = sorted(folder.glob("book*.parquet"))
+    return Source(rows, meta, _book(books[0], len(rows)) if books else None)
+
+
+def _described(folder: Path, events: Path | None) -> tuple[dict, Path]:
+    """The metadata of a folder and its file of events; both must be there."""
+    meta_path, events_path = folder / "meta.json", events or folder / "events.parquet"
     if not meta_path.exists():
         raise FileNotFoundError(
             f"path {str(folder)!r} has no meta.json; a data folder holds meta.json and events.parquet."
@@ -31,18 +70,86 @@ def read(folder: Path) -> Source:
         meta = json.loads(meta_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{meta_path} is not JSON: {error}.") from None
-    missing = [key for key in _META if key not in meta]
+    missing = [key for key in _META if not isinstance(meta, dict) or key not in meta]
     if missing:
         raise ValueError(f"{meta_path}: keys {missing} are missing; {list(_META)} are required.")
-    events = _frame(events_path)
-    missing = sorted(_REQUIRED - set(events.columns))
+    if isinstance(meta["tick_size"], bool) or not isinstance(meta["tick_size"], int):
+        raise ValueError(f"{meta_path}: tick_size is {meta['tick_size']!r}; it must be a whole number of price units.")
+    return meta, events_path
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    missing = sorted(_REQUIRED - set(names))
     if missing:
-        raise ValueError(f"{events_path}: columns {missing} are missing; {sorted(_REQUIRED)} are required.")
-    columns = [events[name].to_numpy() for name in ("ts_ns", "event", "order_id", "side", "price", "size")]
-    flag = events["flag"].to_numpy() if "flag" in events.columns else None
-    rows = FeedRows.build(*columns, flag)
-    books = sorted(folder.glob("book*.parquet"))
-    return Source(rows, meta, _book(books[0], len(rows)) if books else None)
+        raise ValueError(f"{path}: columns {missing} are missing; {sorted(_REQUIRED)} are required.")
+
+
+def _rows(path: Path, batch: int, skips: Skips) -> Iterator[FeedRows]:
+    """The events of a file in batches."""
+    first = 0
+    names: list[str] = []
+    for table in _tables(path, batch):
+        if not names:
+            names = table.schema.names
+            _check_names(path, names)
+        columns = []
+        for name in (*_COLUMNS, "flag") if "flag" in names else _COLUMNS:
+            column = table.column(name)
+            if column.null_count:
+                raise FeedError(path, f"column {name} has missing values; it must hold whole numbers", first)
+            columns.append(column.to_numpy(zero_copy_only=False))
+        try:
+            rows = FeedRows.build(*columns)
+        except ValueError as error:
+            raise FeedError(path, f"{error} (counted from row {first})") from None
+        yield rows.numbered(first)
+        first += len(rows)
+    if not names:
+        raise FeedError(path, "the feed has no rows")
+
+
+def _book_rows(path: Path, batch: int) -> Iterator[np.ndarray]:
+    """The rows of a book file in batches (n, levels, 4)."""
+    for table in _tables(path, batch):
+        yield _levels(path, table.schema.names, lambda name, table=table: table.column(name).to_numpy(), len(table))
+
+
+def _levels(path: Path, names: list[str], column, rows: int) -> np.ndarray:
+    """(rows, levels, 4) int64 from the columns of a book file."""
+    levels = sum(name.startswith("ask_px_") for name in names)
+    first = 0 if "ask_px_0" in names else 1
+    out = np.empty((rows, levels, 4), np.int64)
+    for level in range(levels):
+        for k, name in enumerate(("ask_px", "ask_sz", "bid_px", "bid_sz")):
+            if f"{name}_{level + first}" not in names:
+                raise FeedError(path, f"column {name}_{level + first} is missing; a book has four columns a level")
+            out[:, level, k] = column(f"{name}_{level + first}")
+    return out
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    """A small Parquet file as columns; the levels of a book as one array ``book`` (n, levels, 4)."""
+    frame = _frame(path)
+    columns = {name: frame[name].to_numpy() for name in frame.columns if "_px_" not in name and "_sz_" not in name}
+    return columns | {"book": _levels(path, frame.columns, lambda name: frame[name].to_numpy(), len(frame))}
+
+
+def _tables(path: Path, batch: int) -> Iterator:
+    """The record batches of a Parquet file."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ImportError('Reading Parquet needs pyarrow: pip install "tradefm-gym[data]".') from error
+    try:
+        with ParquetFile(path, memory_map=True) as file:
+            yield from file.iter_batches(batch)
+    except (ArrowException, OSError) as error:
+        raise FeedError(path, f"not a Parquet file that can be read: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _book(path: Path, expected: int):
@@ -52,13 +159,7 @@ def _book(path: Path, expected: int):
         frame = _frame(path)
         if len(frame) != expected:
             raise ValueError(f"{path}: {len(frame)} rows for {expected} events; the book has one row per event.")
-        levels = sum(name.startswith("ask_px_") for name in frame.columns)
-        out = np.empty((len(index), levels, 4), np.int64)
-        first = 0 if "ask_px_0" in frame.columns else 1
-        for level in range(levels):
-            for k, name in enumerate(("ask_px", "ask_sz", "bid_px", "bid_sz")):
-                out[:, level, k] = frame[f"{name}_{level + first}"].to_numpy()[index]
-        return out
+        return _levels(path, frame.columns, lambda name: frame[name].to_numpy()[index], len(index))
 
     return read_rows
 

@@ -1,13 +1,16 @@
 """Recorded order flow: one day of one asset as tape records, ready for replay and for training."""
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from tradefm_gym.data import forms, lobster, parquet, takers
+from tradefm_gym.data import forms, takers
+from tradefm_gym.data.feed import ReadOptions, open_feed
 from tradefm_gym.data.opening import opening_book
 from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, Source, validate
 from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
@@ -96,25 +99,41 @@ def load(
     session: tuple[int, int] | None = None,
     replay_by_id: bool | None = None,
     infer_opening: bool = True,
+    symbol: str | None = None,
+    date: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    lenient: bool = False,
 ) -> RecordedFlow:
     """Load recorded order flow as records.
 
     Args:
-        path: a folder with ``meta.json`` and ``events.parquet`` (needs the ``data`` extra), or a LOBSTER message file
-            ``*_message_*.csv`` or ``.csv.gz``, whose orderbook file is found by its name.
+        path: a folder with ``meta.json`` and ``events.parquet``; a LOBSTER message file ``*_message_*.csv``, whose
+            orderbook file is found by its name; Databento MBO (``.dbn`` or CSV); NASDAQ ITCH 5.0; or any CSV, with
+            ``columns``. Files may be compressed. All but LOBSTER and ITCH need the ``data`` extra, DBN ``databento``.
         tick_size: price units per tick; default from the metadata, for LOBSTER 100 (one cent).
         lot: raw size units per lot; default the smallest power of ten that keeps every size below 2^24 lots.
         session: continuous session (start, end) in nanoseconds since midnight of the feed's time zone;
             default by venue. Earlier rows only build the opening book, later ones are dropped.
         replay_by_id: whether the records rebuild the book by order id; default: when the source has no book file.
         infer_opening: put orders that are cancelled or executed but never added into the opening book.
+        symbol: the instrument, where a file holds several.
+        date: YYYY-MM-DD, where a file does not say.
+        columns: the column map of a CSV; see :mod:`tradefm_gym.data.table`.
+        lenient: leave out rows that no feed can have, and count them in ``meta.counts["skipped"]``.
+
+    Raises:
+        FileNotFoundError: if there is nothing at ``path``.
+        FeedError: a ValueError, if the file cannot be read, or holds a row that no feed can have.
+        ImportError: if a format needs an extra that is not installed.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"path {str(path)!r} does not exist; give a data folder or a LOBSTER message file.")
-    source = parquet.read(path) if path.is_dir() else lobster.read(path)
+    feed = open_feed(path, ReadOptions(lenient, symbol, date, tick_size, columns))
+    source = feed.gather()
     by_id = source.book is None if replay_by_id is None else replay_by_id
-    return build(source, str(path), tick_size, lot, session, by_id, infer_opening)
+    flow = build(source, str(path), tick_size, lot, session, by_id, infer_opening)
+    if lenient:
+        flow.meta.counts["skipped"] = sum(feed.skips.counts.values())
+    return flow
 
 
 def build(
@@ -130,7 +149,8 @@ def build(
     meta, counts = source.meta, {"rows": len(source.rows)}
     tick = int(meta["tick_size"] if tick_size is None else tick_size)
     validate(source.rows, tick, where)
-    session = _session(meta, source.rows) if session is None else (int(session[0]), int(session[1]))
+    span = (int(source.rows.time_ns[0]), int(source.rows.time_ns[-1]))
+    session = continuous_session(meta, *span) if session is None else (int(session[0]), int(session[1]))
     rows, opening = _session_rows(source.rows, session, replay_by_id, infer_opening, tick, where, counts)
     lot = _lot(rows.size) if lot is None else int(lot)
     if lot <= 0:
@@ -203,18 +223,24 @@ def _session_rows(
     return rows, opening
 
 
-def _session(meta: dict, rows: FeedRows) -> tuple[int, int]:
-    """The venue's continuous session in the feed's own clock; everything where the venue is not known."""
+def continuous_session(meta: dict, first_ns: int, last_ns: int) -> tuple[int, int]:
+    """The venue's continuous session in the feed's own clock; everything where the venue is not known.
+
+    Args:
+        meta: names the venue, and the date where the clock depends on it.
+        first_ns: time of the first row.
+        last_ns: time of the last row.
+    """
     venue = meta["venue"]
     if "NASDAQ" in venue:
         return (34_200 * 10**9, 16 * _HOUR_NS)
-    if "Shanghai" in venue:  # 14:57 begins the closing auction
+    if "Shanghai" in venue or "Shenzhen" in venue:  # 14:57 begins the closing auction
         return (34_200 * 10**9, 14 * _HOUR_NS + 57 * 60 * 10**9)
     if "CME" in venue:  # trading halts 16:00 - 17:00 Chicago, and the pre-open book is crossed
         day = datetime.datetime.fromisoformat(meta["date"]).replace(hour=16, tzinfo=ZoneInfo("America/Chicago"))
         halt = day.astimezone(ZoneInfo("UTC")).hour * _HOUR_NS
-        return (int(rows.time_ns[0]), halt) if rows.time_ns[0] < halt else (halt + _HOUR_NS, int(rows.time_ns[-1]) + 1)
-    return (int(rows.time_ns[0]), int(rows.time_ns[-1]) + 1)
+        return (first_ns, halt) if first_ns < halt else (halt + _HOUR_NS, last_ns + 1)
+    return (first_ns, last_ns + 1)
 
 
 def _lot(size: np.ndarray) -> int:

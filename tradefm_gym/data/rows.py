@@ -5,7 +5,7 @@ side and price being those of the *resting* order. Row order is the venue's mess
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ ADD, PARTIAL_CANCEL, DELETE, EXECUTION, HIDDEN, CROSS, HALT = range(7)
 SNAPSHOT = 1  # a row of the opening book
 OWN_FILL = 2  # the taker's own fill, beside the resting order's
 NO_SIDE = 4  # auction or side-less fill
+FIRST_SEEN = 8  # an add of an order first seen in a modify
+OTHER_PRICE = 16  # executed at another price than the order's, as the feed itself says
 
 _COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "flag")
 
@@ -69,6 +71,10 @@ class FeedRows:
         """Number of rows."""
         return len(self.time_ns)
 
+    def numbered(self, first: int) -> "FeedRows":
+        """The same rows, numbered from ``first`` on."""
+        return replace(self, source=np.arange(first, first + len(self), dtype=np.int64))
+
     def take(self, index: np.ndarray) -> "FeedRows":
         """The rows of ``index`` (integers or a mask), in that order."""
         return FeedRows(*(getattr(self, name)[index] for name in (*_COLUMNS, "source")))
@@ -113,6 +119,7 @@ def validate(rows: FeedRows, tick: int, where: str) -> None:
     if tick <= 0:
         raise ValueError(f"{where}: tick_size is {tick}; it must be a positive number of price units.")
     checks = (
+        ((rows.time_ns < -(2**61)) | (rows.time_ns > 2**61), "time_ns", rows.time_ns, "times lie within 2^61 ns"),
         (np.diff(rows.time_ns, prepend=rows.time_ns[0]) < 0, "time_ns", rows.time_ns, "time must not decrease"),
         ((rows.event < ADD) | (rows.event > HALT), "event", rows.event, "event codes are 0 to 6"),
         (np.abs(rows.side) > 1, "side", rows.side, "sides are +1, -1 or 0"),
@@ -152,7 +159,7 @@ def dense_ids(rows: FeedRows) -> tuple[np.ndarray, np.ndarray]:
         rank = np.empty(len(where), np.int64)
         rank[np.argsort(where)] = np.arange(len(where))  # numbered by first appearance
         life[named] = rank[inverse.reshape(-1)]
-    born = np.full(int(life.max()) + 1, -1, np.int64)
+    born = np.full(int(life.max(initial=-1)) + 1, -1, np.int64)
     adds = np.flatnonzero((rows.event == ADD) & (life >= 0))
     born[life[adds]] = adds
     return life, born

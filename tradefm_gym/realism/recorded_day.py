@@ -1,0 +1,284 @@
+"""Does a recorded day replay? Executes it by its own order ids in the exchange and says where the two differ.
+
+Differences that the way of recording explains are listed with the reason and their number; what is left is
+unexplained, and none on a good day.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from tradefm_gym.data.errors import FeedError
+from tradefm_gym.data.feed import Feed
+from tradefm_gym.data.recorded import continuous_session
+from tradefm_gym.data.rows import ADD, EXECUTION, OWN_FILL, SNAPSHOT, FeedRows
+from tradefm_gym.realism import following
+from tradefm_gym.realism.crossings import Crossings
+from tradefm_gym.realism.differences import Differences, Finding, Watched
+from tradefm_gym.realism.following import TOTALS, Following, Snapshots
+from tradefm_gym.realism.reference import Reference
+
+LARGEST_LOTS = 2**30
+_CONTINUOUS = 2  # code of the phase of continuous trading in snapshots
+COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "source")
+_NEAR_NS = (4_000_000_000, 2_000_000_000)  # a snapshot shows the book of about this long before and after its stamp
+
+
+@dataclass
+class Agreement:
+    """How often the replayed book equals a recorded one."""
+
+    against: str  # the file compared with
+    what: str  # prices or sizes, how many levels, at which moment
+    compared: int
+    equal: int
+
+    @property
+    def share(self) -> float:
+        """Share of what was compared; 1 if nothing was."""
+        return self.equal / self.compared if self.compared else 1.0
+
+
+@dataclass
+class DayCheck:
+    """What executing a recorded day by its ids has shown."""
+
+    path: str
+    format: str
+    ticker: str
+    venue: str
+    date: str
+    mode: str  # "by id", or "window" where the book file says what enters the recorded levels
+    rows: int
+    unknown_ids: int  # rows that name an order which no row before adds
+    dead_cancels: int  # cancels and fills of orders that had ended
+    crossed_states: int  # rows after which the best bid was not below the best ask
+    crossed_in_session: int
+    fills: int
+    fills_differ: int  # whose order, size, side or price is not that of the book
+    fills_out_of_priority: int  # equal but for an older order of the level that stood in front
+    cancels: int
+    cancels_differ: int
+    volume: int  # raw size units, each trade once, hidden executions and auctions included
+    volume_recorded: int | None  # the venue's own, where the set has it
+    totals: dict[str, int]
+    inferred_opening: int  # orders that later rows prove to have rested before the first
+    agreement: list[Agreement]
+    explained: list[Finding]
+    unexplained: list[Finding]
+    skipped: dict[str, int] = field(default_factory=dict)
+    lot: int = 1
+
+    @property
+    def unexplained_count(self) -> int:
+        """Differences without an explanation: 0 for a good day."""
+        return sum(finding.count for finding in self.unexplained)
+
+    def to_json(self) -> dict:
+        """Plain numbers, strings, lists and dicts."""
+        values = asdict(self)
+        for agreement, plain in zip(self.agreement, values["agreement"], strict=True):
+            plain["share"] = agreement.share
+        return values | {
+            "unexplained_count": self.unexplained_count,
+            "explained_count": sum(finding.count for finding in self.explained),
+        }
+
+
+def check_day(feed: Feed, levels: int = 5, against: Feed | None = None) -> DayCheck:
+    """Executes a feed by its recorded ids in the exchange, streaming.
+
+    Args:
+        feed: the day, from :func:`tradefm_gym.data.feed.open_feed`.
+        levels: best levels to compare with recorded books and snapshots.
+        against: another recording of the same day with a book file, to compare the touch with; by default one
+            is looked for beside a set that has neither a book nor snapshots.
+
+    Raises:
+        FeedError: if the file cannot be read, or holds a row that no feed can have and reading is not lenient.
+        ValueError: if ``levels`` is not positive.
+    """
+    if levels < 1:
+        raise ValueError(f"levels is {levels}; it must be at least 1.")
+    if feed.book is not None:
+        from tradefm_gym.realism.recorded_book import check_book
+
+        return check_book(feed, levels)
+    reference = Reference.of(feed, against)
+    lot = 1
+    while True:
+        try:
+            return _check(feed, levels, reference, lot)
+        except _LargerLot as found:
+            lot = found.lot
+
+
+def _check(feed: Feed, levels: int, reference: Reference | None, lot: int) -> DayCheck:
+    run = last = _Run(feed, levels, reference, lot)
+    run.follow(None)
+    opening, watched = None, None
+    if run.differences.unknown:  # a second look: what became of the unknown ids, and with them in the opening book
+        opening, watched = run.differences.opening(), run.differences.watch()
+        last = _Run(feed, levels, reference, lot)
+        last.follow(opening, watched)
+    explained, unexplained = run.differences.conclude(feed, run.facts, watched)
+    for finding in last.crossings.findings(run.facts):
+        (explained if finding.reason else unexplained).append(finding)
+    return _report(feed, run, last, 0 if opening is None else len(opening), explained, unexplained)
+
+
+def _report(feed, run, last, inferred, explained, unexplained) -> DayCheck:
+    totals: dict[str, int] = dict(zip(TOTALS, run.state.totals.tolist(), strict=True))
+    crossed = max(totals["cross_bought"], totals["cross_sold"], totals["cross_sideless"])
+    named = totals["fills"] + totals["named_crosses"]
+    return DayCheck(
+        **describe(feed),
+        mode="by id",
+        rows=run.rows,
+        unknown_ids=run.differences.counts.get(following.UNKNOWN, 0) - run.differences.dead,
+        dead_cancels=run.differences.dead,
+        crossed_states=last.crossings.rows,
+        crossed_in_session=last.crossings.rows_in_session,
+        fills=named,
+        fills_differ=named - totals["fills_equal"] - run.differences.counts.get(following.PRIORITY, 0),
+        fills_out_of_priority=run.differences.counts.get(following.PRIORITY, 0),
+        cancels=totals["cancels"],
+        cancels_differ=totals["cancels"] - totals["cancels_equal"],
+        volume=totals["filled_size"] - run.facts["own_filled"] + totals["hidden_size"] + crossed,
+        volume_recorded=last.volume_recorded,
+        totals=totals,
+        inferred_opening=inferred,
+        agreement=last.agreement(),
+        explained=explained,
+        unexplained=unexplained,
+        skipped=dict(feed.skips.counts),
+        lot=run.lot,
+    )
+
+
+class _LargerLot(Exception):
+    """A size does not fit the exchange's lots."""
+
+    def __init__(self, lot: int):
+        super().__init__()
+        self.lot = lot
+
+
+class _Run:
+    """One reading of a day."""
+
+    def __init__(self, feed: Feed, levels: int, reference: Reference | None, lot: int):
+        self.feed, self.levels, self.reference, self.lot = feed, levels, reference, lot
+        self.rows = 0
+        self.differences = Differences()
+        self.crossings = Crossings()
+        self.facts = {"snapshot_rows": 0, "modified": 0, "own_fills": 0, "own_filled": 0}
+        self.state = Following.start(feed.tick, lot)
+        self.equal = np.zeros(4, np.int64)
+        self.volume_recorded: int | None = None
+        self.snapshots, self.stamps_from = Snapshots.empty(), ""
+        if feed.snapshots is not None:
+            self._read_snapshots(feed.snapshots())
+
+    def _read_snapshots(self, columns: dict[str, np.ndarray]) -> None:
+        """Those of continuous trading with both sides, in ticks and lots."""
+        if "ts_ns" not in columns or columns["book"].shape[1] == 0:
+            raise FeedError(self.feed.path, "snapshots have a column ts_ns and four columns a level")
+        order = np.argsort(columns["ts_ns"], kind="stable")
+        columns = {name: column[order] for name, column in columns.items()}
+        book, time_ns = columns["book"][:, : self.levels], columns["ts_ns"]
+        held = book[:, 0, 1] > 0
+        use = held & (book[:, 0, 3] > 0) & (book[:, 0, 0] > book[:, 0, 2])
+        if "phase" in columns:
+            use &= columns["phase"] == _CONTINUOUS
+        if "volume" in columns and len(columns["volume"]):
+            self.volume_recorded = int(columns["volume"].max())
+        book = book[use].copy()
+        for price, size in ((0, 1), (2, 3)):
+            empty = book[..., size] <= 0
+            book[..., price] = np.where(empty, 0, book[..., price] // self.feed.tick)
+            book[..., size] = np.where(empty, 0, -(-book[..., size] // self.lot))
+        self.snapshots = Snapshots.of(np.ascontiguousarray(time_ns[use]), np.ascontiguousarray(book), _NEAR_NS)
+
+    def follow(self, opening: FeedRows | None, watched: Watched | None = None) -> None:
+        """Carries out the day, after an opening book if one is given."""
+        if opening is not None and len(opening):
+            self._carry_out(opening, Snapshots.empty())
+            self.state.totals[:] = 0
+        for rows in self.feed.batches():
+            held = in_range(self.feed, rows)
+            if not held.all():
+                rows = rows.take(held)
+            if len(rows) == 0:
+                continue
+            if watched is not None:
+                watched.look(rows)
+            touch, log = self._carry_out(rows, self.snapshots)
+            self.differences.add(rows, log)
+            if self.crossings.session is None:
+                self.crossings.session = continuous_session(self.feed.meta, int(rows.time_ns[0]), 2**62)
+            self.crossings.add(rows, touch)
+            if self.reference is not None:
+                self.equal += self.reference.compare(rows, touch, self.feed.tick)
+            self._gather_facts(rows)
+            self.rows += len(rows)
+        if self.rows == 0:
+            raise FeedError(self.feed.path, "the feed has no rows")
+        following.compare(self.state, self.snapshots, np.int64(2**62))
+        self.crossings.finish()
+
+    def _carry_out(self, rows: FeedRows, snapshots: Snapshots) -> tuple[np.ndarray, np.ndarray]:
+        largest = int(rows.size.max())
+        if largest // self.lot >= LARGEST_LOTS:
+            lot = self.lot
+            while largest // lot >= LARGEST_LOTS:
+                lot *= 10
+            raise _LargerLot(lot)
+        self.state = self.state.with_room(int((rows.event == ADD).sum()))
+        touch = np.zeros((len(rows), 4), np.int64)
+        log = np.zeros(2 * len(rows), following.DIFFERENCE)
+        columns = tuple(np.ascontiguousarray(getattr(rows, name)) for name in COLUMNS)
+        return touch, log[: following.follow(self.state, snapshots, columns, touch, log)]
+
+    def _gather_facts(self, rows: FeedRows) -> None:
+        again = (rows.event[1:] == ADD) & (rows.event[:-1] != ADD) & (rows.order_id[1:] == rows.order_id[:-1])
+        self.facts["snapshot_rows"] += int((rows.flag & SNAPSHOT != 0).sum())
+        self.facts["modified"] += int(again.sum())
+        own = (rows.flag & OWN_FILL != 0) & (rows.event == EXECUTION)
+        self.facts["own_fills"] += int(own.sum())
+        self.facts["own_filled"] += int(rows.size[own].sum())
+
+    def agreement(self) -> list[Agreement]:
+        """What the comparisons with other recordings gave."""
+        out = []
+        compared, equal = len(self.snapshots.time_ns), self.snapshots.equal.sum(axis=0).tolist()
+        if compared:
+            near = f"at some row from {_NEAR_NS[0] // 10**9} s before to {_NEAR_NS[1] // 10**9} s after the stamp"
+            levels = self.snapshots.book.shape[1]
+            for k, (what, when) in enumerate(
+                (what, when)
+                for what in ("best bid and ask", f"prices and sizes of the best {levels} levels")
+                for when in ("at the stamp", near)
+            ):
+                out.append(Agreement("snapshots", f"{what}, {when}", compared, equal[k]))
+        if self.reference is not None:
+            bids, asks, both, found = self.equal.tolist()
+            for what, equal in (("best bid", bids), ("best ask", asks), ("best bid and ask", both)):
+                out.append(Agreement(self.reference.name, f"{what} after the same message", found, equal))
+        return out
+
+
+def describe(feed: Feed) -> dict:
+    """What a report says about the feed itself."""
+    names = ("ticker", "venue", "date")
+    return {"path": str(feed.path), "format": feed.format} | {name: str(feed.meta[name]) for name in names}
+
+
+def in_range(feed: Feed, rows: FeedRows) -> np.ndarray:
+    """Which rows (n,) bool the exchange can hold: it knows prices from one tick up."""
+    low = (rows.event == ADD) & (rows.price < feed.tick)
+    if low.any():
+        row = int(np.argmax(low))
+        rule = "the exchange holds prices from one tick up"
+        feed.skips.bad(rule, int(rows.source[row]), f"price is {rows.price[row]}; {rule}", int(low.sum()))
+    return ~low
