@@ -11,7 +11,8 @@ spread too narrow and loses takers. Shares, calibrated on an asset's training pa
 * ``join``: joins a price of its own side that lies in the bin, if it neither crosses nor improves,
 * ``touch``: joins the best of them when that is the touch,
 * ``improve`` (4): improves its touch, if it does not cross and its bin reaches from there into the spread, at a
-  spread of at most 1/2, 1, 2 times the asset's median, or more. One whose bin lies inside the spread always does,
+  spread of at most 1/2, 1, 2 times the asset's median, or more. One whose bin lies inside a spread wider than the
+  median always does,
 * ``sweep``: leaves nothing resting, if it crosses with more than the opposite touch shows. Such a taker walks the
   book as far as its size asks, at most ten levels; what is left then is dropped.
 
