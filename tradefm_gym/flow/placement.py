@@ -20,9 +20,11 @@ from numba import njit
 
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.replay import to_events
-from tradefm_gym.market.book import BEST, EMPTY_ASK, EMPTY_BID, above, below
+from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID
 from tradefm_gym.market.events import BUY, LIMIT, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE
+from tradefm_gym.market.layout import BEST
+from tradefm_gym.market.prices import above, below
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
 SHARES = ("take", "take_shared", "join", "touch", "improve_0", "improve_1", "improve_2", "improve_3")

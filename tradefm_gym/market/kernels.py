@@ -12,58 +12,65 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.market.book import (
-    BEST,
     EMPTY_ASK,
     EMPTY_BID,
-    FAR_HEAD,
-    FREE,
-    HIGH_WATER,
-    INLINE,
-    KERNEL,
     MAX_PRICE,
     MIN_PRICE,
-    NEXT_ID,
-    PARALLEL,
-    SERIAL,
+    empty,
+    has_room,
+    open_book,
     rest,
 )
-from tradefm_gym.market.events import BACKGROUND, OPPOSITE, PRINT
-from tradefm_gym.market.matching import (
+from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart
+from tradefm_gym.market.events import BACKGROUND, LAST_ANCHOR, LAST_KIND, PRINT
+from tradefm_gym.market.layout import (
     AGENT_END,
     AGENT_HEAD,
+    BEST,
     CLOCK,
     COUNT,
+    COUNT_POOL_FULL,
     EXECUTED,
     FLOW_HEAD,
     FLOW_WAITING,
     MID2,
+    NEXT_ID,
     OUTSIDE_MID2,
+    RECORD_PLACE,
     RECORDS,
-    process,
 )
+from tradefm_gym.market.ledger import open_ledger
+from tradefm_gym.market.matching import carry_out, process
+
+# How a row's loop ended.
+ENDED = 0
+STARVED = 1
+CRAMPED = 2  # the arrays have to be widened before the next event
 
 # Why a block is refused.
 FULL = 0
 STRANGER = 1
 UNKNOWN = 2
+REFUSED = 8  # added to them where they stand beside how a loop ended
 
 
 @njit(**SERIAL)
-def advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
+def advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
-    for m in range(starved.shape[0]):
-        starved[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+    for m in range(ends.shape[0]):
+        ends[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
 
 
 @njit(**PARALLEL)
-def advance_parallel(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
+def advance_parallel(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """As :func:`advance`, over the threads."""
-    for m in prange(starved.shape[0]):
-        starved[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+    for m in prange(ends.shape[0]):
+        ends[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
 
 
-@njit(**INLINE)
+@njit(**KERNEL)
 def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, m):
+    apart()
     clocks = ledger.clocks
     while True:
         now = clocks[m, CLOCK]
@@ -75,14 +82,16 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
         flow_time = now
         if not from_agent:
             if clocks[m, COUNT] >= until_count or clocks[m, EXECUTED] >= until_volume or now > until_ns:
-                return False
+                return ENDED
             if clocks[m, FLOW_WAITING] == 0:
-                return True
+                return STARVED
             flow_time = max(now, flow_queue[m, place]["time_ns"])
             from_agent = agent_waits and agent_time <= flow_time and agent_time <= until_ns
             if not from_agent and flow_time > until_ns:
                 clocks[m, CLOCK] = until_ns
-                return False
+                return ENDED
+        if not has_room(book, m):
+            return CRAMPED
         if from_agent:
             event = agent_queue[m, head]
             clocks[m, AGENT_HEAD] = head + 1
@@ -97,6 +106,67 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
 
 
 @njit(**SERIAL)
+def execute(book, ledger, events, count, strict, done, ends):
+    """Carries out events where they lie, from ``done`` on; ``ends`` says FULL, STRANGER, UNKNOWN, CRAMPED or ENDED."""
+    for m in range(events.shape[0]):
+        done[m], ends[m] = _execute(book, ledger, events, count[m], strict, done[m], m)
+
+
+@njit(**PARALLEL)
+def execute_parallel(book, ledger, events, count, strict, done, ends):
+    """As :func:`execute`, over the threads."""
+    for m in prange(events.shape[0]):
+        _execute_into(book, ledger, events, count, strict, done, ends, m)
+
+
+@njit(**INLINE)
+def _execute_into(book, ledger, events, count, strict, done, ends, m):
+    done[m], ends[m] = _execute(book, ledger, events, count[m], strict, done[m], m)
+
+
+@njit(**KERNEL)
+def _execute(book, ledger, events, count, strict, done, m):
+    apart()
+    clocks = ledger.clocks
+    for k in range(done, count):
+        event = events[m, k]
+        if not has_room(book, m):
+            return k, CRAMPED
+        owner = np.int64(event["owner"])
+        if owner < BACKGROUND or owner >= ledger.accounts.shape[1] - 1:
+            return k, REFUSED + STRANGER
+        if event["kind"] > LAST_KIND or event["anchor"] > LAST_ANCHOR:
+            return k, REFUSED + UNKNOWN
+        refused = ledger.counters[m, COUNT_POOL_FULL]
+        clocks[m, COUNT] += owner < 0 and event["kind"] != PRINT
+        process(book, ledger, m, event, max(clocks[m, CLOCK], event["time_ns"]))
+        if strict and ledger.counters[m, COUNT_POOL_FULL] != refused:
+            return k + 1, REFUSED + FULL
+    return count, ENDED
+
+
+@njit(**SERIAL)
+def send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
+    """One message at once; its status, or -1 when the arrays have to be widened first.
+
+    Takes blocks of memory and not their parts: the call would cost more than the work.
+    """
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    return _send(book, ledger, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
+
+
+@njit(**KERNEL)
+def _send(book, ledger, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
+    apart()
+    if not has_room(book, m):
+        return np.int64(-1)
+    clocks = ledger.clocks
+    clocks[m, COUNT] += owner < 0 and kind != PRINT
+    now = max(clocks[m, CLOCK], time_ns)
+    return carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
+
+
+@njit(**SERIAL)
 def feed(queue, clocks, events, count):
     """Appends blocks to the rings of background events; market * 4 + reason of the first refusal, or -1."""
     for m in range(queue.shape[0]):
@@ -105,12 +175,13 @@ def feed(queue, clocks, events, count):
         for k in range(count[m]):
             if events[m, k]["owner"] != BACKGROUND:
                 return m * 4 + STRANGER
-            if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
+            if events[m, k]["kind"] > LAST_KIND or events[m, k]["anchor"] > LAST_ANCHOR:
                 return m * 4 + UNKNOWN
     for m in range(queue.shape[0]):
-        place = clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]
+        place = (clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]) % queue.shape[1]
         for k in range(count[m]):
-            queue[m, (place + k) % queue.shape[1]] = events[m, k]
+            queue[m, place] = events[m, k]
+            place = place + 1 if place + 1 < queue.shape[1] else 0
         clocks[m, FLOW_WAITING] += count[m]
     return -1
 
@@ -124,7 +195,7 @@ def submit(queue, clocks, seats, events, count):
         for k in range(count[m]):
             if events[m, k]["owner"] < 0 or events[m, k]["owner"] >= seats:
                 return m * 4 + STRANGER
-            if events[m, k]["kind"] > PRINT or events[m, k]["anchor"] > OPPOSITE:
+            if events[m, k]["kind"] > LAST_KIND or events[m, k]["anchor"] > LAST_ANCHOR:
                 return m * 4 + UNKNOWN
     for m in range(queue.shape[0]):
         head, end = clocks[m, AGENT_HEAD], clocks[m, AGENT_END]
@@ -153,23 +224,7 @@ def clear(book, ledger, rows):
 
 @njit(**KERNEL)
 def _clear(book, ledger, m):
-    for slot in range(book.row[m, HIGH_WATER]):
-        order = book.orders[m, slot]
-        if order["size"] > 0:
-            if order["owner"] >= 0:
-                book.agent_slots[m, order["owner"], order["order_id"]] = 0
-            else:
-                book.flow_slots[m, order["order_id"] & (book.flow_slots.shape[1] - 1)] = 0
-            s = 0 if order["side"] > 0 else 1
-            book.levels[m, s, order["price"] & (book.levels.shape[2] - 1)]["depth"] = 0
-            order["size"] = 0
-    book.bits[m] = 0
-    book.row[m] = 0
-    book.row[m, FREE] = -1
-    book.row[m, BEST] = EMPTY_BID
-    book.row[m, BEST + 1] = EMPTY_ASK
-    for column in range(FAR_HEAD, FAR_HEAD + 4):
-        book.row[m, column] = -1
+    empty(book, m)
     for owner in range(ledger.accounts.shape[1]):
         account = ledger.accounts[m, owner]
         account["cash"] = 0
@@ -181,23 +236,28 @@ def _clear(book, ledger, m):
 
 
 @njit(**SERIAL)
-def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
-    """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends."""
+def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars, ends):
+    """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends.
+
+    Whether there was room for each is written to ``ends``: ENDED or CRAMPED.
+    """
     for i in range(rows.shape[0]):
-        _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
 
 
 @njit(**PARALLEL)
-def load_parallel(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
+def load_parallel(book, ledger, rows, orders, order_ends, records, record_ends, scalars, ends):
     """As :func:`load`, over the threads."""
     for i in prange(rows.shape[0]):
-        _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
 
 
 @njit(**KERNEL)
 def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i):
     _clear(book, ledger, m)
     for k in range(order_ends[i - 1] if i > 0 else 0, order_ends[i]):
+        if not has_room(book, m):
+            return CRAMPED
         order = orders[k]
         s = np.int64(0) if order["side"] > 0 else np.int64(1)
         order_id, price, size = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["size"])
@@ -207,12 +267,14 @@ def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
     for k in range(first, record_ends[i]):
         ledger.records[m, k - first] = records[k]
     ledger.clocks[m, RECORDS] = record_ends[i] - first
+    ledger.clocks[m, RECORD_PLACE] = (record_ends[i] - first) % ledger.records.shape[1]
     ledger.clocks[m, CLOCK] = scalars[i, 0]
     bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
     mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
     ledger.clocks[m, MID2] = mid2
     ledger.clocks[m, OUTSIDE_MID2] = mid2
     book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
+    return ENDED
 
 
 @njit(**SERIAL)  # allocates, so it is no row kernel

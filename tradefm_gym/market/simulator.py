@@ -11,26 +11,36 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tradefm_gym.market import accounts as accounting
+from tradefm_gym.market import book as books
 from tradefm_gym.market import kernels, views
-from tradefm_gym.market.book import ANY_AGENT, NEXT_ID, NOBODY, RECENTRED, BookState
+from tradefm_gym.market import ledger as ledgers
+from tradefm_gym.market.book import ANY_AGENT, NOBODY, BookState, Room
 from tradefm_gym.market.config import MarketConfig
-from tradefm_gym.market.events import BACKGROUND, EVENT, FILL, ORDER, RECORD, EventBlock
-from tradefm_gym.market.matching import (
+from tradefm_gym.market.events import (
+    ABSOLUTE,
+    BACKGROUND,
+    EVENT,
+    LAST_ANCHOR,
+    LAST_KIND,
+    NO_LIMIT,
+    ORDER,
+    RECORD,
+    EventBlock,
+)
+from tradefm_gym.market.layout import (
     AGENT_END,
     AGENT_HEAD,
     CLOCK,
-    CLOCK_WIDTH,
     COUNT,
-    COUNTERS,
     EXECUTED,
     FILLS,
     FLOW_WAITING,
+    HALTED,
     LAST_PRICE,
     MID2,
+    NEXT_ID,
     OUTSIDE_MID2,
     RECORDS,
-    Ledger,
 )
 
 __all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
@@ -85,7 +95,7 @@ class MarketSimulator:
     Attributes:
         num_markets: N.
         config: capacities and rules.
-        book: BookState of all rows.
+        book: BookState of all rows; another one after its arrays had to be widened, so it is not to be kept.
         accounts: (N, A + 1) ACCOUNT, the last column is the background.
         tape: Tape of all rows.
         clock_ns: (N,) int64, time of the last event or ``until_ns``, whichever is later.
@@ -94,9 +104,8 @@ class MarketSimulator:
         outside_mid2: (N,) int64, the same without any agent's orders.
         last_price: (N,) int64, ticks, of the last execution or print; 0 before the first.
         executed: (N,) int64, lots executed in the book.
-        next_flow_id: (N,) int64, one more than the largest background order id seen.
-        recentred: (N,) int64, times a window of levels was moved.
-        counters: (N, len(COUNTERS)) int64, see ``matching.COUNTERS``.
+        halted: (N,) int64, 1 while trading is halted.
+        counters: (N, len(COUNTERS)) int64, see ``layout.COUNTERS``.
     """
 
     def __init__(self, num_markets: int, config: MarketConfig | None = None):
@@ -104,18 +113,10 @@ class MarketSimulator:
             raise ValueError(f"num_markets is {num_markets}; allowed is 1 or more.")
         self.num_markets = num_markets
         self.config = config = config if config is not None else MarketConfig()
-        self.book = BookState.allocate(num_markets, config)
-        self.accounts = accounting.allocate(num_markets, config.seats)
-        clocks = np.zeros((num_markets, CLOCK_WIDTH), np.int64)
-        rules = np.array([config.maker_fee, config.taker_fee, config.self_trade != "off"], np.int64)
-        self._ledger = Ledger(
-            np.zeros((num_markets, config.tape), RECORD),
-            np.zeros((num_markets, config.fills), FILL),
-            self.accounts,
-            clocks,
-            np.zeros((num_markets, len(COUNTERS)), np.int64),
-            rules,
-        )
+        self.book: BookState
+        self._book_memory, self.book = books.allocate(num_markets, config)
+        self._ledger_memory, self._ledger = ledgers.allocate(num_markets, config)
+        self.accounts, clocks = self._ledger.accounts, self._ledger.clocks
         self._flow_queue = np.zeros((num_markets, config.flow_queue), EVENT)
         self._agent_queue = np.zeros((num_markets, config.agent_queue * max(1, config.seats)), EVENT)
         self._never = np.full(num_markets, _NEVER)
@@ -127,9 +128,13 @@ class MarketSimulator:
         self.outside_mid2 = clocks[:, OUTSIDE_MID2]
         self.last_price = clocks[:, LAST_PRICE]
         self.executed = clocks[:, EXECUTED]
-        self.next_flow_id = self.book.row[:, NEXT_ID]
-        self.recentred = self.book.row[:, RECENTRED]
+        self.halted = clocks[:, HALTED]
         self._clocks = clocks
+
+    @property
+    def next_flow_id(self) -> np.ndarray:
+        """(N,) int64, one more than the largest background order id seen."""
+        return self.book.row[:, NEXT_ID]
 
     # --- Start ------------------------------------------------------------------------------------------
 
@@ -161,9 +166,17 @@ class MarketSimulator:
         order_ends = np.cumsum([len(state.orders) for state in states])
         record_ends = np.cumsum([min(len(state.records), self.config.tape) for state in states])
         scalars = np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64)
-        _check_orders(orders, order_ends, self.config.orders, self.book.flow_slots.shape[1])
+        _check_orders(orders, order_ends, self.config)
+        most = int(np.diff(order_ends, prepend=0).max())
+        if most > self.book.orders.shape[1]:
+            self._widen(Room(most, 0, 0))
         load = kernels.load if len(rows) < _FEW else kernels.load_parallel
-        load(self.book, self._ledger, rows, orders, order_ends, records, record_ends, scalars)
+        ends = np.empty(len(rows), np.int64)
+        while True:
+            load(self.book, self._ledger, rows, orders, order_ends, records, record_ends, scalars, ends)
+            if not (ends == kernels.CRAMPED).any():
+                break
+            self._widen()
 
     # --- Events -----------------------------------------------------------------------------------------
 
@@ -173,7 +186,7 @@ class MarketSimulator:
         The queue is stable by (time, submission). Order ids are local to the seat, 0 <= id < ``agent_ids``;
         the id of a live order is refused when the order arrives.
         """
-        self._check_block("orders", orders)
+        self._check_shape("orders", orders)
         failed = kernels.submit(self._agent_queue, self._clocks, self.config.seats, orders.events, orders.count)
         if failed >= 0:
             m, problem = failed // 4, failed % 4
@@ -185,7 +198,7 @@ class MarketSimulator:
         ``owner`` is BACKGROUND; a time before the clock counts as now. A LIMIT with a negative id gets the
         next free one.
         """
-        self._check_block("block", block)
+        self._check_shape("block", block)
         failed = kernels.feed(self._flow_queue, self._clocks, block.events, block.count)
         if failed >= 0:
             m, problem = failed // 4, failed % 4
@@ -215,10 +228,69 @@ class MarketSimulator:
             self._end("until_ns", until_ns),
             self._end("until_volume", until_volume),
         )
-        starved = np.empty(self.num_markets, np.bool_)
+        how = np.empty(self.num_markets, np.int64)
         advance = kernels.advance if self.num_markets < _FEW else kernels.advance_parallel
-        advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, starved)
-        return starved
+        while True:
+            advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, how)
+            if not (how == kernels.CRAMPED).any():
+                return how == kernels.STARVED
+            self._widen()
+
+    def execute(self, block: EventBlock, strict: bool = False) -> None:
+        """Carries out events one after another where they lie, past all queues: the fast way for given messages.
+
+        Anyone's events may stand in one block; they happen in its order, at their own time or at the clock's if
+        that is later. Events waiting in the queues stay there.
+
+        Args:
+            block: events of the background and of seats, (N, K) EVENT.
+            strict: an order that rests nowhere because ``orders`` rest already is an error, not only counted.
+
+        Raises:
+            ValueError: for an unknown owner, kind or anchor, and under ``strict``. All before that event was done.
+        """
+        self._check_shape("block", block)
+        done, how = np.zeros(self.num_markets, np.int64), np.empty(self.num_markets, np.int64)
+        execute = kernels.execute if self.num_markets < _FEW else kernels.execute_parallel
+        while True:
+            execute(self.book, self._ledger, block.events, block.count, strict, done, how)
+            if (how >= kernels.REFUSED).any():
+                m = int(np.argmax(how))
+                raise ValueError(self._refused_message(block, m, int(done[m]), int(how[m]) - kernels.REFUSED))
+            if not (how == kernels.CRAMPED).any():
+                return
+            self._widen()
+
+    def send(
+        self, kind: int, side: int, price: int, size: int, order_id: int = BACKGROUND, owner: int = BACKGROUND,
+        time_ns: int = 0, max_rest: int = int(NO_LIMIT), anchor: int = ABSOLUTE, row: int = 0,
+    ) -> int:  # fmt: skip
+        """Carries out one message at once, past all queues; returns its status (see ``events``).
+
+        Args:
+            kind: LIMIT, MARKET, ...; the other fields are those of EVENT.
+            side: BUY or SELL.
+            price: ticks, or as ``anchor`` says.
+            size: lots.
+            order_id: of the owner's own; a negative one lets the market name an order of the background.
+            owner: a seat, or BACKGROUND.
+            time_ns: time of the event; one before the clock counts as now.
+            max_rest: lots that may rest.
+            anchor: ABSOLUTE, TOUCH, OPPOSITE or MID.
+            row: which market.
+        """
+        if not (0 <= row < self.num_markets and BACKGROUND <= owner < self.config.seats):
+            raise ValueError(f"row {row} and owner {owner}: allowed are a market and a seat, or BACKGROUND.")
+        if not (0 <= kind <= LAST_KIND and 0 <= anchor <= LAST_ANCHOR):
+            raise ValueError(f"kind {kind} and anchor {anchor}: see market/events.py for those allowed.")
+        while True:
+            status = kernels.send(
+                self._book_memory, self._ledger_memory, row, kind, side, price, size, order_id, owner, time_ns,
+                max_rest, anchor,
+            )  # fmt: skip
+            if status >= 0:
+                return status
+            self._widen()
 
     # --- Readings ---------------------------------------------------------------------------------------
 
@@ -300,12 +372,24 @@ class MarketSimulator:
         stored = len(snapshot.arrays["clocks"])
         if stored != len(rows):
             raise ValueError(f"snapshot holds {stored} rows for {len(rows)}; allowed is one each.")
+        kept = snapshot.arrays
+        self._widen(Room(kept["orders"].shape[1], kept["page_bits"].shape[1], kept["node_bits"].shape[1]))
         for name, array in self._arrays().items():
-            array[rows] = snapshot.arrays[name]
+            width = kept[name].shape[1]
+            array[rows, :width] = kept[name]
+            array[rows, width:] = np.zeros((), array.dtype)
+        books.enter_all(self.book, rows)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        ledger = {name: array for name, array in self._ledger._asdict().items() if name != "rules"}
-        return {**self.book._asdict(), **ledger, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
+        """All that a row is, but for what follows from the rest: the configuration and the table of ids."""
+        arrays = {**self.book._asdict(), **self._ledger._asdict()}
+        for name in ("rules", "limits", "slots"):
+            del arrays[name]
+        return {**arrays, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
+
+    def _widen(self, room: Room | None = None) -> None:
+        """Gives the books more room: what is short is doubled, or at least ``room`` is had."""
+        self._book_memory, self.book = books.widen(self._book_memory, self.book, self.config, room)
 
     # --- Checks -----------------------------------------------------------------------------------------
 
@@ -346,12 +430,22 @@ class MarketSimulator:
             raise ValueError(f"{name} has shape {end.shape}; allowed is ({self.num_markets},).")
         return np.ascontiguousarray(np.broadcast_to(end, (self.num_markets,)))
 
-    def _check_block(self, name: str, block: EventBlock) -> None:
+    def _check_shape(self, name: str, block: EventBlock) -> None:
         events, count = block
         if events.dtype != EVENT or events.ndim != 2 or len(events) != self.num_markets:
             raise ValueError(f"{name}.events is {events.shape}; allowed is ({self.num_markets}, K) EVENT.")
         if count.shape != (self.num_markets,) or count.min() < 0 or count.max() > events.shape[1]:
             raise ValueError(f"{name}.count does not lie within 0 and {events.shape[1]} for each market.")
+
+    def _refused_message(self, block: EventBlock, m: int, k: int, problem: int) -> str:
+        event = block.events[m, max(0, k - 1) if problem == kernels.FULL else k]
+        if problem == kernels.FULL:
+            return (
+                f"event {k - 1} of market {m} finds {self.config.orders} orders resting; raise orders in MarketConfig."
+            )
+        if problem == kernels.STRANGER:
+            return f"event {k} of market {m} has the owner {event['owner']}; allowed is a seat or BACKGROUND."
+        return f"event {k} of market {m} has kind {event['kind']} and anchor {event['anchor']}; see market/events.py."
 
     def _problem(self, name: str, block: EventBlock, m: int, problem: int) -> str:
         count = block.count[m]
@@ -373,11 +467,12 @@ def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np
     return ring[np.arange(start, count) % len(ring)]
 
 
-def _check_orders(orders: np.ndarray, ends: np.ndarray, capacity: int, flow_ids: int) -> None:
+def _check_orders(orders: np.ndarray, ends: np.ndarray, config: MarketConfig) -> None:
     """Refuses start states that no book could have."""
-    failed = kernels.check_orders(orders, ends, capacity, flow_ids)
+    flow_ids = 1 << (config.flow_ids - 1).bit_length()
+    failed = kernels.check_orders(orders, ends, config.orders, flow_ids)
     if failed >= 0:
         raise ValueError(
-            f"orders of state {failed} make no book; allowed are at most {capacity} background orders with positive "
+            f"orders of state {failed} make no book; allowed are at most {config.orders} background orders with positive "
             f"sizes, prices in range, different ids (modulo {flow_ids}) and every bid below every ask."
         )
