@@ -1,5 +1,7 @@
 """Comparing a row of the kernels with the reference book, and random events for both."""
 
+import os
+
 import numpy as np
 
 from numba import njit
@@ -18,6 +20,8 @@ from tradefm_gym.market.events import (
     RECORD,
 )
 from tradefm_gym.market.layout import COUNTERS
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 @njit
@@ -54,7 +58,10 @@ def check_room(book, m):
     both = [_pages(book, m, s, s, 18, 0) for s in (0, 1)]
     pages = [page for found, _ in both for page in found.values()]
     nodes = [node for _, found in both for node in found]
-    for used, high, live in ((pages, layout.HIGH_PAGE, layout.LIVE_PAGES), (nodes, layout.HIGH_NODE, layout.LIVE_NODES)):
+    for used, high, live in (
+        (pages, layout.HIGH_PAGE, layout.LIVE_PAGES),
+        (nodes, layout.HIGH_NODE, layout.LIVE_NODES),
+    ):
         assert len(set(used)) == len(used) == book.row[m, live]
         assert not used or max(used) < book.row[m, high]
     idle = np.setdiff1d(np.arange(book.page_bits.shape[1]), pages)

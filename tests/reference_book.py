@@ -185,7 +185,12 @@ class ReferenceMarket:
                     status, accepted = DROPPED, False
                     self.dropped_lots += size
                 best = self.sides[-side].best()
-                if accepted and kind in (POST_ONLY, POST_ONLY_SLIDE) and best is not None and side * (price - best) >= 0:
+                if (
+                    accepted
+                    and kind in (POST_ONLY, POST_ONLY_SLIDE)
+                    and best is not None
+                    and side * (price - best) >= 0
+                ):
                     if kind == POST_ONLY_SLIDE:
                         price = best - side * self.config.tick
                     accepted = kind == POST_ONLY_SLIDE and self.is_price(price)
@@ -217,7 +222,9 @@ class ReferenceMarket:
         tick = self.config.tick
         if self.mid2 == 0:
             return None
-        return self.mid2 // 2 // tick * tick if side > 0 else -(-(-(-self.mid2 // 2)) // tick) * tick
+        if side > 0:
+            return self.mid2 // 2 // tick * tick
+        return (self.mid2 + 2 * tick - 1) // (2 * tick) * tick
 
     def reference(self, side):
         best = self.sides[side].best()

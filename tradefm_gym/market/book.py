@@ -131,7 +131,7 @@ def _enter_all(book, m):
             enter(book, m, np.int64(order["owner"]), np.int64(order["order_id"]), slot)
 
 
-@njit(**SERIAL)
+@njit(inline="always")
 def open_book(memory):
     """The books that lie in a block of memory, within a kernel."""
     return BookState(

@@ -151,13 +151,12 @@ def send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner
 
     Takes blocks of memory and not their parts: the call would cost more than the work.
     """
-    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
-    return _send(book, ledger, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
+    return _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
 
 
 @njit(**KERNEL)
-def _send(book, ledger, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
-    apart()
+def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
     if not has_room(book, m):
         return np.int64(-1)
     clocks = ledger.clocks

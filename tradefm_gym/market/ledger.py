@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tradefm_gym.market.compiler import INLINE, SERIAL
+from tradefm_gym.market.compiler import INLINE
 from tradefm_gym.market.config import PREVENTION, MarketConfig
 from tradefm_gym.market.events import ABSOLUTE, ACCOUNT, FILL, RECORD
 from tradefm_gym.market.layout import (
@@ -54,7 +54,7 @@ def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger
     return memory, ledger
 
 
-@njit(**SERIAL)
+@njit(inline="always")
 def open_ledger(memory):
     """The ledgers that lie in a block of memory, within a kernel."""
     return Ledger(

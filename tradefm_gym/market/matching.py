@@ -173,9 +173,8 @@ def _withdraw(book, ledger, m, now, slot):
     lots = np.int64(order["size"])
     ledger.counters[m, COUNT_PREVENTED] += 1
     ledger.counters[m, COUNT_PREVENTED_LOTS] += lots
-    write_record(
-        ledger, m, now, order["order_id"], order["price"], lots, 0, order["owner"], CANCEL, order["side"], CANCELLED, 0, 0
-    )  # fmt: skip
+    order_id, price, owner, side = order["order_id"], order["price"], order["owner"], order["side"]
+    write_record(ledger, m, now, order_id, price, lots, 0, owner, CANCEL, side, CANCELLED, 0, 0)
     reduce(book, m, slot, lots)
 
 

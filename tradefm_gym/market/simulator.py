@@ -473,6 +473,6 @@ def _check_orders(orders: np.ndarray, ends: np.ndarray, config: MarketConfig) ->
     failed = kernels.check_orders(orders, ends, config.orders, flow_ids)
     if failed >= 0:
         raise ValueError(
-            f"orders of state {failed} make no book; allowed are at most {config.orders} background orders with positive "
-            f"sizes, prices in range, different ids (modulo {flow_ids}) and every bid below every ask."
+            f"orders of state {failed} make no book; allowed are at most {config.orders} background orders with "
+            f"positive sizes, prices in range, different ids (modulo {flow_ids}) and every bid below every ask."
         )
