@@ -3,7 +3,6 @@
 import os
 
 import numpy as np
-
 from numba import njit
 
 from tradefm_gym.market import book as books
@@ -47,9 +46,9 @@ def kernel_queues(simulator, m, s):
                 assert sum(entry[2] for entry in queues[price]) == level["depth"]
     best = (max if s == 0 else min)(queues, default=books.EMPTY_BID if s == 0 else books.EMPTY_ASK)
     assert row[layout.BEST + s] == best
-    for place in range(16):
-        number, page = book.near[m, 32 * s + 2 * place : 32 * s + 2 * place + 2].tolist()
-        assert number == 0 or ((number - 1) % 16 == place and pages[number - 1] == page)
+    near = book.near[m].reshape(2, -1, 2)[s]
+    for place, (number, page) in enumerate(near.tolist()):
+        assert number == 0 or ((number - 1) % len(near) == place and pages[number - 1] == page)
     return sorted(queues.items(), reverse=s == 0)
 
 

@@ -52,7 +52,9 @@ class Pair:
     def levels(self):
         """Bids and asks as (price, lots), best first."""
         prices, sizes = self.simulator.depth(8)
-        return [[(p, q) for p, q in zip(*side, strict=True) if p] for side in zip(prices[0].tolist(), sizes[0].tolist())]
+        return [
+            [(p, q) for p, q in zip(*side, strict=True) if p] for side in zip(prices[0].tolist(), sizes[0].tolist())
+        ]
 
     def ahead(self, order_id, owner=BACKGROUND):
         """Lots ahead of an order."""

@@ -16,7 +16,9 @@ def test_all_or_nothing():
     assert pair.fills() == [(0, 100, 5), (1, 101, 5)]
 
 
-@pytest.mark.parametrize(("rule", "fills"), [("off", 3), ("cancel_newest", 0), ("cancel_oldest", 2), ("cancel_both", 0)])
+@pytest.mark.parametrize(
+    ("rule", "fills"), [("off", 3), ("cancel_newest", 0), ("cancel_oldest", 2), ("cancel_both", 0)]
+)
 def test_own_orders_count_as_far_as_they_would_trade(rule, fills):
     pair = Pair(self_trade=rule).rest((SELL, 100, 5))
     pair.send(LIMIT, SELL, 100, 5, 0, owner=0)

@@ -3,7 +3,17 @@ from hypothesis import given
 from order_pair import Pair, agreed, among_limits, orders, play
 
 from tradefm_gym.market.events import (
-    BUY, CANCEL, CANCELLED, LIMIT, MARKET, MID, MODIFY, POST_ONLY_SLIDE, REJECTED, RESTED, SELL,
+    BUY,
+    CANCEL,
+    CANCELLED,
+    LIMIT,
+    MARKET,
+    MID,
+    MODIFY,
+    POST_ONLY_SLIDE,
+    REJECTED,
+    RESTED,
+    SELL,
 )  # fmt: skip
 from tradefm_gym.market.simulator import MarketConfig
 
@@ -40,7 +50,10 @@ def test_both_are_positive():
 @agreed
 @given(
     among_limits(
-        orders(LIMIT, anchors=(0, 1, 2, 3), max_rest=(3, 8, 2**31 - 1)), orders(MODIFY), orders(CANCEL), orders(POST_ONLY_SLIDE)
+        orders(LIMIT, anchors=(0, 1, 2, 3), max_rest=(3, 8, 2**31 - 1)),
+        orders(MODIFY),
+        orders(CANCEL),
+        orders(POST_ONLY_SLIDE),
     )
 )
 def test_grids_equal_the_reference(sequence):

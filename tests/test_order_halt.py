@@ -2,7 +2,20 @@ from hypothesis import given
 from order_pair import Pair, agreed, among_limits, orders, play
 
 from tradefm_gym.market.events import (
-    BUY, CANCEL, CANCELLED, FILL_OR_KILL, HALT, LIMIT, MARKET, MODIFY, NOOP, POST_ONLY, REJECTED, RESTED, SELL, SWITCHED,
+    BUY,
+    CANCEL,
+    CANCELLED,
+    FILL_OR_KILL,
+    HALT,
+    LIMIT,
+    MARKET,
+    MODIFY,
+    NOOP,
+    POST_ONLY,
+    REJECTED,
+    RESTED,
+    SELL,
+    SWITCHED,
 )  # fmt: skip
 
 
@@ -37,6 +50,10 @@ def test_only_the_background_halts():
 
 
 @agreed
-@given(among_limits(orders(MARKET), orders(MODIFY), orders(CANCEL), orders(HALT).map(lambda o: {**o, "size": o["size"] % 2})))
+@given(
+    among_limits(
+        orders(MARKET), orders(MODIFY), orders(CANCEL), orders(HALT).map(lambda o: {**o, "size": o["size"] % 2})
+    )
+)
 def test_halts_equal_the_reference(sequence):
     play(sequence)

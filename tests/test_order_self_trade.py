@@ -5,7 +5,17 @@ from order_pair import Pair, agreed, among_limits, orders, play
 
 from tradefm_gym.market.config import PREVENTION
 from tradefm_gym.market.events import (
-    BUY, CANCEL, CANCELLED, FILL_OR_KILL, FILLED, LIMIT, MARKET, MODIFY, PREVENTED, RESTED, SELL,
+    BUY,
+    CANCEL,
+    CANCELLED,
+    FILL_OR_KILL,
+    FILLED,
+    LIMIT,
+    MARKET,
+    MODIFY,
+    PREVENTED,
+    RESTED,
+    SELL,
 )  # fmt: skip
 from tradefm_gym.market.simulator import MarketConfig
 

@@ -62,7 +62,7 @@ class BookState(NamedTuple):
     page_bits: np.ndarray  # (N, pages) uint64: occupied levels of a page
     children: np.ndarray  # (N, 64 x nodes) int32: nodes of the next tier, or pages
     node_bits: np.ndarray  # (N, nodes) uint64: children in use; node 0 is the root of the bids, 1 of the asks
-    near: np.ndarray  # (N, 64) int32: for each side 16 pairs (page number + 1, page)
+    near: np.ndarray  # (N, 64 or more) int32: for each side pairs (page number + 1, page)
     row: np.ndarray  # (N, ROW_WIDTH) int64, columns in layout.py
     limits: np.ndarray  # (1, LIMITS_WIDTH) int64, columns in layout.py
 
@@ -79,7 +79,8 @@ def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -
     """Empty books, and the block of memory in which they lie."""
     room = room or Room(min(128, config.orders), config.levels // 64, _NODES)
     slots = 1 << (4 * room.orders - 1).bit_length()
-    widths = (room.orders, slots, 64 * room.pages, room.pages, 64 * room.nodes, room.nodes, 64, ROW_WIDTH)
+    near = max(64, 4 << (room.pages - 1).bit_length())
+    widths = (room.orders, slots, 64 * room.pages, room.pages, 64 * room.nodes, room.nodes, near, ROW_WIDTH)
     dtypes = (ORDER, np.int32, LEVEL, np.uint64, np.int32, np.uint64, np.int32, np.int64)
     parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
     memory, views = carve([*parts, ((1, LIMITS_WIDTH), np.int64)])
@@ -109,7 +110,7 @@ def widen(
     memory, wider = allocate(len(row), config, Room(*map(max, have, room)))
     for name in BookState._fields:
         old, new = getattr(book, name), getattr(wider, name)
-        if name != "slots":
+        if name not in ("slots", "near"):  # their places depend on their width
             new[:, : old.shape[1]] = old
     enter_all(wider, np.arange(len(row)))
     return memory, wider

@@ -9,7 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import config
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 # Loops over markets, in the calling thread or over all.
@@ -52,3 +52,22 @@ def _nothing() -> None:
 
 apart = _nothing if config.DISABLE_JIT else _apart
 aside = _nothing if config.DISABLE_JIT else _aside
+
+
+@intrinsic
+def _fetch(_, array, m, i):
+    def generate(context, builder, signature, arguments):
+        source = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.add(builder.mul(arguments[1], builder.extract_value(source.shape, 1)), arguments[2])
+        address = builder.gep(source.data, [place])
+        words = [ir.Constant(ir.IntType(32), value) for value in (0, 3, 1)]  # to read, into every cache, data
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *(word.type for word in words)])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(prefetch, [builder.bitcast(address, ir.IntType(8).as_pointer()), *words])
+
+    return types.void(array, types.intp, types.intp), generate
+
+
+# ``fetch(array, m, i)`` within a kernel: asks for the cache line of an item of a C-contiguous (N, .) array, without
+# waiting for it.
+fetch = (lambda array, m, i: None) if config.DISABLE_JIT else _fetch

@@ -36,6 +36,12 @@ def find(book, m, owner, order_id):
 
 
 @njit(**INLINE)
+def place_of(book, owner, order_id):
+    """Where the table is looked up for an order first."""
+    return _home(book.limits[0, ID_MASK], book.slots.shape[1] - 1, owner, order_id)
+
+
+@njit(**INLINE)
 def id_is_free(book, m, owner, order_id):
     """Whether a new order may carry this id; background ids are told apart by their lower bits."""
     if order_id < 0 or (owner >= 0 and order_id >= book.limits[0, AGENT_IDS]):

@@ -21,8 +21,9 @@ from tradefm_gym.market.book import (
     open_book,
     rest,
 )
-from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart
-from tradefm_gym.market.events import BACKGROUND, LAST_ANCHOR, LAST_KIND, PRINT
+from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, fetch
+from tradefm_gym.market.events import BACKGROUND, CANCEL, LAST_ANCHOR, LAST_KIND, PRINT
+from tradefm_gym.market.ids import place_of
 from tradefm_gym.market.layout import (
     AGENT_END,
     AGENT_HEAD,
@@ -41,6 +42,7 @@ from tradefm_gym.market.layout import (
 )
 from tradefm_gym.market.ledger import open_ledger
 from tradefm_gym.market.matching import carry_out, process
+from tradefm_gym.market.prices import level_of
 
 # How a row's loop ended.
 ENDED = 0
@@ -52,6 +54,9 @@ FULL = 0
 STRANGER = 1
 UNKNOWN = 2
 REFUSED = 8  # added to them where they stand beside how a loop ended
+
+_DEEP = 4096  # orders that no longer lie in the nearest caches
+_AHEAD = 4  # events between asking for something and touching it
 
 
 @njit(**SERIAL)
@@ -128,7 +133,10 @@ def _execute_into(book, ledger, events, count, strict, done, ends, m):
 def _execute(book, ledger, events, count, strict, done, m):
     apart()
     clocks = ledger.clocks
+    deep = book.orders.shape[1] >= _DEEP
     for k in range(done, count):
+        if deep:
+            _look_ahead(book, m, events, k, count)
         event = events[m, k]
         if not has_room(book, m):
             return k, CRAMPED
@@ -143,6 +151,31 @@ def _execute(book, ledger, events, count, strict, done, m):
         if strict and ledger.counters[m, COUNT_POOL_FULL] != refused:
             return k + 1, REFUSED + FULL
     return count, ENDED
+
+
+@njit(**INLINE)
+def _look_ahead(book, m, events, k, count):
+    """Asks for what the events after the next ones will touch: the table of ids, then the order, then its neighbours."""
+    if k + 3 * _AHEAD < count:
+        event = events[m, k + 3 * _AHEAD]
+        fetch(book.slots, m, place_of(book, np.int64(event["owner"]), event["order_id"]))
+    if k + 2 * _AHEAD < count:
+        event = events[m, k + 2 * _AHEAD]
+        slot = np.int64(book.slots[m, place_of(book, np.int64(event["owner"]), event["order_id"])]) - 1
+        if slot >= 0:
+            fetch(book.orders, m, slot)
+    if k + _AHEAD < count:
+        event = events[m, k + _AHEAD]
+        if event["kind"] == CANCEL:
+            slot = np.int64(book.slots[m, place_of(book, np.int64(event["owner"]), event["order_id"])]) - 1
+            if slot >= 0:
+                order = book.orders[m, slot]
+                fetch(book.orders, m, max(np.int64(order["prev"]), np.int64(0)))
+                fetch(book.orders, m, max(np.int64(order["next"]), np.int64(0)))
+        elif abs(event["side"]) == 1 and MIN_PRICE <= event["price"] <= MAX_PRICE:
+            at = level_of(book, m, (1 - np.int64(event["side"])) >> 1, np.int64(event["price"]))
+            if at >= 0:
+                fetch(book.orders, m, np.int64(book.levels[m, at]["tail"]))
 
 
 @njit(**SERIAL)

@@ -21,10 +21,16 @@ _TIERS = (18, 12, 6, 0)  # shifts of a page's number, which has 24 bits
 
 
 @njit(**INLINE)
+def _near_place(near, s, page):
+    half = near.shape[1] >> 1
+    return s * half | (page << 1) & (half - 1)
+
+
+@njit(**INLINE)
 def level_of(book, m, s, price):
     """Index of a price's level on side ``s`` (0 bid, 1 ask), -1 while its page is not in use."""
     page = price >> 6
-    place = (s << 5) | ((page & 15) << 1)
+    place = _near_place(book.near, s, page)
     if book.near[m, place] == page + 1:
         return (np.int64(book.near[m, place + 1]) << 6) | (price & 63)
     return _look_up(book.node_bits, book.children, book.near, m, s, price)
@@ -41,7 +47,7 @@ def _look_up(node_bits, children, near, m, s, price):
         if (node_bits[m, node] >> np.uint64(digit)) & _ONE == _ZERO:
             return np.int64(-1)
         node = np.int64(children[m, (node << 6) | digit])
-    place = (s << 5) | ((page & 15) << 1)
+    place = _near_place(near, s, page)
     near[m, place] = page + 1
     near[m, place + 1] = node
     return (node << 6) | (price & 63)
@@ -105,7 +111,7 @@ def close_page(book, m, s, price):
     book.levels[m, node << 6]["head"] = row[m, FREE_PAGE]
     row[m, FREE_PAGE] = node
     row[m, LIVE_PAGES] -= 1
-    place = (s << 5) | ((page & 15) << 1)
+    place = _near_place(book.near, s, page)
     if book.near[m, place] == page + 1:
         book.near[m, place] = 0
 

@@ -378,12 +378,13 @@ class MarketSimulator:
             width = kept[name].shape[1]
             array[rows, :width] = kept[name]
             array[rows, width:] = np.zeros((), array.dtype)
+        self.book.near[rows] = 0
         books.enter_all(self.book, rows)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """All that a row is, but for what follows from the rest: the configuration and the table of ids."""
+        """All that a row is, but for what follows from the rest: the configuration, the table of ids and what is remembered of prices."""
         arrays = {**self.book._asdict(), **self._ledger._asdict()}
-        for name in ("rules", "limits", "slots"):
+        for name in ("rules", "limits", "slots", "near"):
             del arrays[name]
         return {**arrays, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
 
