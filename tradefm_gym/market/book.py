@@ -20,8 +20,6 @@ from tradefm_gym.market.layout import (
     BEST,
     CAPACITY,
     FREE,
-    FREE_NODE,
-    FREE_PAGE,
     HIGH_NODE,
     HIGH_PAGE,
     HIGH_WATER,
@@ -34,9 +32,20 @@ from tradefm_gym.market.layout import (
     LOT,
     ROW_WIDTH,
     TICK,
+    TIGHT,
 )
 from tradefm_gym.market.memory import carve, part_of
-from tradefm_gym.market.prices import above, below, close_page, highest, level_of, lowest, open_page
+from tradefm_gym.market.prices import (
+    NODES_A_PRICE,
+    above,
+    below,
+    close_page,
+    highest,
+    level_of,
+    lowest,
+    occupied,
+    open_page,
+)
 
 MIN_PRICE = 1
 MAX_PRICE = 2**30 - 1  # two of them still fit the int32 of a doubled mid
@@ -47,7 +56,6 @@ ANY_AGENT = -2  # as ``without``: leaves background orders only
 NOBODY = -3
 
 _NODES = 16  # at first: both trees, wherever the touch lies, and a few more
-_NODES_A_PRICE = 3  # that a new price may need
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _ALL = np.uint64(2**64 - 1)
@@ -60,9 +68,9 @@ class BookState(NamedTuple):
     slots: np.ndarray  # (N, 4 M up to a power of two) int32: by owner and id, see ids.py
     levels: np.ndarray  # (N, 64 x pages) LEVEL
     page_bits: np.ndarray  # (N, pages) uint64: occupied levels of a page
-    children: np.ndarray  # (N, 64 x nodes) int32: nodes of the next tier, or pages
+    children: np.ndarray  # (N, 64 x nodes) uint32: nodes of the next tier, or pages
     node_bits: np.ndarray  # (N, nodes) uint64: children in use; node 0 is the root of the bids, 1 of the asks
-    near: np.ndarray  # (N, 64 or more) int32: for each side pairs (page number + 1, page)
+    near: np.ndarray  # (N, 64 or more) uint32: for each side pairs (page number + 1, page)
     row: np.ndarray  # (N, ROW_WIDTH) int64, columns in layout.py
     limits: np.ndarray  # (1, LIMITS_WIDTH) int64, columns in layout.py
 
@@ -81,7 +89,7 @@ def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -
     slots = 1 << (4 * room.orders - 1).bit_length()
     near = max(64, 4 << (room.pages - 1).bit_length())
     widths = (room.orders, slots, 64 * room.pages, room.pages, 64 * room.nodes, room.nodes, near, ROW_WIDTH)
-    dtypes = (ORDER, np.int32, LEVEL, np.uint64, np.int32, np.uint64, np.int32, np.int64)
+    dtypes = (ORDER, np.int32, LEVEL, np.uint64, np.uint32, np.uint64, np.uint32, np.int64)
     parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
     memory, views = carve([*parts, ((1, LIMITS_WIDTH), np.int64)])
     book = BookState(*views)
@@ -105,7 +113,7 @@ def widen(
     if room is None:
         orders = have.orders * (2 if row[:, LIVE].max() >= have.orders else 1)
         pages = have.pages * (2 if row[:, LIVE_PAGES].max() >= have.pages else 1)
-        nodes = have.nodes * (2 if row[:, LIVE_NODES].max() + _NODES_A_PRICE > have.nodes else 1)
+        nodes = have.nodes * (2 if row[:, LIVE_NODES].max() + NODES_A_PRICE > have.nodes else 1)
         room = Room(min(orders, config.orders), pages, nodes)
     memory, wider = allocate(len(row), config, Room(*map(max, have, room)))
     for name in BookState._fields:
@@ -129,7 +137,7 @@ def _enter_all(book, m):
     for slot in range(book.row[m, HIGH_WATER]):
         order = book.orders[m, slot]
         if order["size"] > 0:
-            enter(book, m, np.int64(order["owner"]), np.int64(order["order_id"]), slot)
+            enter(book, m, np.int64(order["owner"]), np.int64(order["order_id"]), slot, np.int64(-1))
 
 
 @njit(inline="always")
@@ -140,9 +148,9 @@ def open_book(memory):
         part_of(memory, 1, np.int32),
         part_of(memory, 2, LEVEL),
         part_of(memory, 3, np.uint64),
-        part_of(memory, 4, np.int32),
+        part_of(memory, 4, np.uint32),
         part_of(memory, 5, np.uint64),
-        part_of(memory, 6, np.int32),
+        part_of(memory, 6, np.uint32),
         part_of(memory, 7, np.int64),
         part_of(memory, 8, np.int64),
     )
@@ -161,10 +169,9 @@ def _start_row(row, m):
         row[m, column] = 0
     row[m, BEST + 1] = EMPTY_ASK
     row[m, FREE] = -1
-    row[m, FREE_PAGE] = -1
-    row[m, FREE_NODE] = -1
     row[m, HIGH_NODE] = 2
     row[m, LIVE_NODES] = 2
+    row[m, TIGHT] = 1
 
 
 @njit(**KERNEL)
@@ -188,21 +195,32 @@ def empty(book, m):
 @njit(**INLINE)
 def has_room(book, m):
     """Whether any event can be carried out without widening the arrays."""
+    return book.row[m, TIGHT] == 0 or _look_closer(book, m)
+
+
+@njit(**KERNEL)
+def _look_closer(book, m):
     row = book.row
     pool = book.orders.shape[1]
-    return (
+    fits = (
         (row[m, LIVE] < pool or pool == book.limits[0, CAPACITY])
         and row[m, LIVE_PAGES] < book.page_bits.shape[1]
-        and row[m, LIVE_NODES] + _NODES_A_PRICE <= book.node_bits.shape[1]
+        and row[m, LIVE_NODES] + NODES_A_PRICE <= book.node_bits.shape[1]
     )
+    if fits:
+        row[m, TIGHT] = 0
+    return fits
 
 
 # --- Orders: rest, reduce, remove -------------------------------------------------------------------
 
 
 @njit(**INLINE)
-def rest(book, m, order_id, now, price, size, owner, s):
-    """Adds an order behind its price level on side ``s`` (0 bid, 1 ask); returns -1 when the pool is full."""
+def rest(book, m, order_id, now, price, size, owner, s, place):
+    """Adds an order behind its price level on side ``s`` (0 bid, 1 ask); returns -1 when the pool is full.
+
+    ``place`` is where its id goes, -1 to look for it.
+    """
     row = book.row
     slot = row[m, FREE]
     if slot >= 0:
@@ -237,28 +255,34 @@ def rest(book, m, order_id, now, price, size, owner, s):
     order["size"] = size
     order["owner"] = owner
     order["side"] = 1 - 2 * s
-    row[m, LIVE] += 1
+    live = row[m, LIVE] + 1
+    row[m, LIVE] = live
+    if live >= book.orders.shape[1]:
+        row[m, TIGHT] = 1
     row[m, BACKGROUND_LIVE] += owner < 0
-    enter(book, m, owner, order_id, slot)
+    enter(book, m, owner, order_id, slot, place)
     return slot
 
 
 @njit(**INLINE)
-def reduce(book, m, slot, size):
-    """Takes ``size`` lots off an order, which keeps its place; at nothing left it is removed."""
+def reduce(book, m, slot, size, place):
+    """Takes ``size`` lots off an order, which keeps its place in the queue; at nothing left it is removed.
+
+    ``place`` is where its id is, -1 to look for it.
+    """
     order = book.orders[m, slot]
     left = np.int64(order["size"]) - size
     order["size"] = left
     price = np.int64(order["price"])
-    s = (1 - np.int64(order["side"])) >> 1
-    at = level_of(book, m, s, price)
+    s = ((1 - np.int64(order["side"])) >> 1) & 1
+    at = occupied(book, m, s, price)
     book.levels[m, at]["depth"] -= size
     if left == 0:
-        _remove(book, m, slot, s, price, at)
+        _remove(book, m, slot, s, price, at, place)
 
 
 @njit(**INLINE)
-def _remove(book, m, slot, s, price, at):
+def _remove(book, m, slot, s, price, at, place):
     """Unlinks an order of size 0, frees its slot and its id, and finds the next best price if it was alone."""
     order = book.orders[m, slot]
     row = book.row
@@ -266,7 +290,7 @@ def _remove(book, m, slot, s, price, at):
     order["next"] = row[m, FREE]
     row[m, FREE] = slot
     owner = np.int64(order["owner"])
-    forget(book, m, owner, np.int64(order["order_id"]), slot)
+    forget(book, m, owner, np.int64(order["order_id"]), slot, place)
     row[m, LIVE] -= 1
     row[m, BACKGROUND_LIVE] -= owner < 0
     if earlier >= 0:

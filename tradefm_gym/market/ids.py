@@ -17,22 +17,28 @@ _SCATTER = 0x9E3779B1  # 2^32 over the golden ratio
 @njit(**INLINE)
 def _home(mask, last, owner, order_id):
     number = ((order_id & mask) + ((owner + 1) << 20)) & _NUMBERS
-    return (((number * _SCATTER) & _WORD) * (last + 1)) >> 32
+    return ((((number * _SCATTER) & _WORD) * (last + 1)) >> 32) & _NUMBERS
 
 
 @njit(**INLINE)
 def find(book, m, owner, order_id):
     """Slot of a live order, -1 if there is none."""
+    return np.int64(book.slots[m, find_place(book, m, owner, order_id)]) - 1
+
+
+@njit(**INLINE)
+def find_place(book, m, owner, order_id):
+    """Where the table holds a live order, or an empty place if there is none."""
     last = book.slots.shape[1] - 1
     place = _home(book.limits[0, ID_MASK], last, owner, order_id)
     while True:
         slot = np.int64(book.slots[m, place]) - 1
         if slot < 0:
-            return slot
+            return place
         order = book.orders[m, slot]
         if order["order_id"] == order_id and order["owner"] == owner:
-            return slot
-        place = (place + 1) & last
+            return place
+        place = (place + 1) & last & _NUMBERS
 
 
 @njit(**INLINE)
@@ -44,19 +50,25 @@ def place_of(book, owner, order_id):
 @njit(**INLINE)
 def id_is_free(book, m, owner, order_id):
     """Whether a new order may carry this id; background ids are told apart by their lower bits."""
+    return free_place(book, m, owner, order_id) >= 0
+
+
+@njit(**INLINE)
+def free_place(book, m, owner, order_id):
+    """Where the table has a place for a new order, -1 if it may not carry this id."""
     if order_id < 0 or (owner >= 0 and order_id >= book.limits[0, AGENT_IDS]):
-        return False
+        return np.int64(-1)
     mask = book.limits[0, ID_MASK]
     last = book.slots.shape[1] - 1
     place = _home(book.limits[0, ID_MASK], last, owner, order_id)
     while True:
         slot = np.int64(book.slots[m, place]) - 1
         if slot < 0:
-            return True
+            return place
         order = book.orders[m, slot]
         if (order["order_id"] ^ order_id) & mask == 0 and order["owner"] == owner:
-            return False
-        place = (place + 1) & last
+            return np.int64(-1)
+        place = (place + 1) & last & _NUMBERS
 
 
 @njit(**KERNEL)
@@ -72,23 +84,28 @@ def next_free_id(book, m):
 
 
 @njit(**INLINE)
-def enter(book, m, owner, order_id, slot):
-    """Adds an order whose id is free."""
+def enter(book, m, owner, order_id, slot, place):
+    """Adds an order whose id is free; ``place`` is that of ``free_place`` if the table has not changed since, or -1."""
+    if place >= 0:
+        book.slots[m, place] = slot + 1
+        return
     last = book.slots.shape[1] - 1
     place = _home(book.limits[0, ID_MASK], last, owner, order_id)
     while book.slots[m, place] != 0:
-        place = (place + 1) & last
+        place = (place + 1) & last & _NUMBERS
     book.slots[m, place] = slot + 1
 
 
 @njit(**INLINE)
-def forget(book, m, owner, order_id, slot):
-    """Takes an order out; entries that it had pushed aside move back, so that no search ends too early."""
+def forget(book, m, owner, order_id, slot, place):
+    """Takes an order out, whose place is known or -1; entries that it had pushed aside move back."""
     last = book.slots.shape[1] - 1
-    hole = _home(book.limits[0, ID_MASK], last, owner, order_id)
-    while book.slots[m, hole] != slot + 1:
-        hole = (hole + 1) & last
-    place = (hole + 1) & last
+    hole = place
+    if hole < 0:
+        hole = _home(book.limits[0, ID_MASK], last, owner, order_id)
+        while book.slots[m, hole] != slot + 1:
+            hole = (hole + 1) & last & _NUMBERS
+    place = (hole + 1) & last & _NUMBERS
     if book.slots[m, place] != 0:
         hole = _close_gap(book.orders, book.slots, book.limits[0, ID_MASK], m, hole)
     book.slots[m, hole] = 0
@@ -97,7 +114,7 @@ def forget(book, m, owner, order_id, slot):
 @njit(**KERNEL)
 def _close_gap(orders, slots, mask, m, hole):
     last = slots.shape[1] - 1
-    place = (hole + 1) & last
+    place = (hole + 1) & last & _NUMBERS
     while True:
         slot = np.int64(slots[m, place]) - 1
         if slot < 0:
@@ -107,4 +124,4 @@ def _close_gap(orders, slots, mask, m, hole):
         if (place - home) & last >= (place - hole) & last:
             slots[m, hole] = slot + 1
             hole = place
-        place = (place + 1) & last
+        place = (place + 1) & last & _NUMBERS

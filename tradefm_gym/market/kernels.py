@@ -22,7 +22,7 @@ from tradefm_gym.market.book import (
     rest,
 )
 from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, fetch
-from tradefm_gym.market.events import BACKGROUND, CANCEL, LAST_ANCHOR, LAST_KIND, PRINT
+from tradefm_gym.market.events import BACKGROUND, CANCEL, LAST_ANCHOR, LAST_KIND, PRINT, REJECTED
 from tradefm_gym.market.ids import place_of
 from tradefm_gym.market.layout import (
     AGENT_END,
@@ -55,7 +55,7 @@ STRANGER = 1
 UNKNOWN = 2
 REFUSED = 8  # added to them where they stand beside how a loop ended
 
-_DEEP = 4096  # orders that no longer lie in the nearest caches
+_DEEP = 2**15  # slots of all books that no longer lie in the nearest caches
 _AHEAD = 4  # events between asking for something and touching it
 
 
@@ -133,7 +133,8 @@ def _execute_into(book, ledger, events, count, strict, done, ends, m):
 def _execute(book, ledger, events, count, strict, done, m):
     apart()
     clocks = ledger.clocks
-    deep = book.orders.shape[1] >= _DEEP
+    refused = ledger.counters[m, COUNT_POOL_FULL]
+    deep = book.orders.size >= _DEEP
     for k in range(done, count):
         if deep:
             _look_ahead(book, m, events, k, count)
@@ -145,10 +146,9 @@ def _execute(book, ledger, events, count, strict, done, m):
             return k, REFUSED + STRANGER
         if event["kind"] > LAST_KIND or event["anchor"] > LAST_ANCHOR:
             return k, REFUSED + UNKNOWN
-        refused = ledger.counters[m, COUNT_POOL_FULL]
         clocks[m, COUNT] += owner < 0 and event["kind"] != PRINT
-        process(book, ledger, m, event, max(clocks[m, CLOCK], event["time_ns"]))
-        if strict and ledger.counters[m, COUNT_POOL_FULL] != refused:
+        status = process(book, ledger, m, event, max(clocks[m, CLOCK], event["time_ns"]))
+        if status == REJECTED and strict and ledger.counters[m, COUNT_POOL_FULL] != refused:
             return k + 1, REFUSED + FULL
     return count, ENDED
 
@@ -293,7 +293,7 @@ def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
         order = orders[k]
         s = np.int64(0) if order["side"] > 0 else np.int64(1)
         order_id, price, size = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["size"])
-        rest(book, m, order_id, order["time_ns"], price, size, np.int64(BACKGROUND), s)
+        rest(book, m, order_id, order["time_ns"], price, size, np.int64(BACKGROUND), s, np.int64(-1))
         book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
     first = record_ends[i - 1] if i > 0 else 0
     for k in range(first, record_ends[i]):

@@ -3,7 +3,7 @@
 import numpy as np
 
 # A price level: the queue's first and last slot (valid while depth > 0) and the lots in it.
-LEVEL = np.dtype([("head", np.int32), ("tail", np.int32), ("depth", np.int64)], align=True)
+LEVEL = np.dtype([("head", np.uint32), ("tail", np.uint32), ("depth", np.int64)], align=True)
 
 # Columns of ``BookState.row``; those with a side come in pairs, bid first.
 BEST = 0
@@ -12,12 +12,13 @@ HIGH_WATER = 3  # slots ever used
 LIVE = 4  # resting orders
 BACKGROUND_LIVE = 5  # of them background
 NEXT_ID = 6  # one more than the largest background id seen
-FREE_PAGE = 7  # first free page, linked by the ``head`` of its first level
+FREE_PAGE = 7  # first free page + 1, linked by the ``head`` of its first level
 HIGH_PAGE = 8  # pages ever used
 LIVE_PAGES = 9
-FREE_NODE = 10  # first free node, linked by its first child
+FREE_NODE = 10  # first free node + 1, linked by its first child
 HIGH_NODE = 11
 LIVE_NODES = 12
+TIGHT = 13  # not 0: the arrays may have no room for another event, look closer
 ROW_WIDTH = 16
 
 # Columns of ``BookState.limits``.

@@ -75,7 +75,7 @@ def write_record(
     place = ledger.clocks[m, RECORD_PLACE]
     ledger.clocks[m, RECORDS] += 1
     ledger.clocks[m, RECORD_PLACE] = place + 1 if place + 1 < ledger.records.shape[1] else 0
-    record = ledger.records[m, place]
+    record = ledger.records[m, np.uint64(place)]
     record["time_ns"] = now
     record["order_id"] = order_id
     record["price"] = price
@@ -98,7 +98,7 @@ def write_fill(ledger, m, now, maker_id, maker, since_ns, taker_id, taker, taker
     place = clocks[m, FILL_PLACE]
     clocks[m, FILLS] += 1
     clocks[m, FILL_PLACE] = place + 1 if place + 1 < ledger.fills.shape[1] else 0
-    fill = ledger.fills[m, place]
+    fill = ledger.fills[m, np.uint64(place)]
     fill["time_ns"] = now
     fill["maker_id"] = maker_id
     fill["taker_id"] = taker_id

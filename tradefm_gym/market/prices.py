@@ -12,11 +12,13 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from tradefm_gym.market.compiler import INLINE, KERNEL, aside
-from tradefm_gym.market.layout import FREE_NODE, FREE_PAGE, HIGH_NODE, HIGH_PAGE, LIVE_NODES, LIVE_PAGES
+from tradefm_gym.market.layout import FREE_NODE, FREE_PAGE, HIGH_NODE, HIGH_PAGE, LIVE_NODES, LIVE_PAGES, TIGHT
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _ALL = np.uint64(2**64 - 1)
+NODES_A_PRICE = 3  # that a new price may need
+_POSITIVE = 2**40 - 1
 _TIERS = (18, 12, 6, 0)  # shifts of a page's number, which has 24 bits
 
 
@@ -34,6 +36,12 @@ def level_of(book, m, s, price):
     if book.near[m, place] == page + 1:
         return (np.int64(book.near[m, place + 1]) << 6) | (price & 63)
     return _look_up(book.node_bits, book.children, book.near, m, s, price)
+
+
+@njit(**INLINE)
+def occupied(book, m, s, price):
+    """As :func:`level_of`, of a price whose page is in use: to know that no index is negative saves looking."""
+    return level_of(book, m, s, price) & _POSITIVE
 
 
 @njit(**KERNEL)
@@ -65,23 +73,25 @@ def open_page(book, m, s, price):
         if (book.node_bits[m, node] >> np.uint64(digit)) & _ONE == _ZERO:
             book.node_bits[m, node] |= _ONE << np.uint64(digit)
             if shift > 0:
-                child = row[m, FREE_NODE]
+                child = row[m, FREE_NODE] - 1
                 if child >= 0:
-                    row[m, FREE_NODE] = book.children[m, child << 6]
+                    row[m, FREE_NODE] = np.int64(book.children[m, child << 6])
                 else:
                     child = row[m, HIGH_NODE]
                     row[m, HIGH_NODE] = child + 1
                 row[m, LIVE_NODES] += 1
             else:
-                child = row[m, FREE_PAGE]
+                child = row[m, FREE_PAGE] - 1
                 if child >= 0:
-                    row[m, FREE_PAGE] = book.levels[m, child << 6]["head"]
+                    row[m, FREE_PAGE] = np.int64(book.levels[m, child << 6]["head"])
                 else:
                     child = row[m, HIGH_PAGE]
                     row[m, HIGH_PAGE] = child + 1
                 row[m, LIVE_PAGES] += 1
             book.children[m, place] = child
         node = np.int64(book.children[m, place])
+    if row[m, LIVE_PAGES] >= book.page_bits.shape[1] or row[m, LIVE_NODES] + NODES_A_PRICE > book.node_bits.shape[1]:
+        row[m, TIGHT] = 1
     return (node << 6) | (price & 63)
 
 
@@ -105,11 +115,11 @@ def close_page(book, m, s, price):
         child = np.int64(book.children[m, (node << 6) | ((page >> kept) & 63)])
         book.node_bits[m, node] = _ZERO
         book.children[m, node << 6] = row[m, FREE_NODE]
-        row[m, FREE_NODE] = node
+        row[m, FREE_NODE] = node + 1
         row[m, LIVE_NODES] -= 1
         node = child
     book.levels[m, node << 6]["head"] = row[m, FREE_PAGE]
-    row[m, FREE_PAGE] = node
+    row[m, FREE_PAGE] = node + 1
     row[m, LIVE_PAGES] -= 1
     place = _near_place(book.near, s, page)
     if book.near[m, place] == page + 1:

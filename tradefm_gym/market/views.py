@@ -11,20 +11,20 @@ from tradefm_gym.market.book import ANY_AGENT, EMPTY_ASK, EMPTY_BID, NOBODY
 from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL
 from tradefm_gym.market.ids import find
 from tradefm_gym.market.layout import BEST
-from tradefm_gym.market.prices import above, below, level_of
+from tradefm_gym.market.prices import above, below, occupied
 from tradefm_gym.market.resolve import is_empty
 
 
 @njit(**INLINE)
 def first_at(book, m, s, price):
     """First order in the queue of an occupied price."""
-    return np.int64(book.levels[m, level_of(book, m, s, price)]["head"])
+    return np.int64(book.levels[m, occupied(book, m, s, price)]["head"])
 
 
 @njit(**KERNEL)
 def newest_background(book, m, s, price):
     """Last background order in the queue of an occupied price, -1 if it has none."""
-    slot = np.int64(book.levels[m, level_of(book, m, s, price)]["tail"])
+    slot = np.int64(book.levels[m, occupied(book, m, s, price)]["tail"])
     while slot >= 0 and book.orders[m, slot]["owner"] >= 0:
         slot = np.int64(book.orders[m, slot]["prev"])
     return slot
@@ -76,7 +76,7 @@ def _overlooked(owner, without):
 def level_size(book, m, s, price, without):
     """Lots at an occupied price."""
     if without == NOBODY:
-        return book.levels[m, level_of(book, m, s, price)]["depth"]
+        return book.levels[m, occupied(book, m, s, price)]["depth"]
     lots = np.int64(0)
     slot = first_at(book, m, s, price)
     while slot >= 0:
