@@ -107,7 +107,7 @@ def test_a_book_takes_memory_as_it_needs_it():
     for k in range(3000):
         assert simulator.send(CANCEL, 1, 0, 0, k) == CANCELLED
     check_room(simulator.book, 0)
-    assert simulator.book.row[0, layout.LIVE_PAGES] == 0 and simulator.book.row[0, layout.LIVE_NODES] == 2
+    assert simulator.book.row[0, layout.LIVE_PAGES] == 1, "the last one is kept, since orders often come back"
 
 
 def test_generated_cancels_find_far_levels():

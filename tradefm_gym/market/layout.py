@@ -19,6 +19,7 @@ FREE_NODE = 10  # first free node + 1, linked by its first child
 HIGH_NODE = 11
 LIVE_NODES = 12
 TIGHT = 13  # not 0: the arrays may have no room for another event, look closer
+IDLE = 14  # number + 1 of a side's page that is empty but kept: the next order often comes back to it; 0 without
 ROW_WIDTH = 16
 
 # Columns of ``BookState.limits``.

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from tradefm_gym.market.compiler import INLINE, KERNEL, aside
-from tradefm_gym.market.layout import FREE_NODE, FREE_PAGE, HIGH_NODE, HIGH_PAGE, LIVE_NODES, LIVE_PAGES, TIGHT
+from tradefm_gym.market.layout import FREE_NODE, FREE_PAGE, HIGH_NODE, HIGH_PAGE, IDLE, LIVE_NODES, LIVE_PAGES, TIGHT
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -95,11 +95,21 @@ def open_page(book, m, s, price):
     return (node << 6) | (price & 63)
 
 
+@njit(**INLINE)
+def retire_page(book, m, s, price):
+    """Takes note that the page of a price is empty; the one of which that was noted before is given back."""
+    page = price >> 6
+    before = book.row[m, IDLE + s] - 1
+    book.row[m, IDLE + s] = page + 1
+    if before >= 0 and before != page:
+        _close_page(book, m, s, before)
+
+
 @njit(**KERNEL)
-def close_page(book, m, s, price):
-    """Gives back the page of a price, which is empty, and the nodes that led to it alone."""
+def _close_page(book, m, s, page):
+    """Gives back an empty page, and the nodes that led to it alone."""
     aside()
-    page, row = price >> 6, book.row
+    row = book.row
     node = keep = np.int64(s)
     kept = 18
     for shift in _TIERS:
@@ -130,75 +140,79 @@ def close_page(book, m, s, price):
 def below(book, m, s, price):
     """The highest occupied price at or below ``price``, -1 if there is none."""
     aside()
-    if price < 0:
-        return np.int64(-1)
     price = min(price, np.int64(2**30 - 1))
-    at = level_of(book, m, s, price)
-    if at >= 0:
-        within = book.page_bits[m, at >> 6] & (_ALL >> np.uint64(63 - (price & 63)))
-        if within != _ZERO:
-            return (price >> 6 << 6) | highest(within)
-    # The lowest tier that has a smaller child, then that child's highest price.
-    page = price >> 6
-    node, found, tier = np.int64(s), np.int64(-1), 0
-    lower = _ZERO
-    for shift in _TIERS:
-        digit = (page >> shift) & 63
-        word = book.node_bits[m, node]
-        smaller = word & ((_ONE << np.uint64(digit)) - _ONE)
-        if smaller != _ZERO:
-            found, tier, lower = node, shift, smaller
-        if (word >> np.uint64(digit)) & _ONE == _ZERO:
+    while price >= 0:
+        at = level_of(book, m, s, price)
+        if at >= 0:
+            within = book.page_bits[m, at >> 6] & (_ALL >> np.uint64(63 - (price & 63)))
+            if within != _ZERO:
+                return (price >> 6 << 6) | highest(within)
+        # The lowest tier that has a smaller child, then that child's last page.
+        page = price >> 6
+        node, found, tier = np.int64(s), np.int64(-1), 0
+        lower = _ZERO
+        for shift in _TIERS:
+            digit = (page >> shift) & 63
+            word = book.node_bits[m, node]
+            smaller = word & ((_ONE << np.uint64(digit)) - _ONE)
+            if smaller != _ZERO:
+                found, tier, lower = node, shift, smaller
+            if (word >> np.uint64(digit)) & _ONE == _ZERO:
+                break
+            node = np.int64(book.children[m, (node << 6) | digit])
+        if found < 0:
             break
-        node = np.int64(book.children[m, (node << 6) | digit])
-    if found < 0:
-        return np.int64(-1)
-    digit = highest(lower)
-    page = (page >> (tier + 6) << 6) | digit
-    node = np.int64(book.children[m, (found << 6) | digit])
-    while tier > 0:
-        tier -= 6
-        digit = highest(book.node_bits[m, node])
-        page = (page << 6) | digit
-        node = np.int64(book.children[m, (node << 6) | digit])
-    return (page << 6) | highest(book.page_bits[m, node])
+        digit = highest(lower)
+        page = (page >> (tier + 6) << 6) | digit
+        node = np.int64(book.children[m, (found << 6) | digit])
+        while tier > 0:
+            tier -= 6
+            digit = highest(book.node_bits[m, node])
+            page = (page << 6) | digit
+            node = np.int64(book.children[m, (node << 6) | digit])
+        if book.page_bits[m, node] != _ZERO:
+            return (page << 6) | highest(book.page_bits[m, node])
+        price = (page << 6) - 1  # this one is idle
+    return np.int64(-1)
 
 
 @njit(**KERNEL)
 def above(book, m, s, price):
     """The lowest occupied price at or above ``price``, -1 if there is none."""
     aside()
-    if price >= 2**30:
-        return np.int64(-1)
     price = max(price, np.int64(0))
-    at = level_of(book, m, s, price)
-    if at >= 0:
-        within = book.page_bits[m, at >> 6] & (_ALL << np.uint64(price & 63))
-        if within != _ZERO:
-            return (price >> 6 << 6) | lowest(within)
-    page = price >> 6
-    node, found, tier = np.int64(s), np.int64(-1), 0
-    upper = _ZERO
-    for shift in _TIERS:
-        digit = (page >> shift) & 63
-        word = book.node_bits[m, node]
-        larger = word & ((_ALL << np.uint64(digit)) << _ONE)
-        if larger != _ZERO:
-            found, tier, upper = node, shift, larger
-        if (word >> np.uint64(digit)) & _ONE == _ZERO:
+    while price < 2**30:
+        at = level_of(book, m, s, price)
+        if at >= 0:
+            within = book.page_bits[m, at >> 6] & (_ALL << np.uint64(price & 63))
+            if within != _ZERO:
+                return (price >> 6 << 6) | lowest(within)
+        page = price >> 6
+        node, found, tier = np.int64(s), np.int64(-1), 0
+        upper = _ZERO
+        for shift in _TIERS:
+            digit = (page >> shift) & 63
+            word = book.node_bits[m, node]
+            larger = word & ((_ALL << np.uint64(digit)) << _ONE)
+            if larger != _ZERO:
+                found, tier, upper = node, shift, larger
+            if (word >> np.uint64(digit)) & _ONE == _ZERO:
+                break
+            node = np.int64(book.children[m, (node << 6) | digit])
+        if found < 0:
             break
-        node = np.int64(book.children[m, (node << 6) | digit])
-    if found < 0:
-        return np.int64(-1)
-    digit = lowest(upper)
-    page = (page >> (tier + 6) << 6) | digit
-    node = np.int64(book.children[m, (found << 6) | digit])
-    while tier > 0:
-        tier -= 6
-        digit = lowest(book.node_bits[m, node])
-        page = (page << 6) | digit
-        node = np.int64(book.children[m, (node << 6) | digit])
-    return (page << 6) | lowest(book.page_bits[m, node])
+        digit = lowest(upper)
+        page = (page >> (tier + 6) << 6) | digit
+        node = np.int64(book.children[m, (found << 6) | digit])
+        while tier > 0:
+            tier -= 6
+            digit = lowest(book.node_bits[m, node])
+            page = (page << 6) | digit
+            node = np.int64(book.children[m, (node << 6) | digit])
+        if book.page_bits[m, node] != _ZERO:
+            return (page << 6) | lowest(book.page_bits[m, node])
+        price = (page + 1) << 6
+    return np.int64(-1)
 
 
 # --- Words --------------------------------------------------------------------------------------------

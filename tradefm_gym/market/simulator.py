@@ -168,8 +168,7 @@ class MarketSimulator:
         scalars = np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64)
         _check_orders(orders, order_ends, self.config)
         most = int(np.diff(order_ends, prepend=0).max())
-        if most > self.book.orders.shape[1]:
-            self._widen(Room(most, 0, 0))
+        self._widen(Room(most, 0, 0))
         load = kernels.load if len(rows) < _FEW else kernels.load_parallel
         ends = np.empty(len(rows), np.int64)
         while True:
@@ -373,7 +372,7 @@ class MarketSimulator:
         if stored != len(rows):
             raise ValueError(f"snapshot holds {stored} rows for {len(rows)}; allowed is one each.")
         kept = snapshot.arrays
-        self._widen(Room(kept["orders"].shape[1], kept["page_bits"].shape[1], kept["node_bits"].shape[1]))
+        self._widen(Room(kept["orders"].shape[1] - 1, kept["page_bits"].shape[1], kept["node_bits"].shape[1]))
         for name, array in self._arrays().items():
             width = kept[name].shape[1]
             array[rows, :width] = kept[name]
