@@ -104,7 +104,8 @@ def assert_same_book(simulator, m, reference):
         assert kernel_queues(simulator, m, s) == reference.queues(side)
     book = simulator.book
     check_room(book, m)
-    assert np.count_nonzero(book.slots[m]) == len(reference.live) == book.row[m, layout.LIVE]
+    in_tables = np.count_nonzero(book.slots[m]) + np.count_nonzero(book.spilled[m])
+    assert in_tables == len(reference.live) == book.row[m, layout.LIVE]
     assert book.row[m, layout.BACKGROUND_LIVE] == sum(owner < 0 for owner, _ in reference.live)
     for (owner, order_id), order in reference.live.items():
         assert find(book, m, owner, order_id) == order.slot

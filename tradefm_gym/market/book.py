@@ -33,6 +33,7 @@ from tradefm_gym.market.layout import (
     LIVE_PAGES,
     LOT,
     ROW_WIDTH,
+    SPILLED,
     TICK,
     TIGHT,
 )
@@ -68,6 +69,7 @@ class BookState(NamedTuple):
 
     orders: np.ndarray  # (N, M + 1) ORDER, the pool
     slots: np.ndarray  # (N, 4 M up to a power of two) int32: by owner and id, see ids.py
+    spilled: np.ndarray  # (N, half of that) int32
     levels: np.ndarray  # (N, 64 x pages) LEVEL
     page_bits: np.ndarray  # (N, pages) uint64: occupied levels of a page
     children: np.ndarray  # (N, 64 x nodes) uint32: nodes of the next tier, or pages
@@ -90,8 +92,18 @@ def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -
     room = room or Room(min(128, config.orders), config.levels // 64, _NODES)
     slots = 1 << (4 * room.orders - 1).bit_length()
     near = max(64, 4 << (room.pages - 1).bit_length())
-    widths = (room.orders + 1, slots, 64 * room.pages, room.pages, 64 * room.nodes, room.nodes, near, ROW_WIDTH)
-    dtypes = (ORDER, np.int32, LEVEL, np.uint64, np.uint32, np.uint64, np.uint32, np.int64)
+    widths = (
+        room.orders + 1,
+        slots,
+        slots // 2,
+        64 * room.pages,
+        room.pages,
+        64 * room.nodes,
+        room.nodes,
+        near,
+        ROW_WIDTH,
+    )
+    dtypes = (ORDER, np.int32, np.int32, LEVEL, np.uint64, np.uint32, np.uint64, np.uint32, np.int64)
     parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
     memory, views = carve([*parts, ((1, LIMITS_WIDTH), np.int64)])
     book = BookState(*views)
@@ -120,7 +132,7 @@ def widen(
     memory, wider = allocate(len(row), config, Room(*map(max, have, room)))
     for name in BookState._fields:
         old, new = getattr(book, name), getattr(wider, name)
-        if name not in ("slots", "near"):  # their places depend on their width
+        if name not in ("slots", "spilled", "near"):  # their places depend on their width
             new[:, : old.shape[1]] = old
     enter_all(wider, np.arange(len(row)))
     return memory, wider
@@ -136,10 +148,12 @@ def enter_all(book, rows):
 @njit(**KERNEL)
 def _enter_all(book, m):
     book.slots[m] = 0
+    book.spilled[m] = 0
+    book.row[m, SPILLED] = 0
     for slot in range(book.row[m, HIGH_WATER]):
         order = book.orders[m, slot]
         if order["size"] > 0:
-            enter(book, m, np.int64(order["owner"]), np.int64(order["order_id"]), slot, np.int64(-1))
+            enter(book, m, np.int64(order["owner"]), np.int64(order["order_id"]), slot)
 
 
 @njit(inline="always")
@@ -148,13 +162,14 @@ def open_book(memory):
     return BookState(
         part_of(memory, 0, ORDER),
         part_of(memory, 1, np.int32),
-        part_of(memory, 2, LEVEL),
-        part_of(memory, 3, np.uint64),
-        part_of(memory, 4, np.uint32),
-        part_of(memory, 5, np.uint64),
-        part_of(memory, 6, np.uint32),
-        part_of(memory, 7, np.int64),
+        part_of(memory, 2, np.int32),
+        part_of(memory, 3, LEVEL),
+        part_of(memory, 4, np.uint64),
+        part_of(memory, 5, np.uint32),
+        part_of(memory, 6, np.uint64),
+        part_of(memory, 7, np.uint32),
         part_of(memory, 8, np.int64),
+        part_of(memory, 9, np.int64),
     )
 
 
@@ -190,6 +205,7 @@ def empty(book, m):
     for node in range(row[m, HIGH_NODE]):
         book.node_bits[m, node] = _ZERO
     book.slots[m] = 0
+    book.spilled[m] = 0
     book.near[m] = 0
     _start_row(row, m)
 
@@ -218,11 +234,8 @@ def _look_closer(book, m):
 
 
 @njit(**INLINE)
-def rest(book, m, order_id, now, price, size, owner, s, place):
-    """Adds an order behind its price level on side ``s`` (0 bid, 1 ask); returns -1 when the pool is full.
-
-    ``place`` is where its id goes, -1 to look for it.
-    """
+def rest(book, m, order_id, now, price, size, owner, s):
+    """Adds an order behind its price level on side ``s`` (0 bid, 1 ask); returns -1 when the pool is full."""
     row = book.row
     slot = row[m, FREE]
     if slot >= 0:
@@ -261,16 +274,13 @@ def rest(book, m, order_id, now, price, size, owner, s, place):
     if live >= book.orders.shape[1] - 1:
         row[m, TIGHT] = 1
     row[m, BACKGROUND_LIVE] += owner < 0
-    enter(book, m, owner, order_id, slot, place)
+    enter(book, m, owner, order_id, slot)
     return slot
 
 
 @njit(**INLINE)
-def reduce(book, m, slot, size, place):
-    """Takes ``size`` lots off an order, which keeps its place in the queue; at nothing left it is removed.
-
-    ``place`` is where its id is, -1 to look for it.
-    """
+def reduce(book, m, slot, size):
+    """Takes ``size`` lots off an order, which keeps its place in the queue; at nothing left it is removed."""
     order = book.orders[m, slot]
     left = np.int64(order["size"]) - size
     order["size"] = left
@@ -279,11 +289,11 @@ def reduce(book, m, slot, size, place):
     at = occupied(book, m, s, price)
     book.levels[m, at]["depth"] -= size
     if left == 0:
-        _remove(book, m, slot, s, price, at, place)
+        _remove(book, m, slot, s, price, at)
 
 
 @njit(**INLINE)
-def _remove(book, m, slot, s, price, at, place):
+def _remove(book, m, slot, s, price, at):
     """Unlinks an order of size 0, frees its slot and its id, and finds the next best price if it was alone."""
     order = book.orders[m, slot]
     row = book.row
@@ -291,7 +301,7 @@ def _remove(book, m, slot, s, price, at, place):
     order["next"] = row[m, FREE]
     row[m, FREE] = slot
     owner = np.int64(order["owner"])
-    forget(book, m, owner, np.int64(order["order_id"]), slot, place)
+    forget(book, m, owner, np.int64(order["order_id"]), slot)
     row[m, LIVE] -= 1
     row[m, BACKGROUND_LIVE] -= owner < 0
     nobody = np.int64(book.orders.shape[1] - 1)

@@ -15,7 +15,7 @@ from tradefm_gym.market.events import (
     REJECTED,
     SELL,
 )
-from tradefm_gym.market.ids import find_place
+from tradefm_gym.market.ids import find
 from tradefm_gym.market.layout import BACKGROUND_LIVE, HIGH_WATER
 from tradefm_gym.market.resolve import UNKNOWN, is_size, resolve
 from tradefm_gym.market.views import nearest_background
@@ -28,8 +28,7 @@ def cancel(book, ledger, m, order_id, price, size, owner, side, anchor):
         return _cancel_generated(book, ledger, m, order_id, price, size, owner, side, anchor)
     if size < 0 or not is_size(book, size):
         return np.int64(REJECTED), order_id, price, size, side
-    place = find_place(book, m, owner, order_id)
-    slot = np.int64(book.slots[m, place]) - 1
+    slot = find(book, m, owner, order_id)
     if slot < 0:
         return np.int64(NOOP), order_id, price, size, side
     order = book.orders[m, slot]
@@ -37,7 +36,7 @@ def cancel(book, ledger, m, order_id, price, size, owner, side, anchor):
     if size > 0:
         lots = min(lots, size)
     price, side = np.int64(order["price"]), np.int64(order["side"])
-    reduce(book, m, slot, lots, place)
+    reduce(book, m, slot, lots)
     return np.int64(CANCELLED), order_id, price, lots, side
 
 
@@ -72,7 +71,7 @@ def _cancel_generated(book, ledger, m, order_id, price, size, owner, side, ancho
     if size > 0:
         lots = min(lots, size)
     order_id, price, side = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["side"])
-    reduce(book, m, slot, lots, np.int64(-1))
+    reduce(book, m, slot, lots)
     return np.int64(CANCELLED), order_id, price, lots, side
 
 
@@ -85,7 +84,7 @@ def _cancel_several(book, m, s, slot, price, size, side):
     orders = 0
     while slot >= 0 and removed < size:
         lots = min(size - removed, np.int64(book.orders[m, slot]["size"]))
-        reduce(book, m, slot, lots, np.int64(-1))
+        reduce(book, m, slot, lots)
         removed += lots
         orders += 1
         slot = nearest_background(book, m, s, price)

@@ -293,7 +293,7 @@ def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
         order = orders[k]
         s = np.int64(0) if order["side"] > 0 else np.int64(1)
         order_id, price, size = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["size"])
-        rest(book, m, order_id, order["time_ns"], price, size, np.int64(BACKGROUND), s, np.int64(-1))
+        rest(book, m, order_id, order["time_ns"], price, size, np.int64(BACKGROUND), s)
         book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
     first = record_ends[i - 1] if i > 0 else 0
     for k in range(first, record_ends[i]):

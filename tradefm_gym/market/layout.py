@@ -20,7 +20,8 @@ HIGH_NODE = 11
 LIVE_NODES = 12
 TIGHT = 13  # not 0: the arrays may have no room for another event, look closer
 IDLE = 14  # number + 1 of a side's page that is empty but kept: the next order often comes back to it; 0 without
-ROW_WIDTH = 16
+SPILLED = 16  # orders whose id lies elsewhere than in its own place
+ROW_WIDTH = 24
 
 # Columns of ``BookState.limits``.
 CAPACITY = 0  # resting orders that a market may have

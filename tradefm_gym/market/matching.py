@@ -32,7 +32,7 @@ from tradefm_gym.market.events import (
     SELL,
     SWITCHED,
 )
-from tradefm_gym.market.ids import find, free_place, next_free_id
+from tradefm_gym.market.ids import find, id_is_free, next_free_id
 from tradefm_gym.market.layout import (
     BACKGROUND_LIVE,
     BEST,
@@ -101,7 +101,7 @@ def carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, ma
             clocks[m, HALTED] = size
     elif size > 0 and (side == BUY or side == SELL) and is_size(book, size) and clocks[m, HALTED] == 0:
         s = np.int64(0) if side > 0 else np.int64(1)
-        accepted, place = True, np.int64(-1)
+        accepted = True
         if kind == MARKET:
             price = reference(book, ledger, m, 1 - s)
             limit = np.int64(MAX_PRICE) if s == 0 else np.int64(MIN_PRICE)
@@ -112,20 +112,16 @@ def carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, ma
             price = resolve(book, ledger, m, s, anchor, price)
             if owner < 0 and order_id < 0:
                 order_id = next_free_id(book, m)
-            place = free_place(book, m, owner, order_id)
-            accepted = place >= 0 and is_price(book, price)
+            accepted = is_price(book, price) and id_is_free(book, m, owner, order_id)
             price = min(max(price, np.int64(0)), np.int64(MAX_PRICE))
             if kind != LIMIT and accepted:
                 status, price = _conditions(book, ledger, m, kind, s, price, size, owner)
                 accepted = status == RESTED
             limit = price
         if accepted:
-            live = book.row[m, LIVE]
             filled, notional, prevented = _match(book, ledger, m, now, s, limit, size, owner, order_id)
-            if book.row[m, LIVE] != live:
-                place = np.int64(-1)  # orders have left, and with them the table has changed
             status = _settle_rest(
-                book, ledger, m, now, s, price, size - filled, max_rest, owner, order_id, prevented, place
+                book, ledger, m, now, s, price, size - filled, max_rest, owner, order_id, prevented
             )  # fmt: skip
             if kind != MARKET and owner < 0:
                 book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
@@ -165,7 +161,7 @@ def _match(book, ledger, m, now, s, limit, size, owner, order_id):
         write_fill(ledger, m, now, maker_id, maker, since, order_id, owner, side, price, lots)
         notional += price * lots
         remaining -= lots
-        reduce(book, m, slot, lots, np.int64(-1))
+        reduce(book, m, slot, lots)
     return size - remaining, notional, np.int64(0)
 
 
@@ -179,11 +175,11 @@ def _withdraw(book, ledger, m, now, slot):
     ledger.counters[m, COUNT_PREVENTED_LOTS] += lots
     order_id, price, owner, side = order["order_id"], order["price"], order["owner"], order["side"]
     write_record(ledger, m, now, order_id, price, lots, 0, owner, CANCEL, side, CANCELLED, 0, 0)
-    reduce(book, m, slot, lots, np.int64(-1))
+    reduce(book, m, slot, lots)
 
 
 @njit(**INLINE)
-def _settle_rest(book, ledger, m, now, s, price, remaining, max_rest, owner, order_id, prevented, place):
+def _settle_rest(book, ledger, m, now, s, price, remaining, max_rest, owner, order_id, prevented):
     """Rests what was not executed, as far as it may; returns the status."""
     counters = ledger.counters
     if remaining == 0:
@@ -197,7 +193,7 @@ def _settle_rest(book, ledger, m, now, s, price, remaining, max_rest, owner, ord
     if lot != 1:
         resting -= resting % lot
     if resting > 0:
-        if rest(book, m, order_id, now, price, resting, owner, s, place) < 0:
+        if rest(book, m, order_id, now, price, resting, owner, s) < 0:
             counters[m, COUNT_POOL_FULL] += 1
             return np.int64(REJECTED)
     if resting < remaining:
@@ -266,15 +262,14 @@ def _modify(book, ledger, m, now, price, size, order_id, owner, side, anchor):
         return np.int64(REJECTED), price, side, nothing, nothing
     if price == old_price and size <= old_size:
         if size < old_size:
-            reduce(book, m, slot, old_size - size, np.int64(-1))
+            reduce(book, m, slot, old_size - size)
         return np.int64(RESTED), price, side, nothing, nothing
     if ledger.clocks[m, HALTED] != 0:
         return np.int64(REJECTED), price, side, nothing, nothing
-    reduce(book, m, slot, old_size, np.int64(-1))
+    reduce(book, m, slot, old_size)
     filled, notional, prevented = _match(book, ledger, m, now, s, price, size, owner, order_id)
     left, all_of_it = size - filled, np.int64(NO_LIMIT)
-    nowhere = np.int64(-1)
-    status = _settle_rest(book, ledger, m, now, s, price, left, all_of_it, owner, order_id, prevented, nowhere)
+    status = _settle_rest(book, ledger, m, now, s, price, left, all_of_it, owner, order_id, prevented)
     return status, price, side, filled, notional
 
 

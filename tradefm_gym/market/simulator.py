@@ -383,7 +383,7 @@ class MarketSimulator:
     def _arrays(self) -> dict[str, np.ndarray]:
         """All that a row is, but for what follows from the rest: the configuration, the table of ids and what is remembered of prices."""
         arrays = {**self.book._asdict(), **self._ledger._asdict()}
-        for name in ("rules", "limits", "slots", "near"):
+        for name in ("rules", "limits", "slots", "spilled", "near"):
             del arrays[name]
         return {**arrays, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
 
