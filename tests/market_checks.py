@@ -12,9 +12,14 @@ from tradefm_gym.market.events import (
     CANCEL,
     EVENT,
     FILL,
+    FILL_OR_KILL,
+    HALT,
     LIMIT,
     MARKET,
+    MODIFY,
     NO_LIMIT,
+    POST_ONLY,
+    POST_ONLY_SLIDE,
     PRINT,
     RECORD,
 )
@@ -147,22 +152,25 @@ def random_events(rng, count, owner=BACKGROUND, center=10_000, start_ns=0, ids=2
     events["time_ns"] = start_ns + np.cumsum(rng.integers(0, 3, count))
     events["owner"] = owner
     background = owner == BACKGROUND
-    what = rng.choice(7, count, p=(0.55, 0.06, 0.2, 0.07, 0.04, 0.06, 0.02))
-    events["kind"] = np.array((LIMIT, MARKET, CANCEL, CANCEL, CANCEL, CANCEL, PRINT))[what]
+    shares = (0.43, 0.06, 0.2, 0.07, 0.04, 0.058, 0.02, 0.05, 0.03, 0.02, 0.02, 0.002)
+    kinds = (LIMIT, MARKET, CANCEL, CANCEL, CANCEL, CANCEL, PRINT, MODIFY, FILL_OR_KILL, POST_ONLY, POST_ONLY_SLIDE, HALT)
+    what = rng.choice(len(kinds), count, p=shares)
+    events["kind"] = np.array(kinds)[what]
     events["side"] = rng.choice((1, -1), count)
     events["size"] = np.minimum(rng.geometric(0.15, count), 60)
     events["size"][(events["kind"] == CANCEL) & (rng.random(count) < 0.5)] = 0
     # Buys below and sells above the center, overlapping by a few ticks.
     away = rng.geometric(0.08, count) - 4
     events["price"] = center - events["side"] * away
-    events["anchor"] = rng.choice(3, count, p=(0.7, 0.15, 0.15))
+    events["size"][events["kind"] == HALT] = rng.random(np.count_nonzero(events["kind"] == HALT)) < 0.1
+    events["anchor"] = rng.choice(4, count, p=(0.7, 0.12, 0.12, 0.06))
     anchored = (events["anchor"] > 0) & (events["kind"] != PRINT)
     events["price"] = np.where(anchored, rng.integers(-6, 7, count), events["price"])
     far = ~anchored & (rng.random(count) < wild)
     events["price"] = np.where(far, rng.integers(1, 2 * center, count), events["price"])
     events["max_rest"] = np.where(rng.random(count) < 0.1, rng.integers(0, 10, count), NO_LIMIT)
     events["order_id"] = np.where(
-        events["kind"] == CANCEL,
+        (events["kind"] == CANCEL) | (events["kind"] == MODIFY),
         next_id + rng.integers(-ids, count, count),
         next_id + np.arange(count) if background else rng.integers(0, ids, count),
     )

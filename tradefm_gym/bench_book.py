@@ -23,6 +23,7 @@ PRICES = 4_096
 ONE_BOOK, ONE_CALL = 20e6, 1.2e6  # messages/s
 _BOOKS, _TURN = 64, 256  # books in turn, messages a turn
 _IDS = 2**20  # more than a stream has
+EMPTY = (0, PRICES - 1, 0, 0, 0, 0)  # ``final`` of an empty book
 
 Stream = dict[str, np.ndarray]
 
@@ -83,7 +84,7 @@ def draw_stream(live: int, count: int, seed: int) -> Stream:
     stream["size"] = generator.integers(1, 101, count).astype(np.int32)
     stream["order_id"] = np.zeros(count, np.int32)
     away = generator.geometric(1 / max(4, live // 20), count)
-    final = np.zeros(6, np.int64)
+    final = np.array(EMPTY)
     _draw(*(stream[key] for key in stream), live, away, generator.random((count, 3)), _new_book(count), final)
     return {**stream, "final": final}
 
@@ -194,7 +195,7 @@ def _bare(name: str, quick: bool) -> Work:
 
     def rewind() -> None:
         book[:] = _new_book(_IDS)
-        final[:] = (0, PRICES - 1, 0, 0, 0, 0)
+        final[:] = EMPTY
 
     def run() -> int:
         _bare_loop(*columns, book, final)
