@@ -153,7 +153,9 @@ def random_events(rng, count, owner=BACKGROUND, center=10_000, start_ns=0, ids=2
     events["owner"] = owner
     background = owner == BACKGROUND
     shares = (0.43, 0.06, 0.2, 0.07, 0.04, 0.058, 0.02, 0.05, 0.03, 0.02, 0.02, 0.002)
-    kinds = (LIMIT, MARKET, CANCEL, CANCEL, CANCEL, CANCEL, PRINT, MODIFY, FILL_OR_KILL, POST_ONLY, POST_ONLY_SLIDE, HALT)
+    kinds = (
+        LIMIT, MARKET, CANCEL, CANCEL, CANCEL, CANCEL, PRINT, MODIFY, FILL_OR_KILL, POST_ONLY, POST_ONLY_SLIDE, HALT
+    )  # fmt: skip
     what = rng.choice(len(kinds), count, p=shares)
     events["kind"] = np.array(kinds)[what]
     events["side"] = rng.choice((1, -1), count)

@@ -24,7 +24,8 @@ class Pair:
         self.seen = (0, 0)
 
     def send(
-        self, kind, side=BUY, price=0, size=0, order_id=0, owner=BACKGROUND, time_ns=0, max_rest=NO_LIMIT, anchor=ABSOLUTE
+        self, kind, side=BUY, price=0, size=0, order_id=0, owner=BACKGROUND, time_ns=0, max_rest=NO_LIMIT,
+        anchor=ABSOLUTE,
     ):  # fmt: skip
         """Sends one order to both; returns its record."""
         max_rest = int(max_rest)
@@ -51,10 +52,9 @@ class Pair:
 
     def levels(self):
         """Bids and asks as (price, lots), best first."""
-        prices, sizes = self.simulator.depth(8)
-        return [
-            [(p, q) for p, q in zip(*side, strict=True) if p] for side in zip(prices[0].tolist(), sizes[0].tolist())
-        ]
+        prices, sizes = (array[0].tolist() for array in self.simulator.depth(8))
+        sides = zip(prices, sizes, strict=True)
+        return [[level for level in zip(*side, strict=True) if level[0]] for side in sides]
 
     def ahead(self, order_id, owner=BACKGROUND):
         """Lots ahead of an order."""

@@ -8,7 +8,7 @@ from market_checks import JIT, assert_same_book, assert_same_tape
 from order_pair import SMALL, agreed, orders
 from reference_book import ReferenceMarket
 
-from tradefm_gym import bench_book
+from tradefm_gym import bench_book, bench_peers
 from tradefm_gym.market import events as vocabulary
 from tradefm_gym.market.config import PREVENTION
 from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, HALT, LIMIT, MARKET, PRINT, EventBlock
@@ -19,7 +19,7 @@ anything = st.one_of(
     orders(LIMIT), orders(LIMIT, ANCHORS, (0, 3, 2**31 - 1)), orders(MARKET), orders(PRINT), orders(CANCEL, ANCHORS),
     orders(vocabulary.MODIFY, ANCHORS), orders(vocabulary.FILL_OR_KILL, ANCHORS),
     orders(vocabulary.POST_ONLY, ANCHORS), orders(vocabulary.POST_ONLY_SLIDE, ANCHORS),
-    orders(CANCEL).map(lambda order: {**order, "order_id": order["order_id"] % 4 - 3, "price": abs(order["price"]) % 2048 << 20}),
+    orders(CANCEL).map(lambda o: {**o, "order_id": o["order_id"] % 4 - 3, "price": abs(o["price"]) % 2048 << 20}),
     orders(HALT).map(lambda order: {**order, "size": order["size"] % 8 == 1}),
 )  # fmt: skip
 
@@ -56,12 +56,13 @@ def test_every_kind_of_order_in_any_number_of_markets_equals_the_reference(seque
 @pytest.mark.skipif(not JIT, reason="a million messages need the JIT")
 @pytest.mark.parametrize("name", ["shallow", "deep"])
 def test_a_stream_ends_where_other_engines_end(name, monkeypatch, request):
-    monkeypatch.setattr(bench_book, "STREAMS", request.config.rootpath.parent / "shared" / "bench")
-    bench_book.order_stream.cache_clear()
-    stream = bench_book.order_stream(name)  # from the file, or drawn from a seed
+    monkeypatch.setattr(bench_peers, "STREAMS", request.config.rootpath.parent / "shared" / "bench")
+    bench_peers.order_stream.cache_clear()
+    stream = bench_peers.order_stream(name)  # from the file, or drawn from a seed
     ours = MarketSimulator(1, MarketConfig(flow_ids=2**20))
-    ours.execute(EventBlock(bench_book.stream_events(stream)[None], np.array([len(stream["kind"])], np.int32)), strict=True)
-    theirs = bench_book.SortedBook()
+    events = bench_book.stream_events(stream)[None]
+    ours.execute(EventBlock(events, np.array([events.shape[1]], np.int32)), strict=True)
+    theirs = bench_peers.SortedBook()
     for row in zip(*(stream[key].tolist() for key in ("kind", "side", "price", "size", "order_id")), strict=True):
         theirs.handle(*row)
     assert bench_book.final_state(ours) == theirs.final() == stream["final"].tolist()
@@ -74,10 +75,10 @@ def test_a_stream_ends_where_other_engines_end(name, monkeypatch, request):
 
 @pytest.mark.skipif(not JIT, reason="long streams need the JIT")
 def test_a_stream_drawn_from_a_seed_is_like_the_common_ones():
-    stream = bench_book.draw_stream(300, 50_000, seed=1)
-    assert all((stream[key] == bench_book.draw_stream(300, 50_000, seed=1)[key]).all() for key in stream)
+    stream = bench_peers.draw_stream(300, 50_000, seed=1)
+    assert all((stream[key] == bench_peers.draw_stream(300, 50_000, seed=1)[key]).all() for key in stream)
     assert 0.5 < (stream["kind"] == 1).mean() < 0.7 and 100 < stream["final"][4] < 900
-    book = bench_book.SortedBook()
+    book = bench_peers.SortedBook()
     for row in zip(*(stream[key].tolist() for key in ("kind", "side", "price", "size", "order_id")), strict=True):
         book.handle(*row)
     assert book.final() == stream["final"].tolist()

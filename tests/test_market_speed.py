@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from market_checks import JIT
-from numba import njit, types, typeof
+from numba import njit, typeof, types
 
 from tradefm_gym.market import kernels
 from tradefm_gym.market.compiler import KERNEL
 from tradefm_gym.market.events import EventBlock
-from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
 
 @pytest.mark.skipif(not JIT, reason="there is nothing compiled to look at")
@@ -37,8 +37,7 @@ def test_a_market_without_its_tape_fits_the_nearest_caches():
 
 
 def test_a_full_pool_is_an_error_in_replay_and_counted_in_training():
-    market = MarketSimulator(2)
-    market = MarketSimulator(2, type(market.config)(orders=3))
+    market = MarketSimulator(2, MarketConfig(orders=3))
     block = EventBlock.empty(2, 5)
     block.events["size"], block.events["side"], block.events["price"] = 1, 1, 100
     block.events["order_id"] = np.arange(5)
@@ -56,15 +55,14 @@ def test_events_that_mean_nothing_stop_there():
     block = EventBlock.empty(1, 2)
     block.events["size"], block.events["side"], block.events["price"] = 1, 1, 100
     block.count[0] = 2
-    for field, value, message in (("owner", 1, "has the owner 1"), ("kind", 9, "has kind 9"), ("anchor", 4, "anchor 4")):
+    wrongs = ("owner", 1, "has the owner 1"), ("kind", 9, "has kind 9"), ("anchor", 4, "anchor 4")
+    for field, value, message in wrongs:
         market.reset()
         wrong = EventBlock(block.events.copy(), block.count)
         wrong.events[0, 1][field] = value
         with pytest.raises(ValueError, match=f"event 1 of market 0.*{message}"):
             market.execute(wrong)
         assert market.tape.record_count[0] == 1
-    for arguments, message in (
-        ({"row": 1}, "row 1 and owner -1"), ({"owner": 1}, "owner 1"), ({"kind": 9}, "kind 9"), ({"anchor": 4}, "anchor 4")
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
-            market.send(**{"kind": 0, "side": 1, "price": 5, "size": 1, **arguments})
+    for name, value in (("row", 1), ("owner", 1), ("kind", 9), ("anchor", 4)):
+        with pytest.raises(ValueError, match=f"{name} {value}"):
+            market.send(**{"kind": 0, "side": 1, "price": 5, "size": 1, name: value})

@@ -147,8 +147,8 @@ def test_a_million_random_events_equal_the_reference(levels, request):
     # Two parameters, 8 rows and one agents' event for each eight of the flow.
     total = request.config.getoption("--market-events") // 15 if JIT else 300
     config = MarketConfig(
-        levels=levels, orders=100, seats=2, flow_ids=1000, agent_ids=64, tape=1024, fills=8192, maker_fee=1, taker_fee=3,
-        self_trade=("cancel_newest", "cancel_both") if levels == 64 else ("off", "cancel_oldest"),
+        levels=levels, orders=100, seats=2, flow_ids=1000, agent_ids=64, tape=1024, fills=8192, maker_fee=1,
+        taker_fee=3, self_trade=("cancel_newest", "cancel_both") if levels == 64 else ("off", "cancel_oldest"),
     )  # fmt: skip
     simulator = MarketSimulator(num_markets, config)
     references = [ReferenceMarket(config) for _ in range(num_markets)]

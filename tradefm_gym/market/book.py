@@ -1,9 +1,9 @@
 """N limit order books in flat arrays, and the kernels that work on one of them.
 
 An order is a slot of a pool and hangs in the queue of its price level, first come, first served. The last slot is
-nobody's: links to the neighbour that an order does not have are written there, which is faster than to ask. ``prices.py``
-knows the levels, ``ids.py`` finds an order by its id. The arrays are as wide as the fullest market has needed so
-far: a kernel stops before an event for which there is no room, and the caller widens them.
+nobody's: links to the neighbour that an order does not have are written there, which is faster than to ask.
+``prices.py`` knows the levels, ``ids.py`` finds an order by its id. The arrays are as wide as the fullest market has
+needed so far: a kernel stops before an event for which there is no room, and the caller widens them.
 """
 
 from typing import NamedTuple

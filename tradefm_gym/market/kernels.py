@@ -155,7 +155,7 @@ def _execute(book, ledger, events, count, strict, done, m):
 
 @njit(**INLINE)
 def _look_ahead(book, m, events, k, count):
-    """Asks for what the events after the next ones will touch: the table of ids, then the order, then its neighbours."""
+    """Asks for what later events will touch: first the table of ids, then the order, then its neighbours."""
     if k + 3 * _AHEAD < count:
         event = events[m, k + 3 * _AHEAD]
         fetch(book.slots, m, place_of(book, np.int64(event["owner"]), event["order_id"]))

@@ -6,6 +6,8 @@ touch to have a level, the next occupied price is a few words away however many 
 pages in use only. ``near`` remembers where the last pages lie, so that the tree is seldom descended.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -244,11 +246,14 @@ def _trailing_zeros(_, word):
     return types.int64(types.uint64), generate
 
 
-@overload(highest, jit_options={"forceinline": True, "_nrt": False})
+_INLINE: Any = {"forceinline": True, "_nrt": False}
+
+
+@overload(highest, jit_options=_INLINE)
 def _highest(word):
     return lambda word: 63 - _leading_zeros(word)
 
 
-@overload(lowest, jit_options={"forceinline": True, "_nrt": False})
+@overload(lowest, jit_options=_INLINE)
 def _lowest(word):
     return lambda word: _trailing_zeros(word)

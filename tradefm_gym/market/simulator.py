@@ -6,13 +6,12 @@ out one after another. A row is *starved* when it cannot go on without the next 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tradefm_gym.market import book as books
-from tradefm_gym.market import kernels, views
+from tradefm_gym.market import kernels, refusals, views
 from tradefm_gym.market import ledger as ledgers
 from tradefm_gym.market.book import ANY_AGENT, NOBODY, BookState, Room
 from tradefm_gym.market.config import MarketConfig
@@ -42,49 +41,12 @@ from tradefm_gym.market.layout import (
     OUTSIDE_MID2,
     RECORDS,
 )
+from tradefm_gym.market.state import MarketState, Snapshot, Tape
 
 __all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
 
 _NEVER = np.iinfo(np.int64).max
 _FEW = 128  # below this many markets a loop stays in the calling thread
-
-
-class Tape(NamedTuple):
-    """The history of N markets: rings and counts that only grow. Entry i of row m lies at ``i % R``.
-
-    Readers keep a cursor; when a count has run more than the ring's length ahead of it, entries are lost.
-    """
-
-    records: np.ndarray  # (N, R) RECORD
-    fills: np.ndarray  # (N, R') FILL
-    record_count: np.ndarray  # (N,) int64
-    fill_count: np.ndarray  # (N,) int64
-
-    def read_records(self, m: int, start: int | None = None) -> np.ndarray:
-        """Records of row m from number ``start`` (None: the oldest kept) on, (n,) RECORD; an overrun is an error."""
-        return _read_ring(self.records[m], int(self.record_count[m]), start, "records")
-
-    def read_fills(self, m: int, start: int | None = None) -> np.ndarray:
-        """Fills of row m from number ``start`` (None: the oldest kept) on, (n,) FILL; an overrun is an error."""
-        return _read_ring(self.fills[m], int(self.fill_count[m]), start, "fills")
-
-
-class MarketState(NamedTuple):
-    """A start state of one market: what rests, what was on the tape, and when it is."""
-
-    orders: np.ndarray  # (n,) ORDER of the background in order of arrival; ids, times, prices, sizes, sides count
-    records: np.ndarray  # (r,) RECORD, the tape so far
-    clock_ns: int = 0
-    mid2: int = 0  # doubled mid, used while a side is empty
-    next_flow_id: int = 0  # at least one more than the largest id in ``orders``
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Copies of all arrays for some rows: books, accounts, tapes, queues, clocks and counters."""
-
-    config: MarketConfig
-    arrays: dict[str, np.ndarray]  # name -> (n, ...)
 
 
 class MarketSimulator:
@@ -166,7 +128,7 @@ class MarketSimulator:
         order_ends = np.cumsum([len(state.orders) for state in states])
         record_ends = np.cumsum([min(len(state.records), self.config.tape) for state in states])
         scalars = np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64)
-        _check_orders(orders, order_ends, self.config)
+        refusals.check_orders(orders, order_ends, self.config)
         most = int(np.diff(order_ends, prepend=0).max())
         self._widen(Room(most, 0, 0))
         load = kernels.load if len(rows) < _FEW else kernels.load_parallel
@@ -185,11 +147,9 @@ class MarketSimulator:
         The queue is stable by (time, submission). Order ids are local to the seat, 0 <= id < ``agent_ids``;
         the id of a live order is refused when the order arrives.
         """
-        self._check_shape("orders", orders)
+        refusals.check_shape("orders", orders, self.num_markets)
         failed = kernels.submit(self._agent_queue, self._clocks, self.config.seats, orders.events, orders.count)
-        if failed >= 0:
-            m, problem = failed // 4, failed % 4
-            raise ValueError(self._problem("orders", orders, m, problem))
+        refusals.check_queued("orders", orders, failed, self.config)
 
     def feed(self, block: EventBlock) -> None:
         """Appends background events to the rows' queues, in the order in which they are to happen.
@@ -197,11 +157,9 @@ class MarketSimulator:
         ``owner`` is BACKGROUND; a time before the clock counts as now. A LIMIT with a negative id gets the
         next free one.
         """
-        self._check_shape("block", block)
+        refusals.check_shape("block", block, self.num_markets)
         failed = kernels.feed(self._flow_queue, self._clocks, block.events, block.count)
-        if failed >= 0:
-            m, problem = failed // 4, failed % 4
-            raise ValueError(self._problem("block", block, m, problem))
+        refusals.check_queued("block", block, failed, self.config)
 
     def advance(
         self,
@@ -248,14 +206,12 @@ class MarketSimulator:
         Raises:
             ValueError: for an unknown owner, kind or anchor, and under ``strict``. All before that event was done.
         """
-        self._check_shape("block", block)
+        refusals.check_shape("block", block, self.num_markets)
         done, how = np.zeros(self.num_markets, np.int64), np.empty(self.num_markets, np.int64)
         execute = kernels.execute if self.num_markets < _FEW else kernels.execute_parallel
         while True:
             execute(self.book, self._ledger, block.events, block.count, strict, done, how)
-            if (how >= kernels.REFUSED).any():
-                m = int(np.argmax(how))
-                raise ValueError(self._refused_message(block, m, int(done[m]), int(how[m]) - kernels.REFUSED))
+            refusals.check_executed(block, done, how, self.config)
             if not (how == kernels.CRAMPED).any():
                 return
             self._widen()
@@ -283,7 +239,7 @@ class MarketSimulator:
         if not (0 <= kind <= LAST_KIND and 0 <= anchor <= LAST_ANCHOR):
             raise ValueError(f"kind {kind} and anchor {anchor}: see market/events.py for those allowed.")
         while True:
-            status = kernels.send(
+            status: Any = kernels.send(
                 self._book_memory, self._ledger_memory, row, kind, side, price, size, order_id, owner, time_ns,
                 max_rest, anchor,
             )  # fmt: skip
@@ -381,7 +337,7 @@ class MarketSimulator:
         books.enter_all(self.book, rows)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """All that a row is, but for what follows from the rest: the configuration, the table of ids and what is remembered of prices."""
+        """All that a row is, but for what follows from the rest: configuration, tables of ids, remembered pages."""
         arrays = {**self.book._asdict(), **self._ledger._asdict()}
         for name in ("rules", "limits", "slots", "spilled", "near"):
             del arrays[name]
@@ -429,50 +385,3 @@ class MarketSimulator:
         if end.shape not in ((), (self.num_markets,)):
             raise ValueError(f"{name} has shape {end.shape}; allowed is ({self.num_markets},).")
         return np.ascontiguousarray(np.broadcast_to(end, (self.num_markets,)))
-
-    def _check_shape(self, name: str, block: EventBlock) -> None:
-        events, count = block
-        if events.dtype != EVENT or events.ndim != 2 or len(events) != self.num_markets:
-            raise ValueError(f"{name}.events is {events.shape}; allowed is ({self.num_markets}, K) EVENT.")
-        if count.shape != (self.num_markets,) or count.min() < 0 or count.max() > events.shape[1]:
-            raise ValueError(f"{name}.count does not lie within 0 and {events.shape[1]} for each market.")
-
-    def _refused_message(self, block: EventBlock, m: int, k: int, problem: int) -> str:
-        event = block.events[m, max(0, k - 1) if problem == kernels.FULL else k]
-        if problem == kernels.FULL:
-            return (
-                f"event {k - 1} of market {m} finds {self.config.orders} orders resting; raise orders in MarketConfig."
-            )
-        if problem == kernels.STRANGER:
-            return f"event {k} of market {m} has the owner {event['owner']}; allowed is a seat or BACKGROUND."
-        return f"event {k} of market {m} has kind {event['kind']} and anchor {event['anchor']}; see market/events.py."
-
-    def _problem(self, name: str, block: EventBlock, m: int, problem: int) -> str:
-        count = block.count[m]
-        if problem == kernels.FULL:
-            return f"{name} brings {count} events to market {m}, more than its queue has room for."
-        owners = np.unique(block.events["owner"][m, :count])
-        allowed = f"a seat, 0 to {self.config.seats - 1}" if name == "orders" else f"BACKGROUND ({BACKGROUND})"
-        if problem == kernels.STRANGER:
-            return f"{name} of market {m} has the owners {owners.tolist()}; allowed is {allowed}."
-        return f"{name} of market {m} has an unknown kind or anchor; see market/events.py for those allowed."
-
-
-def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np.ndarray:
-    oldest = max(0, count - len(ring))
-    if start is None:
-        start = oldest
-    if not oldest <= start <= count:
-        raise ValueError(f"start is {start}; the tape holds {name} {oldest} to {count}.")
-    return ring[np.arange(start, count) % len(ring)]
-
-
-def _check_orders(orders: np.ndarray, ends: np.ndarray, config: MarketConfig) -> None:
-    """Refuses start states that no book could have."""
-    flow_ids = 1 << (config.flow_ids - 1).bit_length()
-    failed = kernels.check_orders(orders, ends, config.orders, flow_ids)
-    if failed >= 0:
-        raise ValueError(
-            f"orders of state {failed} make no book; allowed are at most {config.orders} background orders with "
-            f"positive sizes, prices in range, different ids (modulo {flow_ids}) and every bid below every ask."
-        )
