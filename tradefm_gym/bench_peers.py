@@ -156,6 +156,7 @@ def _bare_loop(kinds, sides, prices, sizes, ids, book, final):
 
 
 def bare_work(name: str, quick: bool) -> Work:
+    """The bare book on a whole stream."""
     stream = order_stream(name)
     columns = [np.ascontiguousarray(stream[key]) for key in ("kind", "side", "price", "size", "order_id")]
     book, final = _new_book(IDS), np.zeros(6, np.int64)
@@ -235,6 +236,7 @@ class SortedBook:
 
 
 def sorted_work(name: str, quick: bool) -> Work:
+    """:class:`SortedBook` on a whole stream, one call a message."""
     rows, books = _tuples(name), []
 
     def run() -> int:
@@ -247,6 +249,7 @@ def sorted_work(name: str, quick: bool) -> Work:
 
 
 def bourse_work(name: str, quick: bool) -> Work:
+    """A bourse book on a whole stream, one call a message."""
     core, rows = importlib.import_module("bourse").core, _tuples(name)
 
     def run() -> int:
