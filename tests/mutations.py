@@ -1,4 +1,4 @@
-"""Is the suite awake? Twenty one-line faults in the kernels, one at a time; each has to fail it.
+"""Is the suite awake? Two dozen one-line faults in the kernels, one at a time; each has to fail it.
 
 Run by hand, from the root of the checkout: ``python tests/mutations.py``. It works in a copy and takes minutes.
 """

@@ -23,6 +23,13 @@ def test_only_the_owner_cancels():
     assert pair.send(CANCEL, order_id=4, owner=0)["status"] == CANCELLED
 
 
+def test_owners_are_told_apart_where_their_ids_share_a_place():
+    pair = Pair(orders=1, seats=4)  # a table of four places
+    pair.send(LIMIT, BUY, 100, 5, 0, owner=3)
+    assert pair.send(CANCEL, order_id=0)["status"] == NOOP
+    assert pair.send(CANCEL, order_id=0, owner=3)["status"] == CANCELLED
+
+
 def test_the_touch_retreats_to_the_next_occupied_price():
     pair = Pair().rest((SELL, 100, 1), (SELL, 100_000, 1), (SELL, 2**29, 1))
     for order_id, touch in ((0, 100_000), (1, 2**29), (2, 0)):
