@@ -24,48 +24,18 @@ from tradefm_gym.market.views import nearest_background
 @njit(**INLINE)
 def cancel(book, ledger, m, order_id, price, size, owner, side, anchor):
     """Removes orders; returns status, id, price, size and side for the record. A no-op keeps what was asked."""
-    if order_id < 0:
-        return _cancel_generated(book, ledger, m, order_id, price, size, owner, side, anchor)
-    if size < 0 or not is_size(book, size):
+    if order_id < 0 and (order_id != CANCEL_RANDOM or owner >= 0):
+        return _cancel_nearest(book, ledger, m, order_id, price, size, owner, side, anchor)
+    if size < 0 or not is_size(book, size) or (order_id < 0 and price < 0):
         return np.int64(REJECTED), order_id, price, size, side
-    slot = find(book, m, owner, order_id)
+    slot = find(book, m, owner, order_id) if order_id >= 0 else _pick(book, m, price)
     if slot < 0:
         return np.int64(NOOP), order_id, price, size, side
-    order = book.orders[m, slot]
-    lots = np.int64(order["size"])
-    if size > 0:
-        lots = min(lots, size)
-    price, side = np.int64(order["price"]), np.int64(order["side"])
-    reduce(book, m, slot, lots)
-    return np.int64(CANCELLED), order_id, price, lots, side
+    return _cancel_slot(book, m, slot, size)
 
 
-@njit(**KERNEL)
-def _cancel_generated(book, ledger, m, order_id, price, size, owner, side, anchor):
-    """A cancel that names no order; it removes background orders only."""
-    aside()
-    if size < 0 or order_id < CANCEL_RANDOM or owner >= 0 or not is_size(book, size):
-        return np.int64(REJECTED), order_id, price, size, side
-    if order_id == CANCEL_RANDOM:
-        if price < 0:
-            return np.int64(REJECTED), order_id, price, size, side
-        slot = _pick(book, m, price)
-    else:
-        if side != BUY and side != SELL:
-            return np.int64(REJECTED), order_id, price, size, side
-        s = np.int64(0) if side > 0 else np.int64(1)
-        resolved = resolve(book, ledger, m, s, anchor, price)
-        if resolved == UNKNOWN:
-            return np.int64(REJECTED), order_id, price, size, side
-        price = min(max(resolved, np.int64(0)), np.int64(MAX_PRICE))
-        slot = nearest_background(book, m, s, price)
-        if slot >= 0 and order_id == CANCEL_NEAREST and size > book.orders[m, slot]["size"]:
-            return _cancel_several(book, m, s, slot, price, size, side)
-        if slot >= 0 and order_id == CANCEL_WHOLE:
-            slot = _nearest_size(book, m, slot, size)
-            size = np.int64(0)
-    if slot < 0:
-        return np.int64(NOOP), order_id, price, size, side
+@njit(**INLINE)
+def _cancel_slot(book, m, slot, size):
     order = book.orders[m, slot]
     lots = np.int64(order["size"])
     if size > 0:
@@ -73,6 +43,29 @@ def _cancel_generated(book, ledger, m, order_id, price, size, owner, side, ancho
     order_id, price, side = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["side"])
     reduce(book, m, slot, lots)
     return np.int64(CANCELLED), order_id, price, lots, side
+
+
+@njit(**KERNEL)
+def _cancel_nearest(book, ledger, m, order_id, price, size, owner, side, anchor):
+    """A cancel that names a price and no order; it removes background orders only."""
+    aside()
+    wrong = order_id != CANCEL_NEAREST and order_id != CANCEL_WHOLE
+    if wrong or owner >= 0 or size < 0 or not is_size(book, size) or (side != BUY and side != SELL):
+        return np.int64(REJECTED), order_id, price, size, side
+    s = np.int64(0) if side > 0 else np.int64(1)
+    resolved = resolve(book, ledger, m, s, anchor, price)
+    if resolved == UNKNOWN:
+        return np.int64(REJECTED), order_id, price, size, side
+    price = min(max(resolved, np.int64(0)), np.int64(MAX_PRICE))
+    slot = nearest_background(book, m, s, price)
+    if slot < 0:
+        return np.int64(NOOP), order_id, price, size, side
+    if order_id == CANCEL_NEAREST and size > book.orders[m, slot]["size"]:
+        return _cancel_several(book, m, s, slot, price, size, side)
+    if order_id == CANCEL_WHOLE:
+        slot = _nearest_size(book, m, slot, size)
+        size = np.int64(0)
+    return _cancel_slot(book, m, slot, size)
 
 
 @njit(**KERNEL)
@@ -103,7 +96,7 @@ def _nearest_size(book, m, slot, size):
     return found
 
 
-@njit(**KERNEL)
+@njit(**INLINE)
 def _pick(book, m, number):
     """A live background order: slot ``number`` / 2^31 of those ever used, or the next one that is live."""
     used = book.row[m, HIGH_WATER]

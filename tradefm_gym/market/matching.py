@@ -110,9 +110,14 @@ def carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, ma
                 status, accepted = np.int64(NOOP), False
         else:
             price = resolve(book, ledger, m, s, anchor, price)
-            if owner < 0 and order_id < 0:
+            unnamed = owner < 0 and order_id < 0
+            if unnamed:
+                order_id = book.row[m, NEXT_ID]
+            free = id_is_free(book, m, owner, order_id)
+            if unnamed and not free:
                 order_id = next_free_id(book, m)
-            accepted = is_price(book, price) and id_is_free(book, m, owner, order_id)
+                free = id_is_free(book, m, owner, order_id)
+            accepted = free and is_price(book, price)
             price = min(max(price, np.int64(0)), np.int64(MAX_PRICE))
             if kind != LIMIT and accepted:
                 status, price = _conditions(book, ledger, m, kind, s, price, size, owner)
