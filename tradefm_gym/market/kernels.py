@@ -4,6 +4,9 @@ Those that work long come twice. A loop over few markets runs in the calling thr
 more than it gains (and, on a machine whose cores are busy, milliseconds); the ``_parallel`` twin calls
 the same row kernels from ``prange``, so the results are equal.
 
+They take blocks of memory and not the arrays in them: to hand over sixteen arrays costs more than to carry out a
+hundred events. A row kernel opens the blocks.
+
 Bodies of ``prange`` only call row kernels: stores of their own into an array of a named tuple are lost (Numba 0.68).
 Numba's disk cache knows a kernel by its own file, so after a change of a file that it calls remove ``__pycache__``.
 """
@@ -60,17 +63,27 @@ _AHEAD = 4  # events between asking for something and touching it
 
 
 @njit(**SERIAL)
-def advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
+def advance(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
     for m in range(ends.shape[0]):
-        ends[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+        ends[m] = _advance_row(
+            book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
+        )
 
 
 @njit(**PARALLEL)
-def advance_parallel(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
+def advance_parallel(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """As :func:`advance`, over the threads."""
     for m in prange(ends.shape[0]):
-        ends[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+        ends[m] = _advance_row(
+            book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
+        )
+
+
+@njit(**KERNEL)
+def _advance_row(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, m):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    return _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, m)
 
 
 @njit(**KERNEL)
@@ -111,21 +124,22 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
 
 
 @njit(**SERIAL)
-def execute(book, ledger, events, count, strict, done, ends):
+def execute(book_memory, ledger_memory, events, count, strict, done, ends):
     """Carries out events where they lie, from ``done`` on; ``ends`` says FULL, STRANGER, UNKNOWN, CRAMPED or ENDED."""
     for m in range(events.shape[0]):
-        done[m], ends[m] = _execute(book, ledger, events, count[m], strict, done[m], m)
+        _execute_row(book_memory, ledger_memory, events, count, strict, done, ends, m)
 
 
 @njit(**PARALLEL)
-def execute_parallel(book, ledger, events, count, strict, done, ends):
+def execute_parallel(book_memory, ledger_memory, events, count, strict, done, ends):
     """As :func:`execute`, over the threads."""
     for m in prange(events.shape[0]):
-        _execute_into(book, ledger, events, count, strict, done, ends, m)
+        _execute_row(book_memory, ledger_memory, events, count, strict, done, ends, m)
 
 
-@njit(**INLINE)
-def _execute_into(book, ledger, events, count, strict, done, ends, m):
+@njit(**KERNEL)
+def _execute_row(book_memory, ledger_memory, events, count, strict, done, ends, m):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
     done[m], ends[m] = _execute(book, ledger, events, count[m], strict, done[m], m)
 
 
@@ -180,10 +194,7 @@ def _look_ahead(book, m, events, k, count):
 
 @njit(**SERIAL)
 def send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
-    """One message at once; its status, or -1 when the arrays have to be widened first.
-
-    Takes blocks of memory and not their parts: the call would cost more than the work.
-    """
+    """One message at once; its status, or -1 when the arrays have to be widened first."""
     return _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
 
 
@@ -248,10 +259,16 @@ def submit(queue, clocks, seats, events, count):
 
 
 @njit(**SERIAL)
-def clear(book, ledger, rows):
+def clear(book_memory, ledger_memory, rows):
     """Empties markets; only what is in use is touched."""
     for i in range(rows.shape[0]):
-        _clear(book, ledger, rows[i])
+        _clear_row(book_memory, ledger_memory, rows[i])
+
+
+@njit(**KERNEL)
+def _clear_row(book_memory, ledger_memory, m):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    _clear(book, ledger, m)
 
 
 @njit(**KERNEL)
@@ -268,20 +285,26 @@ def _clear(book, ledger, m):
 
 
 @njit(**SERIAL)
-def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars, ends):
+def load(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
     """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends.
 
     Whether there was room for each is written to ``ends``: ENDED or CRAMPED.
     """
     for i in range(rows.shape[0]):
-        ends[i] = _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
 
 
 @njit(**PARALLEL)
-def load_parallel(book, ledger, rows, orders, order_ends, records, record_ends, scalars, ends):
+def load_parallel(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
     """As :func:`load`, over the threads."""
     for i in prange(rows.shape[0]):
-        ends[i] = _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
+
+
+@njit(**KERNEL)
+def _load_row(book_memory, ledger_memory, m, orders, order_ends, records, record_ends, scalars, i):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    return _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
 
 
 @njit(**KERNEL)

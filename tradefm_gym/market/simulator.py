@@ -107,7 +107,7 @@ class MarketSimulator:
             mask: (N,) bool, which rows; None for all.
         """
         rows = np.arange(self.num_markets) if mask is None else np.flatnonzero(self._mask(mask))
-        kernels.clear(self.book, self._ledger, rows)
+        kernels.clear(self._book_memory, self._ledger_memory, rows)
 
     def load(
         self, m: int, orders: np.ndarray, records: np.ndarray, clock_ns: int, mid2: int = 0, next_flow_id: int = 0
@@ -134,7 +134,7 @@ class MarketSimulator:
         load = kernels.load if len(rows) < _FEW else kernels.load_parallel
         ends = np.empty(len(rows), np.int64)
         while True:
-            load(self.book, self._ledger, rows, orders, order_ends, records, record_ends, scalars, ends)
+            load(self._book_memory, self._ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends)
             if not (ends == kernels.CRAMPED).any():
                 break
             self._widen()
@@ -188,7 +188,7 @@ class MarketSimulator:
         how = np.empty(self.num_markets, np.int64)
         advance = kernels.advance if self.num_markets < _FEW else kernels.advance_parallel
         while True:
-            advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, how)
+            advance(self._book_memory, self._ledger_memory, self._flow_queue, self._agent_queue, *ends, how)
             if not (how == kernels.CRAMPED).any():
                 return how == kernels.STARVED
             self._widen()
@@ -210,7 +210,7 @@ class MarketSimulator:
         done, how = np.zeros(self.num_markets, np.int64), np.empty(self.num_markets, np.int64)
         execute = kernels.execute if self.num_markets < _FEW else kernels.execute_parallel
         while True:
-            execute(self.book, self._ledger, block.events, block.count, strict, done, how)
+            execute(self._book_memory, self._ledger_memory, block.events, block.count, strict, done, how)
             refusals.check_executed(block, done, how, self.config)
             if not (how == kernels.CRAMPED).any():
                 return
@@ -278,7 +278,7 @@ class MarketSimulator:
         prices = np.empty((self.num_markets, 2, levels), np.int64)
         sizes = np.empty_like(prices)
         read = views.read_depth if self.num_markets < _FEW else views.read_depth_parallel
-        read(self.book, without, prices, sizes)
+        read(self._book_memory, without, prices, sizes)
         return prices, sizes
 
     def orders_of(self, owner: int, order_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -301,7 +301,7 @@ class MarketSimulator:
         flat = np.ascontiguousarray(ids.reshape(self.num_markets, -1))
         prices, sizes, ahead = np.empty_like(flat), np.empty_like(flat), np.empty_like(flat)
         read = views.read_orders if self.num_markets < _FEW else views.read_orders_parallel
-        read(self.book, owner, flat, prices, sizes, ahead)
+        read(self._book_memory, owner, flat, prices, sizes, ahead)
         return prices.reshape(ids.shape), sizes.reshape(ids.shape), ahead.reshape(ids.shape)
 
     def queue_ahead(self, owner: int, order_id: np.ndarray) -> np.ndarray:
@@ -352,7 +352,7 @@ class MarketSimulator:
     def _touch(self, without: int) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((self.num_markets, 2), np.int64)
         read = views.read_touch if self.num_markets < _FEW else views.read_touch_parallel
-        read(self.book, without, out)
+        read(self._book_memory, without, out)
         return out[:, 0], out[:, 1]
 
     def _seat(self, owner: int | None) -> int:

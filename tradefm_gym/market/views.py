@@ -7,7 +7,7 @@ overlooked: a seat, ``ANY_AGENT`` or ``NOBODY``.
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.market.book import ANY_AGENT, EMPTY_ASK, EMPTY_BID, NOBODY
+from tradefm_gym.market.book import ANY_AGENT, EMPTY_ASK, EMPTY_BID, NOBODY, open_book
 from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL
 from tradefm_gym.market.ids import find
 from tradefm_gym.market.layout import BEST
@@ -102,14 +102,16 @@ def best_without(book, m, s, without):
 
 
 @njit(**KERNEL)
-def _read_touch(book, m, without, out):
+def _read_touch(book_memory, m, without, out):
+    book = open_book(book_memory)
     for s in range(2):
         price = best_without(book, m, s, without)
         out[m, s] = 0 if is_empty(price) else price
 
 
 @njit(**KERNEL)
-def _read_depth(book, m, without, prices, sizes):
+def _read_depth(book_memory, m, without, prices, sizes):
+    book = open_book(book_memory)
     for s in range(2):
         price = book.row[m, BEST + s]
         k = 0
@@ -126,7 +128,8 @@ def _read_depth(book, m, without, prices, sizes):
 
 
 @njit(**KERNEL)
-def _read_orders(book, m, owner, order_ids, prices, sizes, ahead):
+def _read_orders(book_memory, m, owner, order_ids, prices, sizes, ahead):
+    book = open_book(book_memory)
     for k in range(order_ids.shape[1]):
         slot = find(book, m, owner, order_ids[m, k])
         prices[m, k] = 0
@@ -147,42 +150,42 @@ def _read_orders(book, m, owner, order_ids, prices, sizes, ahead):
 
 
 @njit(**SERIAL)
-def read_touch(book, without, out):
+def read_touch(book_memory, without, out):
     """Best prices to ``out`` (N, 2) int64, 0 for an empty side."""
     for m in range(out.shape[0]):
-        _read_touch(book, m, without, out)
+        _read_touch(book_memory, m, without, out)
 
 
 @njit(**PARALLEL)
-def read_touch_parallel(book, without, out):
+def read_touch_parallel(book_memory, without, out):
     """As :func:`read_touch`, over the threads."""
     for m in prange(out.shape[0]):
-        _read_touch(book, m, without, out)
+        _read_touch(book_memory, m, without, out)
 
 
 @njit(**SERIAL)
-def read_depth(book, without, prices, sizes):
+def read_depth(book_memory, without, prices, sizes):
     """The first k levels of each side to (N, 2, k) int64; missing levels are 0."""
     for m in range(prices.shape[0]):
-        _read_depth(book, m, without, prices, sizes)
+        _read_depth(book_memory, m, without, prices, sizes)
 
 
 @njit(**PARALLEL)
-def read_depth_parallel(book, without, prices, sizes):
+def read_depth_parallel(book_memory, without, prices, sizes):
     """As :func:`read_depth`, over the threads."""
     for m in prange(prices.shape[0]):
-        _read_depth(book, m, without, prices, sizes)
+        _read_depth(book_memory, m, without, prices, sizes)
 
 
 @njit(**SERIAL)
-def read_orders(book, owner, order_ids, prices, sizes, ahead):
+def read_orders(book_memory, owner, order_ids, prices, sizes, ahead):
     """Price, remaining lots and lots ahead of live orders, (N, k); dead ones read 0, 0 and -1."""
     for m in range(order_ids.shape[0]):
-        _read_orders(book, m, owner, order_ids, prices, sizes, ahead)
+        _read_orders(book_memory, m, owner, order_ids, prices, sizes, ahead)
 
 
 @njit(**PARALLEL)
-def read_orders_parallel(book, owner, order_ids, prices, sizes, ahead):
+def read_orders_parallel(book_memory, owner, order_ids, prices, sizes, ahead):
     """As :func:`read_orders`, over the threads."""
     for m in prange(order_ids.shape[0]):
-        _read_orders(book, m, owner, order_ids, prices, sizes, ahead)
+        _read_orders(book_memory, m, owner, order_ids, prices, sizes, ahead)
