@@ -1,46 +1,93 @@
 """Comparing a row of the kernels with the reference book, and random events for both."""
 
+import os
+
 import numpy as np
+from numba import njit
 
 from tradefm_gym.market import book as books
+from tradefm_gym.market import ids, layout
 from tradefm_gym.market.events import (
     BACKGROUND,
     CANCEL,
     EVENT,
     FILL,
+    FILL_OR_KILL,
+    HALT,
     LIMIT,
     MARKET,
+    MODIFY,
     NO_LIMIT,
+    POST_ONLY,
+    POST_ONLY_SLIDE,
     PRINT,
     RECORD,
 )
-from tradefm_gym.market.matching import COUNTERS
+from tradefm_gym.market.layout import COUNTERS
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+
+
+@njit
+def find(book, m, owner, order_id):
+    return ids.find(book, m, owner, order_id)
 
 
 def kernel_queues(simulator, m, s):
     """Side ``s`` of row m as the reference shows it, read from the raw arrays with every invariant checked."""
     book = simulator.book
-    row, orders, levels, bits = book.row[m], book.orders[m], book.levels[m, s], book.bits[m, s]
-    span = len(levels)
-    base = int(row[books.BASE + s])
+    row, orders, levels = book.row[m], book.orders[m], book.levels[m]
+    pages, _ = _pages(book, m, s, s, 18, 0)
     queues = {}
-    occupied = [position for position in range(span) if int(bits[position // 64]) >> (position % 64) & 1]
-    assert occupied == np.flatnonzero(levels["depth"] > 0).tolist()
-    assert [w for w in range(span // 64) if bits[w]] == [w for w in range(span // 64) if int(bits[-1]) >> w & 1]
-    for position in occupied:
-        price = base + (position - base) % span
-        queues[price] = _walk(orders, int(levels[position]["head"]), int(levels[position]["tail"]), price)
-        assert sum(entry[2] for entry in queues[price]) == levels[position]["depth"]
-    far = _walk(orders, int(row[books.FAR_HEAD + s]), int(row[books.FAR_TAIL + s]), None)
-    assert len(far) == row[books.FAR_COUNT + s]
-    for entry in far:
-        price = int(orders[entry[4]]["price"])
-        assert price < base if s == 0 else price >= base + span, "far orders are worse than the window"
-        queues.setdefault(price, []).append(entry)
+    for number, page in pages.items():
+        word = int(book.page_bits[m, page])
+        assert word or number == row[layout.IDLE + s] - 1, "an empty page is given back"
+        for digit in range(64):
+            level = levels[64 * page + digit]
+            assert (word >> digit & 1) == (level["depth"] > 0)
+            if level["depth"] > 0:
+                price = 64 * number + digit
+                queues[price] = _walk(orders, int(level["head"]), int(level["tail"]), price)
+                assert sum(entry[2] for entry in queues[price]) == level["depth"]
     best = (max if s == 0 else min)(queues, default=books.EMPTY_BID if s == 0 else books.EMPTY_ASK)
-    assert row[books.BEST + s] == best
-    assert not queues or base <= best < base + span
+    assert row[layout.BEST + s] == best
+    near = book.near[m].reshape(2, -1, 2)[s]
+    for place, (number, page) in enumerate(near.tolist()):
+        assert number == 0 or ((number - 1) % len(near) == place and pages[number - 1] == page)
     return sorted(queues.items(), reverse=s == 0)
+
+
+def check_room(book, m):
+    """Pages and nodes in use are those that the trees hold."""
+    both = [_pages(book, m, s, s, 18, 0) for s in (0, 1)]
+    pages = [page for found, _ in both for page in found.values()]
+    nodes = [node for _, found in both for node in found]
+    for used, high, live in (
+        (pages, layout.HIGH_PAGE, layout.LIVE_PAGES),
+        (nodes, layout.HIGH_NODE, layout.LIVE_NODES),
+    ):
+        assert len(set(used)) == len(used) == book.row[m, live]
+        assert not used or max(used) < book.row[m, high]
+    idle = np.setdiff1d(np.arange(book.page_bits.shape[1]), pages)
+    assert not book.page_bits[m, idle].any()
+    assert not book.levels[m].reshape(-1, 64)[idle]["depth"].any()
+    assert not book.node_bits[m, np.setdiff1d(np.arange(book.node_bits.shape[1]), nodes)].any()
+
+
+def _pages(book, m, s, node, shift, number):
+    """Pages below a node by their number, and the nodes from it on."""
+    pages, nodes = {}, [node]
+    for digit in range(64):
+        if int(book.node_bits[m, node]) >> digit & 1:
+            child, below = int(book.children[m, 64 * node + digit]), number << 6 | digit
+            if shift == 0:
+                pages[below] = child
+            else:
+                assert book.node_bits[m, child], "an empty node is given back"
+                found, more = _pages(book, m, s, child, shift - 6, below)
+                pages |= found
+                nodes += more
+    return pages, nodes
 
 
 def _walk(orders, slot, tail, price):
@@ -61,15 +108,12 @@ def assert_same_book(simulator, m, reference):
     for s, side in ((0, 1), (1, -1)):
         assert kernel_queues(simulator, m, s) == reference.queues(side)
     book = simulator.book
-    flow = {order_id: order.slot + 1 for (owner, order_id), order in reference.live.items() if owner < 0}
-    slots = book.flow_slots[m]
-    assert {order_id: slots[order_id % len(slots)] for order_id in flow} == flow
-    assert np.count_nonzero(slots) == len(flow) == book.row[m, books.BACKGROUND_LIVE]
-    assert np.count_nonzero(book.agent_slots[m]) == len(reference.live) - len(flow)
+    check_room(book, m)
+    in_tables = np.count_nonzero(book.slots[m]) + np.count_nonzero(book.spilled[m])
+    assert in_tables == len(reference.live) == book.row[m, layout.LIVE]
+    assert book.row[m, layout.BACKGROUND_LIVE] == sum(owner < 0 for owner, _ in reference.live)
     for (owner, order_id), order in reference.live.items():
-        if owner >= 0:
-            assert book.agent_slots[m, owner, order_id] == order.slot + 1
-    assert book.row[m, books.LIVE] == len(reference.live)
+        assert find(book, m, owner, order_id) == order.slot
     accounts = simulator.accounts[m]
     assert accounts.tolist() == [tuple(account) for account in reference.accounts]
     assert accounts["cash"].sum() == 0 and accounts["inventory"].sum() == 0
@@ -81,6 +125,7 @@ def assert_same_book(simulator, m, reference):
         ("last_price", reference.last_price),
         ("executed", reference.executed),
         ("next_flow_id", reference.next_id),
+        ("halted", reference.halted),
     ):
         assert getattr(simulator, name)[m] == value, name
     counters = dict(zip(COUNTERS, simulator.counters[m].tolist(), strict=True))
@@ -119,22 +164,27 @@ def random_events(rng, count, owner=BACKGROUND, center=10_000, start_ns=0, ids=2
     events["time_ns"] = start_ns + np.cumsum(rng.integers(0, 3, count))
     events["owner"] = owner
     background = owner == BACKGROUND
-    what = rng.choice(7, count, p=(0.55, 0.06, 0.2, 0.07, 0.04, 0.06, 0.02))
-    events["kind"] = np.array((LIMIT, MARKET, CANCEL, CANCEL, CANCEL, CANCEL, PRINT))[what]
+    shares = (0.43, 0.06, 0.2, 0.07, 0.04, 0.058, 0.02, 0.05, 0.03, 0.02, 0.02, 0.002)
+    kinds = (
+        LIMIT, MARKET, CANCEL, CANCEL, CANCEL, CANCEL, PRINT, MODIFY, FILL_OR_KILL, POST_ONLY, POST_ONLY_SLIDE, HALT
+    )  # fmt: skip
+    what = rng.choice(len(kinds), count, p=shares)
+    events["kind"] = np.array(kinds)[what]
     events["side"] = rng.choice((1, -1), count)
     events["size"] = np.minimum(rng.geometric(0.15, count), 60)
     events["size"][(events["kind"] == CANCEL) & (rng.random(count) < 0.5)] = 0
     # Buys below and sells above the center, overlapping by a few ticks.
     away = rng.geometric(0.08, count) - 4
     events["price"] = center - events["side"] * away
-    events["anchor"] = rng.choice(3, count, p=(0.7, 0.15, 0.15))
+    events["size"][events["kind"] == HALT] = rng.random(np.count_nonzero(events["kind"] == HALT)) < 0.1
+    events["anchor"] = rng.choice(4, count, p=(0.7, 0.12, 0.12, 0.06))
     anchored = (events["anchor"] > 0) & (events["kind"] != PRINT)
     events["price"] = np.where(anchored, rng.integers(-6, 7, count), events["price"])
     far = ~anchored & (rng.random(count) < wild)
     events["price"] = np.where(far, rng.integers(1, 2 * center, count), events["price"])
     events["max_rest"] = np.where(rng.random(count) < 0.1, rng.integers(0, 10, count), NO_LIMIT)
     events["order_id"] = np.where(
-        events["kind"] == CANCEL,
+        (events["kind"] == CANCEL) | (events["kind"] == MODIFY),
         next_id + rng.integers(-ids, count, count),
         next_id + np.arange(count) if background else rng.integers(0, ids, count),
     )

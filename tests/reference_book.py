@@ -14,15 +14,23 @@ from tradefm_gym.market.events import (
     CANCEL_WHOLE,
     CANCELLED,
     DROPPED,
+    FILL_OR_KILL,
     FILLED,
+    HALT,
     MARKET,
+    MID,
+    MODIFY,
+    NO_LIMIT,
     NOOP,
     OPPOSITE,
+    POST_ONLY,
+    POST_ONLY_SLIDE,
     PREVENTED,
     PRINT,
     PRINTED,
     REJECTED,
     RESTED,
+    SWITCHED,
 )
 
 MAX_PRICE = 2**30 - 1
@@ -100,7 +108,7 @@ class ReferenceMarket:
         self.flow, self.agents = [], []
         self.flow_head = self.agent_head = 0
         self.clock = self.count = self.mid2 = self.outside_mid2 = self.last_price = self.executed = 0
-        self.dropped_lots = self.prevented_lots = self.pool_full = 0
+        self.dropped_lots = self.prevented_lots = self.pool_full = self.halted = 0
 
     # --- Loop -------------------------------------------------------------------------------------------
 
@@ -149,7 +157,13 @@ class ReferenceMarket:
             if owner < 0 and size > 0 and 1 <= price <= MAX_PRICE:
                 status, filled, notional = PRINTED, size, price * size
                 self.last_price = price
-        elif size > 0 and side in (1, -1):
+        elif kind == MODIFY:
+            status, price, side, filled, notional = self.modify(event)
+        elif kind == HALT:
+            if owner < 0 and size in (0, 1):
+                status = SWITCHED if self.halted != size else NOOP
+                self.halted = size
+        elif size > 0 and side in (1, -1) and size % self.config.lot == 0 and not self.halted:
             if kind == MARKET:
                 max_rest = 0
                 best = self.sides[-side].best()
@@ -166,7 +180,21 @@ class ReferenceMarket:
                     while order_id % self.flow_ids in self.residues:
                         order_id += 1
                 price = 0 if resolved is None else min(max(resolved, 0), MAX_PRICE)
-                if resolved is not None and 1 <= resolved <= MAX_PRICE and self.id_is_free(owner, order_id):
+                accepted = self.is_price(resolved) and self.id_is_free(owner, order_id)
+                if accepted and kind == FILL_OR_KILL and self.executable(side, price, owner) < size:
+                    status, accepted = DROPPED, False
+                    self.dropped_lots += size
+                best = self.sides[-side].best()
+                if (
+                    accepted
+                    and kind in (POST_ONLY, POST_ONLY_SLIDE)
+                    and best is not None
+                    and side * (price - best) >= 0
+                ):
+                    if kind == POST_ONLY_SLIDE:
+                        price = best - side * self.config.tick
+                    accepted = kind == POST_ONLY_SLIDE and self.is_price(price)
+                if accepted:
                     filled, notional, prevented = self.match(now, side, price, size, owner, order_id)
                     status = self.finish(now, side, price, size - filled, max_rest, owner, order_id, prevented)
                     if owner < 0:
@@ -186,21 +214,33 @@ class ReferenceMarket:
             return 0 <= order_id < self.config.agent_ids and (owner, order_id) not in self.live
         return order_id >= 0 and order_id % self.flow_ids not in self.residues
 
+    def is_price(self, price):
+        return price is not None and 1 <= price <= MAX_PRICE and price % self.config.tick == 0
+
+    def half(self, side):
+        """The last mid as a price on the grid, rounded away from the spread; None if there never was one."""
+        tick = self.config.tick
+        if self.mid2 == 0:
+            return None
+        if side > 0:
+            return self.mid2 // 2 // tick * tick
+        return (self.mid2 + 2 * tick - 1) // (2 * tick) * tick
+
     def reference(self, side):
         best = self.sides[side].best()
         if best is not None:
             return best
-        if self.mid2 == 0:
-            return None
-        rounded = self.mid2 // 2 if side > 0 else -(-self.mid2 // 2)
+        rounded = self.half(side)
         opposite = self.sides[-side].best()
-        if opposite is None:
+        if opposite is None or rounded is None:
             return rounded
-        return min(rounded, opposite - 1) if side > 0 else max(rounded, opposite + 1)
+        return min(rounded, opposite - self.config.tick) if side > 0 else max(rounded, opposite + self.config.tick)
 
     def resolve(self, side, anchor, price):
         if anchor == ABSOLUTE:
             return price
+        if anchor == MID:
+            return None if self.mid2 == 0 else self.half(side) + side * price
         if anchor == OPPOSITE:
             reference = self.reference(-side)
             return None if reference is None or reference == 0 else reference - side * price
@@ -215,7 +255,11 @@ class ReferenceMarket:
             if price is None or (limit is not None and side * (price - limit) > 0):
                 break
             maker = book.queues[price][0]
-            if 0 <= owner == maker.owner and self.config.self_trade != "off":
+            if 0 <= owner == maker.owner and (rule := self.config.preventions[owner]) != "off":
+                if rule != "cancel_newest":
+                    self.withdraw(now, maker)
+                if rule == "cancel_oldest":
+                    continue
                 return size - left, notional, left
             lots = min(left, maker.size)
             wait = now - maker.time_ns
@@ -233,6 +277,50 @@ class ReferenceMarket:
             self.reduce(maker, lots)
         return size - left, notional, 0
 
+    def withdraw(self, now, maker):
+        """The exchange cancels an order that its owner would trade with."""
+        self.prevented_lots += maker.size
+        self.records.append(
+            (now, maker.order_id, maker.price, maker.size, 0, maker.owner, CANCEL, maker.side, ABSOLUTE, CANCELLED, 0,
+             self.mid2, 0)
+        )  # fmt: skip
+        self.reduce(maker, maker.size)
+
+    def executable(self, side, limit, owner):
+        """Lots that an order could execute on arrival."""
+        book, lots = self.sides[-side], 0
+        for price in book.prices if side > 0 else reversed(book.prices):
+            if side * (price - limit) > 0:
+                break
+            for order in book.queues[price]:
+                if not (0 <= owner == order.owner) or self.config.preventions[owner] == "off":
+                    lots += order.size
+                elif self.config.preventions[owner] != "cancel_oldest":
+                    return lots
+        return lots
+
+    def modify(self, event):
+        now, order_id, price, size, _, owner, _, side, anchor = event
+        now = self.clock
+        order = self.live.get((owner, order_id))
+        if order is None:
+            return NOOP, price, side, 0, 0
+        side = order.side
+        resolved = self.resolve(side, anchor, price)
+        price = 0 if resolved is None else min(max(resolved, 0), MAX_PRICE)
+        if size <= 0 or size % self.config.lot or not self.is_price(resolved):
+            return REJECTED, price, side, 0, 0
+        if price == order.price and size <= order.size:
+            if size < order.size:
+                self.reduce(order, order.size - size)
+            return RESTED, price, side, 0, 0
+        if self.halted:
+            return REJECTED, price, side, 0, 0
+        self.reduce(order, order.size)
+        filled, notional, prevented = self.match(now, side, price, size, owner, order_id)
+        status = self.finish(now, side, price, size - filled, NO_LIMIT, owner, order_id, prevented)
+        return status, price, side, filled, notional
+
     def finish(self, now, side, price, left, max_rest, owner, order_id, prevented):
         if left == 0:
             return FILLED
@@ -240,6 +328,7 @@ class ReferenceMarket:
             self.prevented_lots += prevented
             return PREVENTED
         resting = max(0, min(left, max_rest))
+        resting -= resting % self.config.lot
         if resting:
             if self.free:
                 slot = self.free.pop()
@@ -274,7 +363,7 @@ class ReferenceMarket:
     def cancel(self, event):
         _, order_id, price, size, _, owner, _, side, anchor = event
         refused = REJECTED, order_id, price, size, side
-        if size < 0 or order_id < CANCEL_RANDOM or (order_id < 0 and owner >= 0):
+        if size < 0 or size % self.config.lot or order_id < CANCEL_RANDOM or (order_id < 0 and owner >= 0):
             return refused
         if order_id >= 0:
             order = self.live.get((owner, order_id))

@@ -2,25 +2,35 @@
 
 import numpy as np
 import pytest
-from market_checks import kernel_queues
+from market_checks import check_room, kernel_queues
 from numba import njit
 
 from tradefm_gym.market import book as books
-from tradefm_gym.market import views
+from tradefm_gym.market import layout, prices, views
 from tradefm_gym.market.accounts import equity
 from tradefm_gym.market.config import MarketConfig
-from tradefm_gym.market.events import ACCOUNT, BACKGROUND, CANCEL, LIMIT, NO_LIMIT, REJECTED, EventBlock
+from tradefm_gym.market.events import (
+    ACCOUNT,
+    BACKGROUND,
+    CANCEL,
+    CANCELLED,
+    LIMIT,
+    NO_LIMIT,
+    REJECTED,
+    RESTED,
+    EventBlock,
+)
 from tradefm_gym.market.simulator import MarketSimulator
 
 
 @njit
 def below(book, m, s, price):
-    return books.below(book, m, s, price)
+    return prices.below(book, m, s, price)
 
 
 @njit
 def above(book, m, s, price):
-    return books.above(book, m, s, price)
+    return prices.above(book, m, s, price)
 
 
 @njit
@@ -38,47 +48,37 @@ def send(simulator, *orders):
         simulator.advance()
 
 
-@pytest.mark.parametrize("levels", [64, 256, 4096])
+@pytest.mark.parametrize("spread", [3, 60, 1000, 10**5, 2**29])
 @pytest.mark.parametrize("s", [0, 1])
-def test_neighbouring_levels_are_found_anywhere_on_the_circle(levels, s):
-    rng = np.random.default_rng(levels + s)
+def test_neighbouring_levels_are_found_however_far_apart(spread, s):
+    rng = np.random.default_rng(spread + s)
     for filled in (1, 2, 5, 40):
-        simulator = MarketSimulator(1, MarketConfig(levels=levels))
-        side = 1 - 2 * s
-        anchor = int(rng.integers(levels, 4 * levels))
-        send(simulator, (LIMIT, side, anchor, 1, -1))
-        base = int(simulator.book.row[0, books.BASE + s])
-        prices = {anchor} | {int(price) for price in rng.integers(max(base, 1), base + levels, filled)}
-        prices |= {base, base + levels - 1} if filled == 40 else set()
-        for price in prices - {anchor}:
-            send(simulator, (LIMIT, side, price, 1, -1))
-        assert simulator.recentred[0] == 1, "all of them lie in the first window"
-        for price in [
-            base - 1,
-            base,
-            base + levels - 1,
-            base + levels,
-            *rng.integers(base, base + levels, 50).tolist(),
-        ]:
-            expected = max((p for p in prices if p <= price), default=-1) if price >= base else -1
-            assert below(simulator.book, 0, s, price) == expected
-            expected = min((p for p in prices if p >= price), default=-1) if price < base + levels else -1
-            assert above(simulator.book, 0, s, price) == expected
+        simulator = MarketSimulator(1, MarketConfig())
+        low = int(rng.integers(1, 2**29))
+        occupied = {int(price) for price in rng.integers(low, low + spread, filled)}
+        for price in occupied:
+            send(simulator, (LIMIT, 1 - 2 * s, price, 1, -1))
+        asked = rng.integers(low, low + spread, 50).tolist() + [price + k for price in occupied for k in (-1, 0, 1)]
+        for price in [-7, 0, books.MAX_PRICE, 2**30, 2**31, *asked]:
+            assert below(simulator.book, 0, s, price) == max((p for p in occupied if p <= price), default=-1)
+            assert above(simulator.book, 0, s, price) == min((p for p in occupied if p >= price), default=-1)
+        while occupied:  # and as they are taken away, in any order
+            price = occupied.pop()
+            send(simulator, (CANCEL, 1 - 2 * s, price, 0, -2))
+            kernel_queues(simulator, 0, s)
+            check_room(simulator.book, 0)
 
 
-def test_far_orders_keep_their_place_in_the_queue_when_the_window_moves():
+def test_far_orders_keep_their_place_in_the_queue():
     simulator = MarketSimulator(1, MarketConfig(levels=64))
-    # Two bids at 1000, then the window leaves them, two more arrive at 1000 meanwhile, then it returns.
-    send(simulator, (LIMIT, 1, 1000, 1, 0), (LIMIT, 1, 1000, 1, 1), (LIMIT, 1, 5000, 1, 2))
-    assert simulator.book.row[0, books.FAR_COUNT] == 2
+    send(simulator, (LIMIT, 1, 1000, 1, 0), (LIMIT, 1, 1000, 1, 1), (LIMIT, 1, 50_000, 1, 2))
     send(simulator, (LIMIT, 1, 1000, 1, 3), (LIMIT, 1, 990, 1, 4), (LIMIT, 1, 1000, 1, 5))
-    assert simulator.book.row[0, books.FAR_COUNT] == 5
     assert simulator.queue_ahead(BACKGROUND, np.array([[0, 1, 3, 4, 5]]))[0].tolist() == [0, 1, 2, 0, 3]
-    assert next_level(simulator.book, 0, 0, 5000) == 1000 and next_level(simulator.book, 0, 0, 1000) == 990
-    assert simulator.depth(4)[0][0, 0].tolist() == [5000, 1000, 990, 0]
+    assert next_level(simulator.book, 0, 0, 50_000) == 1000 and next_level(simulator.book, 0, 0, 1000) == 990
+    assert simulator.depth(4)[0][0, 0].tolist() == [50_000, 1000, 990, 0]
     assert simulator.depth(4)[1][0, 0].tolist() == [1, 4, 1, 0]
     send(simulator, (CANCEL, 1, 0, 0, 1), (CANCEL, 1, 0, 0, 2))
-    assert simulator.touch()[0][0] == 1000 and simulator.book.row[0, books.FAR_COUNT] == 0
+    assert simulator.touch()[0][0] == 1000
     assert [entry[0] for entry in kernel_queues(simulator, 0, 0)[0][1]] == [0, 3, 5]
     send(simulator, (LIMIT, -1, 1000, 2, 6))
     assert simulator.tape.read_fills(0)["maker_id"].tolist() == [0, 3]
@@ -93,15 +93,21 @@ def test_two_touches_may_lie_further_apart_than_any_window():
     assert simulator.depth(3)[0][0].tolist() == [[500_000, 1, 0], [0, 0, 0]]
 
 
-def test_the_window_follows_a_falling_best_price_before_it_runs_out():
-    simulator = MarketSimulator(1, MarketConfig(levels=64, orders=400))
-    for k in range(300):
-        send(simulator, (LIMIT, 1, 1000 - k, 1, k))
-    assert simulator.book.row[0, books.FAR_COUNT] > 200
-    for k in range(300):
-        kernel_queues(simulator, 0, 0)
-        send(simulator, (CANCEL, 1, 0, 0, k))
-    assert simulator.book.row[0, books.LIVE] == 0 and 3 < simulator.recentred[0] < 20
+def test_a_book_takes_memory_as_it_needs_it():
+    simulator = MarketSimulator(2, MarketConfig(orders=10_000))
+    others = sum(array.nbytes for array in (simulator._ledger.accounts, simulator._ledger.clocks, simulator.counters))
+    queues = simulator._flow_queue.nbytes + simulator._agent_queue.nbytes
+    assert simulator._book_memory.nbytes + others + queues <= 2 * 32 * 1024, "32 KiB a market without its tape"
+    wide = simulator.book.orders.nbytes
+    for k in range(3000):
+        assert simulator.send(LIMIT, 1, 10**7 - 1000 * k, 1, k) == RESTED
+    kernel_queues(simulator, 0, 0)
+    check_room(simulator.book, 0)
+    assert simulator.book.orders.nbytes > 16 * wide and simulator.book.row[0, layout.LIVE] == 3000
+    for k in range(3000):
+        assert simulator.send(CANCEL, 1, 0, 0, k) == CANCELLED
+    check_room(simulator.book, 0)
+    assert simulator.book.row[0, layout.LIVE_PAGES] == 1, "the last one is kept, since orders often come back"
 
 
 def test_generated_cancels_find_far_levels():
@@ -125,7 +131,6 @@ def test_an_exhausted_pool_refuses_and_counts():
 
 def test_background_ids_wrap_around_and_collide_only_with_live_orders():
     simulator = MarketSimulator(1, MarketConfig(flow_ids=3))
-    assert simulator.book.flow_slots.shape == (1, 4)
     send(simulator, (LIMIT, 1, 100, 1, 1), (LIMIT, 1, 99, 1, 5))
     assert simulator.tape.read_records(0)["status"].tolist() == [1, REJECTED]
     send(simulator, (CANCEL, 1, 0, 0, 5))

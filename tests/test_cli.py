@@ -52,7 +52,7 @@ def test_what_cannot_run_is_left_out_with_a_reason(capsys, monkeypatch):
         raise ValueError("there is no such day")
 
     lost = bench.Benchmark("lost", "steps/s", 1, prepare)
-    monkeypatch.setattr(bench, "benchmarks", lambda only: [lost])
+    monkeypatch.setattr(bench, "benchmarks", lambda only, suite: [lost])
     assert cli.main(["bench", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out) == []
@@ -114,11 +114,12 @@ def test_an_empty_name_measures_nothing(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Expected one of {bench, doctor}"),
-        (["dance"], "Available subcommands: bench, doctor"),
+        ([], "Expected one of {bench, doctor, data}"),
+        (["dance"], "Available subcommands: bench, doctor, data"),
         (["bench", "--qick"], "--quick"),
         (["bench", "--only"], "Missing value for argument '--only'"),
-        (["bench", "--json", "3"], "Unrecognized options: 3"),
+        (["bench", "--json", "3"], "invalid choice '3' for argument 'suite'"),
+        (["bench", "book", "3"], "Unrecognized options: 3"),
         (["doctor", "--foo"], "Unrecognized options: --foo"),
     ],
 )

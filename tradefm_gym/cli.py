@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 class Bench:
     """Measure events and steps per second on this machine."""
 
+    suite: tyro.conf.Positional[Literal["rooms", "book"]] = "rooms"  # all rooms, or one order book beside its peers
     json: bool = False  # print a list of {name, value, unit, reference, ratio, target, met, hardware}
     quick: bool = False  # fewer and shorter repeats: seconds instead of minutes, figures to within a fifth
     only: str | None = None  # measure what has this in its name, such as "market" or "execution-replay"
@@ -29,7 +30,7 @@ class Bench:
         def skipped(name: str, reason: str) -> None:
             notes.print(f"skipped {name}: {reason}", soft_wrap=True, highlight=False)
 
-        chosen = bench.benchmarks(self.only)
+        chosen = bench.benchmarks(self.only, self.suite)
         results = []
         for measurement in bench.run(chosen, self.quick, skipped):
             results.append(measurement.to_json())

@@ -9,8 +9,9 @@ cancel of another size would tell the model about an order that it never saw.
 import numpy as np
 from numba import njit
 
-from tradefm_gym.market.book import BEST
-from tradefm_gym.market.views import earlier, is_empty, newest_background, next_level
+from tradefm_gym.market.layout import BEST
+from tradefm_gym.market.resolve import is_empty
+from tradefm_gym.market.views import newest_background, next_level
 
 _YOUNGEST = 8  # candidates that are told apart by age
 
@@ -46,7 +47,7 @@ def order_to_cancel(book, m, s, bottom, top, least, most, uniform):
                 away = least - size if size < least else size - most
                 if nearest < 0 or away < distance:
                     nearest, distance = slot, away
-            slot = earlier(book, m, slot)
+            slot = np.int64(order["prev"])
         price = next_level(book, m, s, price)
     if found == 0:
         return nearest

@@ -24,11 +24,14 @@ from numba import njit
 
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.replay import to_events
-from tradefm_gym.market.book import BEST, EMPTY_ASK, EMPTY_BID, above, below
+from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, NOBODY
 from tradefm_gym.market.events import BUY, LIMIT, NO_LIMIT, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE
+from tradefm_gym.market.layout import BEST
+from tradefm_gym.market.prices import above, below
+from tradefm_gym.market.resolve import is_empty
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
-from tradefm_gym.market.views import NOBODY, is_empty, level_size, next_level
+from tradefm_gym.market.views import level_size, next_level
 
 BINS = 16
 JOIN, TOUCH, IMPROVE, SWEEP, SPREAD = BINS, BINS + 1, BINS + 2, BINS + 6, BINS + 7  # after the shares that cross

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tradefm_gym.data.archive import pack, read_archive, unpack, write_archive
-from tradefm_gym.market.book import BACKGROUND_LIVE
 from tradefm_gym.market.events import BACKGROUND, ORDER, RECORD, EventBlock
+from tradefm_gym.market.layout import BACKGROUND_LIVE
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, MarketState
 
 SPLITS = ("train", "validation", "test")

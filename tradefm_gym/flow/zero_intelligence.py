@@ -85,7 +85,7 @@ class ZeroIntelligenceFlow:
     def market_config(self, seats: int = 1) -> MarketConfig:
         """Capacities with ample room for the resting orders at which this flow settles."""
         orders = 1 << max(11, (4 * self.parameters.resting_orders + 1024).bit_length())
-        return MarketConfig(seats=seats, orders=orders, levels=4096)
+        return MarketConfig(seats=seats, orders=orders)
 
     def reset(
         self, market: MarketSimulator, rows: np.ndarray, contexts: np.ndarray, seeds: np.ndarray, episodes: np.ndarray

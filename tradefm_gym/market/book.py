@@ -1,126 +1,236 @@
 """N limit order books in flat arrays, and the kernels that work on one of them.
 
-Each side of a book keeps a dense window of P price levels around its best price: a level is a FIFO queue
-of pool slots, and a two-level bitmap finds the next occupied one in a few instructions. Level ``price``
-lies at ``price mod P``, so the window can move without moving anything. Orders beyond the window (always
-worse than all within it) wait in one list per side in order of arrival; when the window moves over them
-they return, and since both lists are in order of arrival, time priority within a price is never broken.
+An order is a slot of a pool and hangs in the queue of its price level, first come, first served. The last slot is
+nobody's: links to the neighbour that an order does not have are written there, which is faster than to ask.
+``prices.py`` knows the levels, ``ids.py`` finds an order by its id. The arrays are as wide as the fullest market has
+needed so far: a kernel stops before an event for which there is no room, and the caller widens them.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from tradefm_gym.market.compiler import INLINE, KERNEL, SERIAL
 from tradefm_gym.market.config import MarketConfig
-from tradefm_gym.market.events import BACKGROUND, ORDER
+from tradefm_gym.market.events import ORDER
+from tradefm_gym.market.ids import enter, forget
+from tradefm_gym.market.layout import (
+    AGENT_IDS,
+    BACKGROUND_LIVE,
+    BEST,
+    CAPACITY,
+    FREE,
+    HIGH_NODE,
+    HIGH_PAGE,
+    HIGH_WATER,
+    ID_MASK,
+    IDLE,
+    LEVEL,
+    LIMITS_WIDTH,
+    LIVE,
+    LIVE_NODES,
+    LIVE_PAGES,
+    LOT,
+    ROW_WIDTH,
+    SPILLED,
+    TICK,
+    TIGHT,
+)
+from tradefm_gym.market.memory import carve, part_of
+from tradefm_gym.market.prices import (
+    NODES_A_PRICE,
+    above,
+    below,
+    highest,
+    level_of,
+    lowest,
+    occupied,
+    open_page,
+    retire_page,
+)
 
 MIN_PRICE = 1
 MAX_PRICE = 2**30 - 1  # two of them still fit the int32 of a doubled mid
 EMPTY_BID = 0  # best price of an empty side: worse than any
 EMPTY_ASK = 2**30
 
-# A price level: the queue's first and last slot (valid while depth > 0) and the lots in it.
-LEVEL = np.dtype([("head", np.int32), ("tail", np.int32), ("depth", np.int64)], align=True)
-
-# Columns of ``row``; those with a side come in pairs, bid first.
-BASE = 0  # lowest price of the window
-BEST = 2
-FAR_HEAD = 4
-FAR_TAIL = 6
-FAR_COUNT = 8
-FREE = 10  # first free slot, linked by ``next``
-HIGH_WATER = 11  # slots ever used
-LIVE = 12  # resting orders
-BACKGROUND_LIVE = 13  # of them background
-NEXT_ID = 14  # one more than the largest background id seen
-RECENTRED = 15  # times a window was moved
-ROW_WIDTH = 16
-
 ANY_AGENT = -2  # as ``without``: leaves background orders only
 NOBODY = -3
 
-# Loops over markets, in the calling thread or over all.
-SERIAL: dict[str, Any] = {"cache": True, "nogil": True}
-PARALLEL: dict[str, Any] = {"cache": True, "nogil": True, "parallel": True}
-# Row kernels allocate nothing, so they are compiled without reference counts.
-KERNEL: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "_nrt": False,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-}
-INLINE: dict[str, Any] = {**KERNEL, "forceinline": True}
-
+_NODES = 16  # at first: both trees, wherever the touch lies, and a few more
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _ALL = np.uint64(2**64 - 1)
 
 
 class BookState(NamedTuple):
-    """N books. A slot is dead when its size is 0; an id is dead when its entry is 0."""
+    """N books. A slot is dead when its size is 0, a level when its depth is."""
 
-    orders: np.ndarray  # (N, M) ORDER, the pool
-    levels: np.ndarray  # (N, 2, P) LEVEL
-    bits: np.ndarray  # (N, 2, P / 64 + 1) uint64: occupied levels; the last word: occupied words
-    flow_slots: np.ndarray  # (N, flow_ids up to a power of two) int32: slot + 1 of id mod length
-    agent_slots: np.ndarray  # (N, A, agent_ids) int32: slot + 1
-    row: np.ndarray  # (N, ROW_WIDTH) int64, the columns above
-
-    @classmethod
-    def allocate(cls, num_markets: int, config: MarketConfig) -> "BookState":
-        """Empty books."""
-        flow_ids = 1 << (config.flow_ids - 1).bit_length()
-        book = cls(
-            np.zeros((num_markets, config.orders), ORDER),
-            np.zeros((num_markets, 2, config.levels), LEVEL),
-            np.zeros((num_markets, 2, config.levels // 64 + 1), np.uint64),
-            np.zeros((num_markets, flow_ids), np.int32),
-            np.zeros((num_markets, config.seats, config.agent_ids), np.int32),
-            np.zeros((num_markets, ROW_WIDTH), np.int64),
-        )
-        book.row[:, FREE] = -1
-        book.row[:, BEST + 1] = EMPTY_ASK
-        book.row[:, FAR_HEAD : FAR_HEAD + 4] = -1
-        return book
+    orders: np.ndarray  # (N, M + 1) ORDER, the pool
+    slots: np.ndarray  # (N, 4 M up to a power of two) int32: by owner and id, see ids.py
+    spilled: np.ndarray  # (N, half of that) int32
+    levels: np.ndarray  # (N, 64 x pages) LEVEL
+    page_bits: np.ndarray  # (N, pages) uint64: occupied levels of a page
+    children: np.ndarray  # (N, 64 x nodes) uint32: nodes of the next tier, or pages
+    node_bits: np.ndarray  # (N, nodes) uint64: children in use; node 0 is the root of the bids, 1 of the asks
+    near: np.ndarray  # (N, 64 or more) uint32: for each side pairs (page number + 1, page)
+    row: np.ndarray  # (N, ROW_WIDTH) int64, columns in layout.py
+    limits: np.ndarray  # (1, LIMITS_WIDTH) int64, columns in layout.py
 
 
-# --- Orders: find, rest, reduce, remove -------------------------------------------------------------
+class Room(NamedTuple):
+    """How much a market can hold before the arrays have to be widened."""
+
+    orders: int
+    pages: int
+    nodes: int
 
 
-@njit(**INLINE)
-def find(book, m, owner, order_id):
-    """Slot of a live order, -1 if there is none."""
-    if owner >= 0:
-        if order_id < 0 or order_id >= book.agent_slots.shape[2]:
-            return np.int64(-1)
-        return np.int64(book.agent_slots[m, owner, order_id]) - 1
-    if order_id < 0:
-        return np.int64(-1)
-    slot = np.int64(book.flow_slots[m, order_id & (book.flow_slots.shape[1] - 1)]) - 1
-    if slot >= 0 and book.orders[m, slot]["order_id"] != order_id:
-        return np.int64(-1)
-    return slot
+def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -> tuple[np.ndarray, BookState]:
+    """Empty books, and the block of memory in which they lie."""
+    room = room or Room(min(128, config.orders), config.levels // 64, _NODES)
+    slots = 1 << (4 * room.orders - 1).bit_length()
+    near = max(64, 4 << (room.pages - 1).bit_length())
+    widths = (
+        room.orders + 1,
+        slots,
+        slots // 2,
+        64 * room.pages,
+        room.pages,
+        64 * room.nodes,
+        room.nodes,
+        near,
+        ROW_WIDTH,
+    )
+    dtypes = (ORDER, np.int32, np.int32, LEVEL, np.uint64, np.uint32, np.uint64, np.uint32, np.int64)
+    parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
+    memory, views = carve([*parts, ((1, LIMITS_WIDTH), np.int64)])
+    book = BookState(*views)
+    book.limits[0, CAPACITY] = config.orders
+    book.limits[0, ID_MASK] = (1 << (config.flow_ids - 1).bit_length()) - 1
+    book.limits[0, AGENT_IDS] = config.agent_ids
+    book.limits[0, TICK] = config.tick
+    book.limits[0, LOT] = config.lot
+    _start_rows(book.row)
+    return memory, book
 
 
-@njit(**INLINE)
-def id_is_free(book, m, owner, order_id):
-    """Whether a new order may carry this id."""
-    if owner >= 0:
-        return 0 <= order_id < book.agent_slots.shape[2] and book.agent_slots[m, owner, order_id] == 0
-    return order_id >= 0 and book.flow_slots[m, order_id & (book.flow_slots.shape[1] - 1)] == 0
+def widen(
+    memory: np.ndarray, book: BookState, config: MarketConfig, room: Room | None = None
+) -> tuple[np.ndarray, BookState]:
+    """The same books in wider arrays: of at least ``room``, or with whatever is short doubled."""
+    row = book.row
+    have = Room(book.orders.shape[1] - 1, book.page_bits.shape[1], book.node_bits.shape[1])
+    if room is not None and all(wanted <= had for wanted, had in zip(room, have, strict=True)):
+        return memory, book
+    if room is None:
+        orders = have.orders * (2 if row[:, LIVE].max() >= have.orders else 1)
+        pages = have.pages * (2 if row[:, LIVE_PAGES].max() >= have.pages else 1)
+        nodes = have.nodes * (2 if row[:, LIVE_NODES].max() + NODES_A_PRICE > have.nodes else 1)
+        room = Room(min(orders, config.orders), pages, nodes)
+    memory, wider = allocate(len(row), config, Room(*map(max, have, room)))
+    for name in BookState._fields:
+        old, new = getattr(book, name), getattr(wider, name)
+        if name not in ("slots", "spilled", "near"):  # their places depend on their width
+            new[:, : old.shape[1]] = old
+    enter_all(wider, np.arange(len(row)))
+    return memory, wider
+
+
+@njit(**SERIAL)
+def enter_all(book, rows):
+    """Fills the tables of ids of some markets anew with their live orders."""
+    for i in range(rows.shape[0]):
+        _enter_all(book, rows[i])
 
 
 @njit(**KERNEL)
-def next_free_id(book, m):
-    """The next background id; skips those whose place an older order still holds."""
-    order_id = book.row[m, NEXT_ID]
-    for _ in range(book.flow_slots.shape[1]):
-        if id_is_free(book, m, np.int64(BACKGROUND), order_id):
-            break
-        order_id += 1
-    return order_id
+def _enter_all(book, m):
+    book.slots[m] = 0
+    book.spilled[m] = 0
+    book.row[m, SPILLED] = 0
+    for slot in range(book.row[m, HIGH_WATER]):
+        order = book.orders[m, slot]
+        if order["size"] > 0:
+            enter(book, m, np.int64(order["owner"]), np.int64(order["order_id"]), slot)
+
+
+@njit(inline="always")
+def open_book(memory):
+    """The books that lie in a block of memory, within a kernel."""
+    return BookState(
+        part_of(memory, 0, ORDER),
+        part_of(memory, 1, np.int32),
+        part_of(memory, 2, np.int32),
+        part_of(memory, 3, LEVEL),
+        part_of(memory, 4, np.uint64),
+        part_of(memory, 5, np.uint32),
+        part_of(memory, 6, np.uint64),
+        part_of(memory, 7, np.uint32),
+        part_of(memory, 8, np.int64),
+        part_of(memory, 9, np.int64),
+    )
+
+
+@njit(**SERIAL)
+def _start_rows(row):
+    for m in range(row.shape[0]):
+        _start_row(row, m)
+
+
+@njit(**INLINE)
+def _start_row(row, m):
+    """The row of an empty book."""
+    for column in range(ROW_WIDTH):
+        row[m, column] = 0
+    row[m, BEST + 1] = EMPTY_ASK
+    row[m, FREE] = -1
+    row[m, HIGH_NODE] = 2
+    row[m, LIVE_NODES] = 2
+    row[m, TIGHT] = 1
+
+
+@njit(**KERNEL)
+def empty(book, m):
+    """Empties a book; only what is in use is touched."""
+    row = book.row
+    for page in range(row[m, HIGH_PAGE]):
+        if book.page_bits[m, page] != _ZERO:
+            book.page_bits[m, page] = _ZERO
+            for at in range(page << 6, (page + 1) << 6):
+                book.levels[m, at]["depth"] = 0
+    for slot in range(row[m, HIGH_WATER]):
+        book.orders[m, slot]["size"] = 0
+    for node in range(row[m, HIGH_NODE]):
+        book.node_bits[m, node] = _ZERO
+    book.slots[m] = 0
+    book.spilled[m] = 0
+    book.near[m] = 0
+    _start_row(row, m)
+
+
+@njit(**INLINE)
+def has_room(book, m):
+    """Whether any event can be carried out without widening the arrays."""
+    return book.row[m, TIGHT] == 0 or _look_closer(book, m)
+
+
+@njit(**KERNEL)
+def _look_closer(book, m):
+    row = book.row
+    pool = book.orders.shape[1] - 1
+    fits = (
+        (row[m, LIVE] < pool or pool == book.limits[0, CAPACITY])
+        and row[m, LIVE_PAGES] < book.page_bits.shape[1]
+        and row[m, LIVE_NODES] + NODES_A_PRICE <= book.node_bits.shape[1]
+    )
+    if fits:
+        row[m, TIGHT] = 0
+    return fits
+
+
+# --- Orders: rest, reduce, remove -------------------------------------------------------------------
 
 
 @njit(**INLINE)
@@ -132,306 +242,95 @@ def rest(book, m, order_id, now, price, size, owner, s):
         row[m, FREE] = book.orders[m, slot]["next"]
     else:
         slot = row[m, HIGH_WATER]
-        if slot == book.orders.shape[1]:
+        if slot == book.orders.shape[1] - 1:
             return np.int64(-1)
         row[m, HIGH_WATER] = slot + 1
+    at = level_of(book, m, s, price)
+    if at < 0:
+        at = open_page(book, m, s, price)
+    elif row[m, IDLE + s] == (price >> 6) + 1:
+        row[m, IDLE + s] = 0
+    level = book.levels[m, at]
+    depth, head, tail = level["depth"], np.int64(level["head"]), np.int64(level["tail"])
+    nobody = np.int64(book.orders.shape[1] - 1)
+    book.orders[m, tail if depth > 0 else nobody]["next"] = slot
+    level["head"] = head if depth > 0 else slot
+    level["tail"] = slot
+    level["depth"] = depth + size
+    book.page_bits[m, at >> 6] |= _ONE << np.uint64(price & 63)
+    best = row[m, BEST + s]
+    row[m, BEST + s] = price if (price - best) * (1 - 2 * s) > 0 else best
     order = book.orders[m, slot]
+    order["prev"] = tail if depth > 0 else np.int64(-1)
+    order["next"] = -1
     order["order_id"] = order_id
     order["time_ns"] = now
     order["price"] = price
     order["size"] = size
     order["owner"] = owner
     order["side"] = 1 - 2 * s
-    best = row[m, BEST + s]
-    if s == 0:
-        if price > best:
-            if best == EMPTY_BID or price >= row[m, BASE] + book.levels.shape[2]:
-                _recentre(book, m, s, price)
-            row[m, BEST] = price
-    elif price < best:
-        if best == EMPTY_ASK or price < row[m, BASE + 1]:
-            _recentre(book, m, s, price)
-        row[m, BEST + 1] = price
-    if in_window(book, m, s, price):
-        _link(book, m, s, slot, price)
-    else:
-        _link_far(book, m, s, slot)
-    row[m, LIVE] += 1
-    if owner >= 0:
-        book.agent_slots[m, owner, order_id] = slot + 1
-    else:
-        book.flow_slots[m, order_id & (book.flow_slots.shape[1] - 1)] = slot + 1
-        row[m, BACKGROUND_LIVE] += 1
+    live = row[m, LIVE] + 1
+    row[m, LIVE] = live
+    if live >= book.orders.shape[1] - 1:
+        row[m, TIGHT] = 1
+    row[m, BACKGROUND_LIVE] += owner < 0
+    enter(book, m, owner, order_id, slot)
     return slot
 
 
 @njit(**INLINE)
 def reduce(book, m, slot, size):
-    """Takes ``size`` lots off an order, which keeps its place; at nothing left it is removed."""
+    """Takes ``size`` lots off an order, which keeps its place in the queue; at nothing left it is removed."""
     order = book.orders[m, slot]
-    price = np.int64(order["price"])
     left = np.int64(order["size"]) - size
     order["size"] = left
-    s = 0 if order["side"] > 0 else 1
-    if in_window(book, m, s, price):
-        book.levels[m, s, price & (book.levels.shape[2] - 1)]["depth"] -= size
+    price = np.int64(order["price"])
+    s = ((1 - np.int64(order["side"])) >> 1) & 1
+    at = occupied(book, m, s, price)
+    book.levels[m, at]["depth"] -= size
     if left == 0:
-        _remove(book, m, slot)
+        _remove(book, m, slot, s, price, at)
 
 
 @njit(**INLINE)
-def _remove(book, m, slot):
+def _remove(book, m, slot, s, price, at):
     """Unlinks an order of size 0, frees its slot and its id, and finds the next best price if it was alone."""
     order = book.orders[m, slot]
     row = book.row
-    price = np.int64(order["price"])
-    owner = np.int64(order["owner"])
-    s = 0 if order["side"] > 0 else 1
-    if in_window(book, m, s, price):
-        _unlink(book, m, s, slot, price)
-    else:
-        _unlink_far(book, m, s, slot)
-    row[m, LIVE] -= 1
-    if owner >= 0:
-        book.agent_slots[m, owner, order["order_id"]] = 0
-    else:
-        book.flow_slots[m, order["order_id"] & (book.flow_slots.shape[1] - 1)] = 0
-        row[m, BACKGROUND_LIVE] -= 1
+    earlier, later = np.int64(order["prev"]), np.int64(order["next"])
     order["next"] = row[m, FREE]
     row[m, FREE] = slot
-    if price == row[m, BEST + s] and book.levels[m, s, price & (book.levels.shape[2] - 1)]["depth"] == 0:
-        _retreat(book, m, s)
-
-
-@njit(**INLINE)
-def in_window(book, m, s, price):
-    """Whether a price lies in the dense window of its side."""
-    return 0 <= price - book.row[m, BASE + s] < book.levels.shape[2]
-
-
-@njit(**INLINE)
-def _link(book, m, s, slot, price):
-    """Puts an order at the end of its level's queue."""
-    order = book.orders[m, slot]
-    level = book.levels[m, s, price & (book.levels.shape[2] - 1)]
-    if level["depth"] == 0:
-        order["prev"] = -1
-        level["head"] = slot
-        _mark(book, m, s, price)
-    else:
-        tail = level["tail"]
-        order["prev"] = tail
-        book.orders[m, tail]["next"] = slot
-    order["next"] = -1
-    level["tail"] = slot
-    level["depth"] += order["size"]
-
-
-@njit(**INLINE)
-def _unlink(book, m, s, slot, price):
-    """Takes an order out of its level's queue; the level's depth is the caller's."""
-    order = book.orders[m, slot]
-    earlier, later = order["prev"], order["next"]
-    level = book.levels[m, s, price & (book.levels.shape[2] - 1)]
-    if earlier >= 0:
-        book.orders[m, earlier]["next"] = later
-    else:
-        level["head"] = later
-    if later >= 0:
-        book.orders[m, later]["prev"] = earlier
-    else:
-        level["tail"] = earlier
+    owner = np.int64(order["owner"])
+    forget(book, m, owner, np.int64(order["order_id"]), slot)
+    row[m, LIVE] -= 1
+    row[m, BACKGROUND_LIVE] -= owner < 0
+    nobody = np.int64(book.orders.shape[1] - 1)
+    book.orders[m, earlier if earlier >= 0 else nobody]["next"] = later
+    book.orders[m, later if later >= 0 else nobody]["prev"] = earlier
+    level = book.levels[m, at]
+    head, tail = np.int64(level["head"]), np.int64(level["tail"])
+    level["head"] = head if earlier >= 0 else max(later, np.int64(0))
+    level["tail"] = tail if later >= 0 else max(earlier, np.int64(0))
     if earlier < 0 and later < 0:
-        _unmark(book, m, s, price)
+        _close_level(book, m, s, price, at)
 
 
-@njit(**KERNEL)
-def _link_far(book, m, s, slot):
-    row = book.row
-    order = book.orders[m, slot]
-    tail = row[m, FAR_TAIL + s]
-    order["prev"] = tail
-    order["next"] = -1
-    if tail >= 0:
-        book.orders[m, tail]["next"] = slot
-    else:
-        row[m, FAR_HEAD + s] = slot
-    row[m, FAR_TAIL + s] = slot
-    row[m, FAR_COUNT + s] += 1
-
-
-@njit(**KERNEL)
-def _unlink_far(book, m, s, slot):
-    row = book.row
-    earlier, later = book.orders[m, slot]["prev"], book.orders[m, slot]["next"]
-    if earlier >= 0:
-        book.orders[m, earlier]["next"] = later
-    else:
-        row[m, FAR_HEAD + s] = later
-    if later >= 0:
-        book.orders[m, later]["prev"] = earlier
-    else:
-        row[m, FAR_TAIL + s] = earlier
-    row[m, FAR_COUNT + s] -= 1
-
-
-# --- The window ---------------------------------------------------------------------------------------
-
-
-@njit(**KERNEL)
-def _retreat(book, m, s):
-    """Finds the best price after the best level emptied, and draws the window after it."""
-    row, span = book.row, book.levels.shape[2]
-    best = row[m, BEST + s]
-    found = below(book, m, s, best) if s == 0 else above(book, m, s, best)
-    if row[m, FAR_COUNT + s] > 0:
+@njit(**INLINE)
+def _close_level(book, m, s, price, at):
+    """Marks a level as empty; if it was the best one, the next takes its place."""
+    page = at >> 6
+    bit = np.uint64(price & 63)
+    left = book.page_bits[m, page] & ~(_ONE << bit)
+    book.page_bits[m, page] = left
+    if price == book.row[m, BEST + s]:
+        # No better level is occupied, so what is left of its page lies behind it.
+        if left != _ZERO:
+            book.row[m, BEST + s] = (price >> 6 << 6) | (highest(left) if s == 0 else lowest(left))
+            return
+        retire_page(book, m, s, price)
+        found = below(book, m, s, price) if s == 0 else above(book, m, s, price)
         if found < 0:
-            found = far_best(book, m, s)
-            _recentre(book, m, s, found)
-        else:
-            # Before the best price reaches the rim, beyond which new orders would pile up in the far list.
-            offset = found - row[m, BASE + s]
-            if (offset if s == 0 else span - 1 - offset) < span // 8:
-                _recentre(book, m, s, found)
-    if found < 0:
-        found = np.int64(EMPTY_BID) if s == 0 else np.int64(EMPTY_ASK)
-    row[m, BEST + s] = found
-
-
-@njit(**KERNEL)
-def _recentre(book, m, s, best):
-    """Moves a window so that three quarters of it lie behind ``best``; levels leave and far orders return."""
-    row, span = book.row, book.levels.shape[2]
-    base = best - 3 * (span // 4) if s == 0 else best - span // 4
-    row[m, RECENTRED] += 1
-    price = above(book, m, s, row[m, BASE + s])
-    while price >= 0:
-        if not 0 <= price - base < span:
-            level = book.levels[m, s, price & (span - 1)]
-            slot = np.int64(level["head"])
-            level["depth"] = 0
-            _unmark(book, m, s, price)
-            while slot >= 0:
-                later = np.int64(book.orders[m, slot]["next"])
-                _link_far(book, m, s, slot)
-                slot = later
-        price = above(book, m, s, price + 1)
-    row[m, BASE + s] = base
-    slot = row[m, FAR_HEAD + s]
-    while slot >= 0:
-        later = np.int64(book.orders[m, slot]["next"])
-        price = np.int64(book.orders[m, slot]["price"])
-        if 0 <= price - base < span:
-            _unlink_far(book, m, s, slot)
-            _link(book, m, s, slot, price)
-        slot = later
-
-
-@njit(**INLINE)
-def _mark(book, m, s, price):
-    position = price & (book.levels.shape[2] - 1)
-    word = position >> 6
-    last = book.bits.shape[2] - 1
-    book.bits[m, s, word] |= _ONE << np.uint64(position & 63)
-    book.bits[m, s, last] |= _ONE << np.uint64(word)
-
-
-@njit(**INLINE)
-def _unmark(book, m, s, price):
-    position = price & (book.levels.shape[2] - 1)
-    word = position >> 6
-    last = book.bits.shape[2] - 1
-    left = book.bits[m, s, word] & ~(_ONE << np.uint64(position & 63))
-    book.bits[m, s, word] = left
-    if left == _ZERO:
-        book.bits[m, s, last] &= ~(_ONE << np.uint64(word))
-
-
-@njit(**KERNEL)
-def below(book, m, s, price):
-    """The highest occupied price of the window at or below ``price``, -1 if there is none."""
-    span = book.levels.shape[2]
-    base = book.row[m, BASE + s]
-    if price < base:
-        return np.int64(-1)
-    price = min(price, base + span - 1)
-    position = price & (span - 1)
-    word = position >> 6
-    within = book.bits[m, s, word] & (_ALL >> np.uint64(63 - (position & 63)))
-    if within != _ZERO:
-        found = price - (position & 63) + _highest(within)
-        return found if found >= base else np.int64(-1)
-    summary = book.bits[m, s, book.bits.shape[2] - 1]
-    lower = summary & ((_ONE << np.uint64(word)) - _ONE)
-    wrapped = 0
-    if lower == _ZERO:  # around the end of the circle
-        lower = summary
-        wrapped = span
-        if lower == _ZERO:
-            return np.int64(-1)
-    word = _highest(lower)
-    found = price - position - wrapped + word * 64 + _highest(book.bits[m, s, word])
-    return found if found >= base else np.int64(-1)
-
-
-@njit(**KERNEL)
-def above(book, m, s, price):
-    """The lowest occupied price of the window at or above ``price``, -1 if there is none."""
-    span = book.levels.shape[2]
-    base = book.row[m, BASE + s]
-    if price >= base + span:
-        return np.int64(-1)
-    price = max(price, base)
-    position = price & (span - 1)
-    word = position >> 6
-    within = book.bits[m, s, word] & (_ALL << np.uint64(position & 63))
-    if within != _ZERO:
-        found = price - (position & 63) + _lowest(within)
-        return found if found < base + span else np.int64(-1)
-    summary = book.bits[m, s, book.bits.shape[2] - 1]
-    upper = summary & ((_ALL << np.uint64(word)) << _ONE)
-    wrapped = 0
-    if upper == _ZERO:
-        upper = summary
-        wrapped = span
-        if upper == _ZERO:
-            return np.int64(-1)
-    word = _lowest(upper)
-    found = price - position + wrapped + word * 64 + _lowest(book.bits[m, s, word])
-    return found if found < base + span else np.int64(-1)
-
-
-@njit(**KERNEL)
-def far_best(book, m, s):
-    """The best price in the far list, -1 if it is empty."""
-    found = np.int64(-1)
-    slot = book.row[m, FAR_HEAD + s]
-    while slot >= 0:
-        order = book.orders[m, slot]
-        price = np.int64(order["price"])
-        if found < 0 or (price > found if s == 0 else price < found):
-            found = price
-        slot = np.int64(order["next"])
-    return found
-
-
-@njit(**INLINE)
-def _highest(word):
-    """Index of the highest set bit of a uint64 that is not 0."""
-    index = 0
-    for width in (32, 16, 8, 4, 2, 1):
-        if (word >> np.uint64(width)) != _ZERO:
-            word = word >> np.uint64(width)
-            index += width
-    return index
-
-
-@njit(**INLINE)
-def _lowest(word):
-    """Index of the lowest set bit of a uint64 that is not 0."""
-    index = 0
-    for width in (32, 16, 8, 4, 2, 1):
-        if (word & ((_ONE << np.uint64(width)) - _ONE)) == _ZERO:
-            word = word >> np.uint64(width)
-            index += width
-    return index
+            found = np.int64(EMPTY_BID) if s == 0 else np.int64(EMPTY_ASK)
+        book.row[m, BEST + s] = found
+    elif left == _ZERO:
+        retire_page(book, m, s, price)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 
-PREVENTION = ("cancel_newest", "off")
+PREVENTION = ("off", "cancel_newest", "cancel_oldest", "cancel_both")
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,8 @@ class MarketConfig:
     An exhausted capacity refuses the order and counts it; a full queue is an error of the caller.
     """
 
-    levels: int = 4096  # ticks in the dense window of each side; a power of two, 64 to 4096
-    orders: int = 4096  # resting orders of a market, all owners together
+    levels: int = 256  # price levels that have room at first; a power of two, 64 to 4096; more follow on need
+    orders: int = 4096  # resting orders of a market at most, all owners together; memory follows on need
     seats: int = 1  # agents in a market
     flow_ids: int = 65536  # background order ids that can be told apart at a time
     agent_ids: int = 4096  # order ids of a seat: 0 <= id < agent_ids
@@ -21,16 +21,17 @@ class MarketConfig:
     fills: int = 8192  # fills kept per market
     flow_queue: int = 256  # background events waiting in a market
     agent_queue: int = 64  # agents' events waiting in a market, per seat
-    self_trade: str = "cancel_newest"  # or "off"; among background orders it is always allowed
+    self_trade: str | tuple[str, ...] = "cancel_newest"  # one of PREVENTION for all seats, or one for each
     maker_fee: int = 0  # 1/1000 ticks a lot; negative is a rebate
     taker_fee: int = 0  # 1/1000 ticks a lot
+    tick: int = 1  # prices are its multiples
+    lot: int = 1  # sizes are its multiples
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "self_trade":
-                if value not in PREVENTION:
-                    raise ValueError(f"self_trade is {value!r}; allowed are {', '.join(map(repr, PREVENTION))}.")
+                self._check_self_trade()
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{field.name} is {value!r}; allowed is an int.")
@@ -39,6 +40,22 @@ class MarketConfig:
                 raise ValueError(f"{field.name} is {value}; allowed is {low} to {high}.")
         if self.levels & (self.levels - 1):
             raise ValueError(f"levels is {self.levels}; allowed is a power of two.")
+
+    def _check_self_trade(self):
+        if isinstance(self.self_trade, list):
+            object.__setattr__(self, "self_trade", tuple(self.self_trade))
+        for rule in self.preventions:
+            if rule not in PREVENTION:
+                raise ValueError(f"self_trade is {rule!r}; allowed are {', '.join(map(repr, PREVENTION))}.")
+        if len(self.preventions) != self.seats:
+            raise ValueError(
+                f"self_trade has {len(self.preventions)} rules for {self.seats} seats; allowed is one each."
+            )
+
+    @property
+    def preventions(self) -> tuple[str, ...]:
+        """What keeps each seat from trading with itself; among background orders it is always allowed."""
+        return (self.self_trade,) * self.seats if isinstance(self.self_trade, str) else self.self_trade
 
     def to_json(self) -> dict:
         """A dict of plain numbers and strings."""
@@ -66,4 +83,6 @@ _RANGES = {
     "agent_queue": (1, 2**24),
     "maker_fee": (-(2**31), 2**31),
     "taker_fee": (-(2**31), 2**31),
+    "tick": (1, 2**20),
+    "lot": (1, 2**20),
 }

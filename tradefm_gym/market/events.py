@@ -13,6 +13,13 @@ LIMIT = 0  # rests what it cannot match, at most ``max_rest`` lots of it
 MARKET = 1  # crosses at any price, never rests; on the tape it carries the opposite best as its price
 CANCEL = 2  # removes a resting order, or a part of it; ``size`` 0 means all that remains
 PRINT = 3  # an execution of hidden liquidity: moves the mid estimate, never the book
+MODIFY = 4  # a resting order gets a new price and size; it keeps its place only if its size alone goes down
+FILL_OR_KILL = 5  # as LIMIT, but is executed in full on arrival or not at all
+POST_ONLY = 6  # as LIMIT, but refused where it would execute on arrival
+POST_ONLY_SLIDE = 7  # as LIMIT, but where it would execute its price moves to the best that does not
+HALT = 8  # of the background: stops trading (``size`` 1) or lets it go on (0); cancels are always possible
+LAST_KIND = HALT
+# Immediate-or-cancel is a LIMIT with ``max_rest`` 0.
 
 BUY = 1
 SELL = -1
@@ -21,6 +28,8 @@ SELL = -1
 ABSOLUTE = 0  # ticks
 TOUCH = 1  # ticks inside the best price of the event's own side (negative: behind it)
 OPPOSITE = 2  # ticks away from the opposite best (0 crosses, 1 just rests)
+MID = 3  # ticks beyond the mid, rounded away from the spread, towards the other side (negative: behind it)
+LAST_ANCHOR = MID
 
 BACKGROUND = -1  # the owner of the flow; as an index it is the last account
 
@@ -36,10 +45,11 @@ RESTED = 1  # accepted; something rests (after fills, if ``filled`` > 0)
 FILLED = 2  # executed in full
 CANCELLED = 3  # removed ``size`` lots
 NOOP = 4  # nothing to do: the order is gone, the side is empty
-DROPPED = 5  # the remainder beyond ``max_rest`` (or of a MARKET order) was dropped
+DROPPED = 5  # the remainder beyond ``max_rest`` (or of a MARKET or FILL_OR_KILL order) was dropped
 PREVENTED = 6  # the remainder was cancelled rather than traded against an order of the same owner
-REJECTED = 7  # refused: a price or a size out of range, or a capacity was exceeded
+REJECTED = 7  # refused: price or size out of range or off the grid, would execute, halted, or a capacity exceeded
 PRINTED = 8  # a PRINT
+SWITCHED = 9  # a HALT: trading stopped or went on
 
 EVENT_FIELDS = [
     ("time_ns", np.int64),

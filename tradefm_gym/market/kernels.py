@@ -4,6 +4,9 @@ Those that work long come twice. A loop over few markets runs in the calling thr
 more than it gains (and, on a machine whose cores are busy, milliseconds); the ``_parallel`` twin calls
 the same row kernels from ``prange``, so the results are equal.
 
+They take blocks of memory and not the arrays in them: to hand over sixteen arrays costs more than to carry out a
+hundred events. A row kernel opens the blocks.
+
 Bodies of ``prange`` only call row kernels: stores of their own into an array of a named tuple are lost (Numba 0.68).
 Numba's disk cache knows a kernel by its own file, so after a change of a file that it calls remove ``__pycache__``.
 """
@@ -12,40 +15,64 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.market.book import (
-    BEST,
     EMPTY_ASK,
     EMPTY_BID,
-    FAR_HEAD,
-    FREE,
-    HIGH_WATER,
-    INLINE,
-    KERNEL,
     MAX_PRICE,
     MIN_PRICE,
-    NEXT_ID,
-    PARALLEL,
-    SERIAL,
+    empty,
+    has_room,
+    open_book,
     rest,
 )
-from tradefm_gym.market.events import ABSOLUTE, BACKGROUND, BUY, CANCEL, LIMIT, OPPOSITE, PRINT, SELL
-from tradefm_gym.market.matching import (
+from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, fetch
+from tradefm_gym.market.events import (
+    ABSOLUTE,
+    BACKGROUND,
+    BUY,
+    CANCEL,
+    HALT,
+    LAST_ANCHOR,
+    LAST_KIND,
+    MARKET,
+    MODIFY,
+    PRINT,
+    REJECTED,
+    SELL,
+)
+from tradefm_gym.market.ids import place_of
+from tradefm_gym.market.layout import (
     AGENT_END,
     AGENT_HEAD,
+    BEST,
     CLOCK,
     COUNT,
+    COUNT_POOL_FULL,
     EXECUTED,
     FLOW_HEAD,
     FLOW_WAITING,
     MID2,
+    NEXT_ID,
     OUTSIDE_MID2,
+    RECORD_PLACE,
     RECORDS,
-    process,
 )
+from tradefm_gym.market.ledger import open_ledger
+from tradefm_gym.market.matching import carry_out, process
+from tradefm_gym.market.prices import level_of
 
-# Why a block is refused: no row has so many events, the queue is full, or a field of one of its events is wrong.
+# How a row's loop ended.
+ENDED = 0
+STARVED = 1
+CRAMPED = 2  # the arrays have to be widened before the next event
+
+# Why a block is refused: no row has so many events, a queue or the pool is full, or a field of an event is wrong.
 FAULTS = ("", "count", "full", "owner", "kind", "anchor", "side", "size", "price", "order_id", "max_rest")
 NONE, COUNT_WRONG, FULL, OWNER, KIND, ANCHOR, SIDE, SIZE, PRICE, ORDER_ID, MAX_REST = range(len(FAULTS))
+REFUSED = 8  # added to a fault where it stands beside how a loop ended
 _FAULT_BITS = 4  # a refusal is (market * width + event) << 4 | fault, or -1
+
+_DEEP = 2**15  # slots of all books that no longer lie in the nearest caches
+_AHEAD = 4  # events between asking for something and touching it
 
 
 def read_refusal(refusal, width):
@@ -55,21 +82,32 @@ def read_refusal(refusal, width):
 
 
 @njit(**SERIAL)
-def advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
+def advance(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
-    for m in range(starved.shape[0]):
-        starved[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+    for m in range(ends.shape[0]):
+        ends[m] = _advance_row(
+            book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
+        )
 
 
 @njit(**PARALLEL)
-def advance_parallel(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, starved):
+def advance_parallel(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """As :func:`advance`, over the threads."""
-    for m in prange(starved.shape[0]):
-        starved[m] = _advance(book, ledger, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m)
+    for m in prange(ends.shape[0]):
+        ends[m] = _advance_row(
+            book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
+        )
 
 
-@njit(**INLINE)
+@njit(**KERNEL)
+def _advance_row(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, m):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    return _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, m)
+
+
+@njit(**KERNEL)
 def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, m):
+    apart()
     clocks = ledger.clocks
     while True:
         now = clocks[m, CLOCK]
@@ -81,14 +119,16 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
         flow_time = now
         if not from_agent:
             if clocks[m, COUNT] >= until_count or clocks[m, EXECUTED] >= until_volume or now > until_ns:
-                return False
+                return ENDED
             if clocks[m, FLOW_WAITING] == 0:
-                return True
+                return STARVED
             flow_time = max(now, flow_queue[m, place]["time_ns"])
             from_agent = agent_waits and agent_time <= flow_time and agent_time <= until_ns
             if not from_agent and flow_time > until_ns:
                 clocks[m, CLOCK] = until_ns
-                return False
+                return ENDED
+        if not has_room(book, m):
+            return CRAMPED
         if from_agent:
             event = agent_queue[m, head]
             clocks[m, AGENT_HEAD] = head + 1
@@ -100,6 +140,94 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
             clocks[m, COUNT] += event["kind"] != PRINT
             now = flow_time
         process(book, ledger, m, event, now)
+
+
+@njit(**SERIAL)
+def execute(book_memory, ledger_memory, events, count, strict, done, ends):
+    """Carries out events where they lie, from ``done`` on; ``ends`` says ENDED, CRAMPED or REFUSED + a fault."""
+    for m in range(events.shape[0]):
+        _execute_row(book_memory, ledger_memory, events, count, strict, done, ends, m)
+
+
+@njit(**PARALLEL)
+def execute_parallel(book_memory, ledger_memory, events, count, strict, done, ends):
+    """As :func:`execute`, over the threads."""
+    for m in prange(events.shape[0]):
+        _execute_row(book_memory, ledger_memory, events, count, strict, done, ends, m)
+
+
+@njit(**KERNEL)
+def _execute_row(book_memory, ledger_memory, events, count, strict, done, ends, m):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    done[m], ends[m] = _execute(book, ledger, events, count[m], strict, done[m], m)
+
+
+@njit(**KERNEL)
+def _execute(book, ledger, events, count, strict, done, m):
+    apart()
+    clocks = ledger.clocks
+    refused = ledger.counters[m, COUNT_POOL_FULL]
+    deep = book.orders.size >= _DEEP
+    for k in range(done, count):
+        if deep:
+            _look_ahead(book, m, events, k, count)
+        event = events[m, k]
+        if not has_room(book, m):
+            return k, CRAMPED
+        owner = np.int64(event["owner"])
+        if owner < BACKGROUND or owner >= ledger.accounts.shape[1] - 1:
+            return k, REFUSED + OWNER
+        if event["kind"] > LAST_KIND:
+            return k, REFUSED + KIND
+        if event["anchor"] > LAST_ANCHOR:
+            return k, REFUSED + ANCHOR
+        clocks[m, COUNT] += owner < 0 and event["kind"] != PRINT
+        status = process(book, ledger, m, event, max(clocks[m, CLOCK], event["time_ns"]))
+        if status == REJECTED and strict and ledger.counters[m, COUNT_POOL_FULL] != refused:
+            return k + 1, REFUSED + FULL
+    return count, ENDED
+
+
+@njit(**INLINE)
+def _look_ahead(book, m, events, k, count):
+    """Asks for what later events will touch: first the table of ids, then the order, then its neighbours."""
+    if k + 3 * _AHEAD < count:
+        event = events[m, k + 3 * _AHEAD]
+        fetch(book.slots, m, place_of(book, np.int64(event["owner"]), event["order_id"]))
+    if k + 2 * _AHEAD < count:
+        event = events[m, k + 2 * _AHEAD]
+        slot = np.int64(book.slots[m, place_of(book, np.int64(event["owner"]), event["order_id"])]) - 1
+        if slot >= 0:
+            fetch(book.orders, m, slot)
+    if k + _AHEAD < count:
+        event = events[m, k + _AHEAD]
+        if event["kind"] == CANCEL:
+            slot = np.int64(book.slots[m, place_of(book, np.int64(event["owner"]), event["order_id"])]) - 1
+            if slot >= 0:
+                order = book.orders[m, slot]
+                fetch(book.orders, m, max(np.int64(order["prev"]), np.int64(0)))
+                fetch(book.orders, m, max(np.int64(order["next"]), np.int64(0)))
+        elif abs(event["side"]) == 1 and MIN_PRICE <= event["price"] <= MAX_PRICE:
+            at = level_of(book, m, (1 - np.int64(event["side"])) >> 1, np.int64(event["price"]))
+            if at >= 0:
+                fetch(book.orders, m, np.int64(book.levels[m, at]["tail"]))
+
+
+@njit(**SERIAL)
+def send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
+    """One message at once; its status, or -1 when the arrays have to be widened first."""
+    return _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
+
+
+@njit(**KERNEL)
+def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    if not has_room(book, m):
+        return np.int64(-1)
+    clocks = ledger.clocks
+    clocks[m, COUNT] += owner < 0 and kind != PRINT
+    now = max(clocks[m, CLOCK], time_ns)
+    return carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
 
 
 @njit(**SERIAL)
@@ -115,14 +243,15 @@ def feed(queue, clocks, events, count):
             event = events[m, k]
             if event["owner"] != BACKGROUND:
                 return (m * width + k) << _FAULT_BITS | OWNER
-            if event["kind"] > PRINT:
+            if event["kind"] > LAST_KIND:
                 return (m * width + k) << _FAULT_BITS | KIND
-            if event["anchor"] > OPPOSITE:
+            if event["anchor"] > LAST_ANCHOR:
                 return (m * width + k) << _FAULT_BITS | ANCHOR
     for m in range(queue.shape[0]):
-        place = clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]
+        place = (clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]) % queue.shape[1]
         for k in range(count[m]):
-            queue[m, (place + k) % queue.shape[1]] = events[m, k]
+            queue[m, place] = events[m, k]
+            place = place + 1 if place + 1 < queue.shape[1] else 0
         clocks[m, FLOW_WAITING] += count[m]
     return -1
 
@@ -167,50 +296,43 @@ def _fault(order, seats, agent_ids):
     kind = order["kind"]
     if order["owner"] < 0 or order["owner"] >= seats:
         return OWNER
-    if kind > CANCEL:
+    if kind == PRINT or kind == HALT or kind > LAST_KIND:
         return KIND
-    if order["anchor"] > OPPOSITE:
+    if order["anchor"] > LAST_ANCHOR:
         return ANCHOR
     if order["size"] < (0 if kind == CANCEL else 1):
         return SIZE
-    if kind != CANCEL and order["side"] != BUY and order["side"] != SELL:
-        return SIDE
-    if kind == LIMIT:
-        if order["anchor"] == ABSOLUTE and (order["price"] < MIN_PRICE or order["price"] > MAX_PRICE):
-            return PRICE
-        if order["max_rest"] < 0:
-            return MAX_REST
-    if (kind == LIMIT or kind == CANCEL) and (order["order_id"] < 0 or order["order_id"] >= agent_ids):
+    if kind == MARKET:
+        return NONE if order["side"] == BUY or order["side"] == SELL else SIDE
+    if order["order_id"] < 0 or order["order_id"] >= agent_ids:
         return ORDER_ID
-    return NONE
+    if kind == CANCEL:
+        return NONE
+    if order["anchor"] == ABSOLUTE and (order["price"] < MIN_PRICE or order["price"] > MAX_PRICE):
+        return PRICE
+    if kind == MODIFY:
+        return NONE
+    if order["side"] != BUY and order["side"] != SELL:
+        return SIDE
+    return MAX_REST if order["max_rest"] < 0 else NONE
 
 
 @njit(**SERIAL)
-def clear(book, ledger, rows):
+def clear(book_memory, ledger_memory, rows):
     """Empties markets; only what is in use is touched."""
     for i in range(rows.shape[0]):
-        _clear(book, ledger, rows[i])
+        _clear_row(book_memory, ledger_memory, rows[i])
+
+
+@njit(**KERNEL)
+def _clear_row(book_memory, ledger_memory, m):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    _clear(book, ledger, m)
 
 
 @njit(**KERNEL)
 def _clear(book, ledger, m):
-    for slot in range(book.row[m, HIGH_WATER]):
-        order = book.orders[m, slot]
-        if order["size"] > 0:
-            if order["owner"] >= 0:
-                book.agent_slots[m, order["owner"], order["order_id"]] = 0
-            else:
-                book.flow_slots[m, order["order_id"] & (book.flow_slots.shape[1] - 1)] = 0
-            s = 0 if order["side"] > 0 else 1
-            book.levels[m, s, order["price"] & (book.levels.shape[2] - 1)]["depth"] = 0
-            order["size"] = 0
-    book.bits[m] = 0
-    book.row[m] = 0
-    book.row[m, FREE] = -1
-    book.row[m, BEST] = EMPTY_BID
-    book.row[m, BEST + 1] = EMPTY_ASK
-    for column in range(FAR_HEAD, FAR_HEAD + 4):
-        book.row[m, column] = -1
+    empty(book, m)
     for owner in range(ledger.accounts.shape[1]):
         account = ledger.accounts[m, owner]
         account["cash"] = 0
@@ -222,23 +344,34 @@ def _clear(book, ledger, m):
 
 
 @njit(**SERIAL)
-def load(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
-    """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends."""
+def load(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
+    """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends.
+
+    Whether there was room for each is written to ``ends``: ENDED or CRAMPED.
+    """
     for i in range(rows.shape[0]):
-        _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
 
 
 @njit(**PARALLEL)
-def load_parallel(book, ledger, rows, orders, order_ends, records, record_ends, scalars):
+def load_parallel(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
     """As :func:`load`, over the threads."""
     for i in prange(rows.shape[0]):
-        _load(book, ledger, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
+
+
+@njit(**KERNEL)
+def _load_row(book_memory, ledger_memory, m, orders, order_ends, records, record_ends, scalars, i):
+    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    return _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
 
 
 @njit(**KERNEL)
 def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i):
     _clear(book, ledger, m)
     for k in range(order_ends[i - 1] if i > 0 else 0, order_ends[i]):
+        if not has_room(book, m):
+            return CRAMPED
         order = orders[k]
         s = np.int64(0) if order["side"] > 0 else np.int64(1)
         order_id, price, size = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["size"])
@@ -248,12 +381,14 @@ def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
     for k in range(first, record_ends[i]):
         ledger.records[m, k - first] = records[k]
     ledger.clocks[m, RECORDS] = record_ends[i] - first
+    ledger.clocks[m, RECORD_PLACE] = (record_ends[i] - first) % ledger.records.shape[1]
     ledger.clocks[m, CLOCK] = scalars[i, 0]
     bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
     mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
     ledger.clocks[m, MID2] = mid2
     ledger.clocks[m, OUTSIDE_MID2] = mid2
     book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
+    return ENDED
 
 
 @njit(**SERIAL)  # allocates, so it is no row kernel

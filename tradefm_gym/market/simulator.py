@@ -6,76 +6,48 @@ out one after another. A row is *starved* when it cannot go on without the next 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tradefm_gym.arguments import numbers, rows_mask, shortened, whole
-from tradefm_gym.market import accounts as accounting
-from tradefm_gym.market import kernels, views
-from tradefm_gym.market.book import ANY_AGENT, MAX_PRICE, MIN_PRICE, NEXT_ID, NOBODY, RECENTRED, BookState
+from tradefm_gym.market import book as books
+from tradefm_gym.market import kernels, refusals, views
+from tradefm_gym.market import ledger as ledgers
+from tradefm_gym.market.book import ANY_AGENT, NOBODY, BookState, Room
 from tradefm_gym.market.config import MarketConfig
-from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, FILL, ORDER, RECORD, EventBlock
-from tradefm_gym.market.matching import (
+from tradefm_gym.market.events import (
+    ABSOLUTE,
+    BACKGROUND,
+    EVENT,
+    LAST_ANCHOR,
+    LAST_KIND,
+    NO_LIMIT,
+    ORDER,
+    RECORD,
+    EventBlock,
+)
+from tradefm_gym.market.layout import (
     AGENT_END,
     AGENT_HEAD,
     CLOCK,
-    CLOCK_WIDTH,
     COUNT,
-    COUNTERS,
     EXECUTED,
     FILLS,
     FLOW_WAITING,
+    HALTED,
     LAST_PRICE,
     MID2,
+    NEXT_ID,
     OUTSIDE_MID2,
     RECORDS,
-    Ledger,
 )
+from tradefm_gym.market.state import MarketState, Snapshot, Tape
 
 __all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
 
 _NEVER = np.iinfo(np.int64).max
 _FEW = 128  # below this many markets a loop stays in the calling thread
-
-
-class Tape(NamedTuple):
-    """The history of N markets: rings and counts that only grow. Entry i of row m lies at ``i % R``.
-
-    Readers keep a cursor; when a count has run more than the ring's length ahead of it, entries are lost.
-    """
-
-    records: np.ndarray  # (N, R) RECORD
-    fills: np.ndarray  # (N, R') FILL
-    record_count: np.ndarray  # (N,) int64
-    fill_count: np.ndarray  # (N,) int64
-
-    def read_records(self, m: int, start: int | None = None) -> np.ndarray:
-        """Records of row m from number ``start`` (None: the oldest kept) on, (n,) RECORD; an overrun is an error."""
-        return _read_ring(self.records[m], int(self.record_count[m]), start, "records")
-
-    def read_fills(self, m: int, start: int | None = None) -> np.ndarray:
-        """Fills of row m from number ``start`` (None: the oldest kept) on, (n,) FILL; an overrun is an error."""
-        return _read_ring(self.fills[m], int(self.fill_count[m]), start, "fills")
-
-
-class MarketState(NamedTuple):
-    """A start state of one market: what rests, what was on the tape, and when it is."""
-
-    orders: np.ndarray  # (n,) ORDER of the background in order of arrival; ids, times, prices, sizes, sides count
-    records: np.ndarray  # (r,) RECORD, the tape so far
-    clock_ns: int = 0
-    mid2: int = 0  # doubled mid, used while a side is empty
-    next_flow_id: int = 0  # at least one more than the largest id in ``orders``
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Copies of all arrays for some rows: books, accounts, tapes, queues, clocks and counters."""
-
-    config: MarketConfig
-    arrays: dict[str, np.ndarray]  # name -> (n, ...)
 
 
 class MarketSimulator:
@@ -86,7 +58,7 @@ class MarketSimulator:
     Attributes:
         num_markets: N.
         config: capacities and rules.
-        book: BookState of all rows.
+        book: BookState of all rows; another one after its arrays had to be widened, so it is not to be kept.
         accounts: (N, A + 1) ACCOUNT, the last column is the background.
         tape: Tape of all rows.
         clock_ns: (N,) int64, time of the last event or ``until_ns``, whichever is later.
@@ -95,9 +67,8 @@ class MarketSimulator:
         outside_mid2: (N,) int64, the same without any agent's orders.
         last_price: (N,) int64, ticks, of the last execution or print; 0 before the first.
         executed: (N,) int64, lots executed in the book.
-        next_flow_id: (N,) int64, one more than the largest background order id seen.
-        recentred: (N,) int64, times a window of levels was moved.
-        counters: (N, len(COUNTERS)) int64, see ``matching.COUNTERS``.
+        halted: (N,) int64, 1 while trading is halted.
+        counters: (N, len(COUNTERS)) int64, see ``layout.COUNTERS``.
     """
 
     def __init__(self, num_markets: int, config: MarketConfig | None = None):
@@ -105,18 +76,10 @@ class MarketSimulator:
         if config is not None and not isinstance(config, MarketConfig):
             raise ValueError(f"config is {shortened(config)}; it must be a MarketConfig or None")
         self.config = config = config if config is not None else MarketConfig()
-        self.book = BookState.allocate(num_markets, config)
-        self.accounts = accounting.allocate(num_markets, config.seats)
-        clocks = np.zeros((num_markets, CLOCK_WIDTH), np.int64)
-        rules = np.array([config.maker_fee, config.taker_fee, config.self_trade != "off"], np.int64)
-        self._ledger = Ledger(
-            np.zeros((num_markets, config.tape), RECORD),
-            np.zeros((num_markets, config.fills), FILL),
-            self.accounts,
-            clocks,
-            np.zeros((num_markets, len(COUNTERS)), np.int64),
-            rules,
-        )
+        self.book: BookState
+        self._book_memory, self.book = books.allocate(num_markets, config)
+        self._ledger_memory, self._ledger = ledgers.allocate(num_markets, config)
+        self.accounts, clocks = self._ledger.accounts, self._ledger.clocks
         self._flow_queue = np.zeros((num_markets, config.flow_queue), EVENT)
         self._agent_queue = np.zeros((num_markets, config.agent_queue * max(1, config.seats)), EVENT)
         self._never = np.full(num_markets, _NEVER)
@@ -128,9 +91,13 @@ class MarketSimulator:
         self.outside_mid2 = clocks[:, OUTSIDE_MID2]
         self.last_price = clocks[:, LAST_PRICE]
         self.executed = clocks[:, EXECUTED]
-        self.next_flow_id = self.book.row[:, NEXT_ID]
-        self.recentred = self.book.row[:, RECENTRED]
+        self.halted = clocks[:, HALTED]
         self._clocks = clocks
+
+    @property
+    def next_flow_id(self) -> np.ndarray:
+        """(N,) int64, one more than the largest background order id seen."""
+        return self.book.row[:, NEXT_ID]
 
     # --- Start ------------------------------------------------------------------------------------------
 
@@ -141,7 +108,7 @@ class MarketSimulator:
             mask: (N,) bool, which rows; None for all.
         """
         rows = np.arange(self.num_markets) if mask is None else np.flatnonzero(self._mask(mask))
-        kernels.clear(self.book, self._ledger, rows)
+        kernels.clear(self._book_memory, self._ledger_memory, rows)
 
     def load(
         self, m: int, orders: np.ndarray, records: np.ndarray, clock_ns: int, mid2: int = 0, next_flow_id: int = 0
@@ -162,9 +129,16 @@ class MarketSimulator:
         order_ends = np.cumsum([len(state.orders) for state in states])
         record_ends = np.cumsum([min(len(state.records), self.config.tape) for state in states])
         scalars = np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64)
-        _check_orders(orders, order_ends, self.config.orders, self.book.flow_slots.shape[1])
+        refusals.check_orders(orders, order_ends, self.config)
+        most = int(np.diff(order_ends, prepend=0).max())
+        self._widen(Room(most, 0, 0))
         load = kernels.load if len(rows) < _FEW else kernels.load_parallel
-        load(self.book, self._ledger, rows, orders, order_ends, records, record_ends, scalars)
+        ends = np.empty(len(rows), np.int64)
+        while True:
+            load(self._book_memory, self._ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends)
+            if not (ends == kernels.CRAMPED).any():
+                break
+            self._widen()
 
     # --- Events -----------------------------------------------------------------------------------------
 
@@ -177,11 +151,10 @@ class MarketSimulator:
         Raises:
             ValueError: if an order could never be carried out, or the queue has no room; nothing is queued then.
         """
-        self._check_block("orders", orders)
+        refusals.check_block("orders", orders, self.num_markets)
         config, queue = self.config, self._agent_queue
         refusal = kernels.submit(queue, self._clocks, config.seats, config.agent_ids, orders.events, orders.count)
-        if refusal >= 0:
-            raise ValueError(self._refused("orders", orders, refusal))
+        refusals.check_queued("orders", orders, refusal, config)
 
     def feed(self, block: EventBlock) -> None:
         """Appends background events to the rows' queues, in the order in which they are to happen.
@@ -193,10 +166,9 @@ class MarketSimulator:
         Raises:
             ValueError: if an owner, kind or anchor is wrong, or the queue has no room; nothing is queued then.
         """
-        self._check_block("block", block)
+        refusals.check_block("block", block, self.num_markets)
         refusal = kernels.feed(self._flow_queue, self._clocks, block.events, block.count)
-        if refusal >= 0:
-            raise ValueError(self._refused("block", block, refusal))
+        refusals.check_queued("block", block, refusal, self.config)
 
     def advance(
         self,
@@ -222,10 +194,68 @@ class MarketSimulator:
             self._end("until_ns", until_ns),
             self._end("until_volume", until_volume),
         )
-        starved = np.empty(self.num_markets, np.bool_)
+        how = np.empty(self.num_markets, np.int64)
         advance = kernels.advance if self.num_markets < _FEW else kernels.advance_parallel
-        advance(self.book, self._ledger, self._flow_queue, self._agent_queue, *ends, starved)
-        return starved
+        while True:
+            advance(self._book_memory, self._ledger_memory, self._flow_queue, self._agent_queue, *ends, how)
+            if not (how == kernels.CRAMPED).any():
+                return how == kernels.STARVED
+            self._widen()
+
+    def execute(self, block: EventBlock, strict: bool = False) -> None:
+        """Carries out events one after another where they lie, past all queues: the fast way for given messages.
+
+        Anyone's events may stand in one block; they happen in its order, at their own time or at the clock's if
+        that is later. Events waiting in the queues stay there.
+
+        Args:
+            block: events of the background and of seats, (N, K) EVENT.
+            strict: an order that rests nowhere because ``orders`` rest already is an error, not only counted.
+
+        Raises:
+            ValueError: for an unknown owner, kind or anchor, and under ``strict``. All before that event was done.
+        """
+        refusals.check_block("block", block, self.num_markets)
+        refusals.check_counts("block", block)
+        done, how = np.zeros(self.num_markets, np.int64), np.empty(self.num_markets, np.int64)
+        execute = kernels.execute if self.num_markets < _FEW else kernels.execute_parallel
+        while True:
+            execute(self._book_memory, self._ledger_memory, block.events, block.count, strict, done, how)
+            refusals.check_executed(block, done, how, self.config)
+            if not (how == kernels.CRAMPED).any():
+                return
+            self._widen()
+
+    def send(
+        self, kind: int, side: int, price: int, size: int, order_id: int = BACKGROUND, owner: int = BACKGROUND,
+        time_ns: int = 0, max_rest: int = int(NO_LIMIT), anchor: int = ABSOLUTE, row: int = 0,
+    ) -> int:  # fmt: skip
+        """Carries out one message at once, past all queues; returns its status (see ``events``).
+
+        Args:
+            kind: LIMIT, MARKET, ...; the other fields are those of EVENT.
+            side: BUY or SELL.
+            price: ticks, or as ``anchor`` says.
+            size: lots.
+            order_id: of the owner's own; a negative one lets the market name an order of the background.
+            owner: a seat, or BACKGROUND.
+            time_ns: time of the event; one before the clock counts as now.
+            max_rest: lots that may rest.
+            anchor: ABSOLUTE, TOUCH, OPPOSITE or MID.
+            row: which market.
+        """
+        config = self.config
+        readable = 0 <= kind <= LAST_KIND and 0 <= anchor <= LAST_ANCHOR
+        if not (readable and 0 <= row < self.num_markets and BACKGROUND <= owner < config.seats):
+            refusals.check_message(row, self.num_markets, kind, owner, anchor, config)
+        while True:
+            status: Any = kernels.send(
+                self._book_memory, self._ledger_memory, row, kind, side, price, size, order_id, owner, time_ns,
+                max_rest, anchor,
+            )  # fmt: skip
+            if status >= 0:
+                return status
+            self._widen()
 
     # --- Readings ---------------------------------------------------------------------------------------
 
@@ -257,7 +287,7 @@ class MarketSimulator:
         prices = np.empty((self.num_markets, 2, levels), np.int64)
         sizes = np.empty_like(prices)
         read = views.read_depth if self.num_markets < _FEW else views.read_depth_parallel
-        read(self.book, without, prices, sizes)
+        read(self._book_memory, without, prices, sizes)
         return prices, sizes
 
     def orders_of(self, owner: int, order_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -280,7 +310,7 @@ class MarketSimulator:
         flat = np.ascontiguousarray(ids.reshape(self.num_markets, -1))
         prices, sizes, ahead = np.empty_like(flat), np.empty_like(flat), np.empty_like(flat)
         read = views.read_orders if self.num_markets < _FEW else views.read_orders_parallel
-        read(self.book, owner, flat, prices, sizes, ahead)
+        read(self._book_memory, owner, flat, prices, sizes, ahead)
         return prices.reshape(ids.shape), sizes.reshape(ids.shape), ahead.reshape(ids.shape)
 
     def queue_ahead(self, owner: int, order_id: np.ndarray) -> np.ndarray:
@@ -306,19 +336,32 @@ class MarketSimulator:
         stored = len(snapshot.arrays["clocks"])
         if stored != len(rows):
             raise ValueError(f"snapshot holds {stored} rows for {len(rows)}; allowed is one each.")
+        kept = snapshot.arrays
+        self._widen(Room(kept["orders"].shape[1] - 1, kept["page_bits"].shape[1], kept["node_bits"].shape[1]))
         for name, array in self._arrays().items():
-            array[rows] = snapshot.arrays[name]
+            width = kept[name].shape[1]
+            array[rows, :width] = kept[name]
+            array[rows, width:] = np.zeros((), array.dtype)
+        self.book.near[rows] = 0
+        books.enter_all(self.book, rows)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        ledger = {name: array for name, array in self._ledger._asdict().items() if name != "rules"}
-        return {**self.book._asdict(), **ledger, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
+        """All that a row is, but for what follows from the rest: configuration, tables of ids, remembered pages."""
+        arrays = {**self.book._asdict(), **self._ledger._asdict()}
+        for name in ("rules", "limits", "slots", "spilled", "near"):
+            del arrays[name]
+        return {**arrays, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
+
+    def _widen(self, room: Room | None = None) -> None:
+        """Gives the books more room: what is short is doubled, or at least ``room`` is had."""
+        self._book_memory, self.book = books.widen(self._book_memory, self.book, self.config, room)
 
     # --- Checks -----------------------------------------------------------------------------------------
 
     def _touch(self, without: int) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((self.num_markets, 2), np.int64)
         read = views.read_touch if self.num_markets < _FEW else views.read_touch_parallel
-        read(self.book, without, out)
+        read(self._book_memory, without, out)
         return out[:, 0], out[:, 1]
 
     def _seat(self, owner: int | None) -> int:
@@ -353,53 +396,3 @@ class MarketSimulator:
         if array is None or array.shape not in ((), (self.num_markets,)):
             raise ValueError(f"{name} is {shortened(end)}; allowed are {self.num_markets} integers.")
         return np.ascontiguousarray(np.broadcast_to(array, (self.num_markets,)), np.int64)
-
-    def _check_block(self, name: str, block: EventBlock) -> None:
-        if not isinstance(block, EventBlock):
-            raise ValueError(f"{name} is {shortened(block)}; allowed is an EventBlock.")
-        events, count = block
-        if not isinstance(events, np.ndarray) or events.dtype != EVENT or events.ndim != 2:
-            raise ValueError(f"{name}.events is {shortened(events)}; allowed is an EVENT array of two axes.")
-        if len(events) != self.num_markets:
-            raise ValueError(f"{name}.events has {len(events)} rows; allowed is one for each of {self.num_markets}.")
-        if not isinstance(count, np.ndarray) or count.dtype.kind not in "iu" or count.shape != (self.num_markets,):
-            raise ValueError(f"{name}.count is {shortened(count)}; allowed are {self.num_markets} integers.")
-
-    def _refused(self, name: str, block: EventBlock, refusal: int) -> str:
-        m, k, fault = kernels.read_refusal(refusal, block.events.shape[1])
-        if fault == kernels.COUNT_WRONG:
-            return f"{name}.count is {block.count[m]} for market {m}; allowed is 0 to {block.events.shape[1]} events."
-        if fault == kernels.FULL:
-            return f"{name} brings {block.count[m]} events to market {m}, more than its queue has room for."
-        field, event = kernels.FAULTS[fault], block.events[m, k]
-        agents = name == "orders"
-        allowed = {
-            "owner": f"a seat, 0 to {self.config.seats - 1}" if agents else f"BACKGROUND ({BACKGROUND})",
-            "kind": "LIMIT (0), MARKET (1) or CANCEL (2)" + ("" if agents else ", or PRINT (3)"),
-            "anchor": "ABSOLUTE (0), TOUCH (1) or OPPOSITE (2)",
-            "side": "BUY (1) or SELL (-1)",
-            "size": "0 (all of it) or more lots" if event["kind"] == CANCEL else "1 lot or more",
-            "price": f"{MIN_PRICE} to {MAX_PRICE} ticks",
-            "order_id": f"0 to {self.config.agent_ids - 1}",
-            "max_rest": "0 lots or more",
-        }
-        return f"{name} of market {m} has {field} {event[field]} in event {k}; allowed is {allowed[field]}."
-
-
-def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np.ndarray:
-    oldest = max(0, count - len(ring))
-    if start is None:
-        start = oldest
-    if not oldest <= start <= count:
-        raise ValueError(f"start is {start}; the tape holds {name} {oldest} to {count}.")
-    return ring[np.arange(start, count) % len(ring)]
-
-
-def _check_orders(orders: np.ndarray, ends: np.ndarray, capacity: int, flow_ids: int) -> None:
-    """Refuses start states that no book could have."""
-    failed = kernels.check_orders(orders, ends, capacity, flow_ids)
-    if failed >= 0:
-        raise ValueError(
-            f"orders of state {failed} make no book; allowed are at most {capacity} background orders with positive "
-            f"sizes, prices in range, different ids (modulo {flow_ids}) and every bid below every ask."
-        )

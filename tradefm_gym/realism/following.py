@@ -14,11 +14,17 @@ from numba import njit
 from tradefm_gym.data import live_orders
 from tradefm_gym.data.live_orders import LiveOrders
 from tradefm_gym.data.rows import ADD, CROSS, DELETE, EXECUTION, HIDDEN, PARTIAL_CANCEL
-from tradefm_gym.market.accounts import allocate as allocate_accounts
-from tradefm_gym.market.book import BEST, EMPTY_ASK, EMPTY_BID, BookState, above, below, find, reduce, rest
+from tradefm_gym.market import book as books
+from tradefm_gym.market import ledger as ledgers
+from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, BookState, Room, reduce, rest
 from tradefm_gym.market.config import MarketConfig
-from tradefm_gym.market.events import ABSOLUTE, BACKGROUND, EVENT, FILL, LIMIT, RECORD
-from tradefm_gym.market.matching import CLOCK_WIDTH, COUNTERS, FILLS, Ledger, process
+from tradefm_gym.market.events import ABSOLUTE, BACKGROUND, EVENT, LIMIT
+from tradefm_gym.market.ids import find
+from tradefm_gym.market.layout import BEST, FILLS, LIVE, LIVE_NODES, LIVE_PAGES
+from tradefm_gym.market.ledger import Ledger
+from tradefm_gym.market.matching import process
+from tradefm_gym.market.prices import NODES_A_PRICE, above, below, level_of
+from tradefm_gym.market.views import first_at
 
 # What can differ between a row and the book that it meets.
 UNKNOWN, DUPLICATE, OVERSIZE, PRICE, PRIORITY, THROUGH, SIZE, SIDE = range(8)
@@ -56,11 +62,15 @@ TOTALS = (
 
 _NEWEST, _LOWEST_ASK, _HIGHEST_BID, _LOWEST_SOLD, _HIGHEST_BOUGHT, _LOGGED = range(6)
 _FAR = 2**62
+# As many orders as the exchange can hold; its memory follows what rests.
+_CONFIG = MarketConfig(seats=0, orders=2**24, flow_ids=2**30, tape=64, fills=64)
+_TAKER = 2**30 - 1  # an id that no resting order has: theirs are their places among the live ones
 
 
 class Following(NamedTuple):
     """The book that follows a day, with everything it needs."""
 
+    memory: np.ndarray  # in which the book lies
     book: BookState
     ledger: Ledger
     live: LiveOrders
@@ -72,30 +82,27 @@ class Following(NamedTuple):
     @classmethod
     def start(cls, tick: int, lot: int) -> "Following":
         """An empty book."""
-        config = MarketConfig(seats=0, orders=1024, flow_ids=1024)
-        ledger = Ledger(
-            np.zeros((1, 64), RECORD), np.zeros((1, 64), FILL), allocate_accounts(1, 0),
-            np.zeros((1, CLOCK_WIDTH), np.int64), np.zeros((1, len(COUNTERS)), np.int64), np.zeros(3, np.int64),
-        )  # fmt: skip
         event = np.zeros(1, EVENT)
         event["owner"], event["anchor"], event["kind"] = BACKGROUND, ABSOLUTE, LIMIT
+        event["order_id"] = _TAKER
+        memory, book = books.allocate(1, _CONFIG)
         return cls(
-            BookState.allocate(1, config), ledger, LiveOrders.allocate(1024), event, np.zeros(len(TOTALS), np.int64),
-            np.array([-1, _FAR, -_FAR, _FAR, -_FAR, 0], np.int64), np.array([tick, lot], np.int64),
+            memory, book, ledgers.allocate(1, _CONFIG)[1], LiveOrders.allocate(1024), event,
+            np.zeros(len(TOTALS), np.int64), np.array([-1, _FAR, -_FAR, _FAR, -_FAR, 0], np.int64),
+            np.array([tick, lot], np.int64),
         )  # fmt: skip
 
     def with_room(self, adds: int) -> "Following":
-        """The same book, with room for ``adds`` more orders (and the taker in hand)."""
-        live = self.live.with_room(adds + 1)
-        if live is self.live:
-            return self
-        old = self.book
-        book = BookState.allocate(1, MarketConfig(seats=0, orders=live.capacity, flow_ids=live.capacity))
-        book.orders[:, : old.orders.shape[1]] = old.orders
-        book.flow_slots[:, : old.flow_slots.shape[1]] = old.flow_slots
-        for name in ("levels", "bits", "row"):
-            getattr(book, name)[:] = getattr(old, name)
-        return self._replace(book=book, live=live)
+        """The same book, with room for ``adds`` more orders among the live ones."""
+        return self._replace(live=self.live.with_room(adds))
+
+    def widened(self, adds: int) -> "Following":
+        """The same book, whose arrays take ``adds`` more orders at any prices."""
+        book = self.book
+        orders, pages, nodes = (int(book.row[0, column]) for column in (LIVE, LIVE_PAGES, LIVE_NODES))
+        room = Room(2 * (orders + adds), 2 * (pages + adds), 2 * (nodes + NODES_A_PRICE * adds))
+        memory, book = books.widen(self.memory, book, _CONFIG, room)
+        return self._replace(memory=memory, book=book)
 
 
 class Snapshots(NamedTuple):
@@ -151,7 +158,7 @@ def _equal(state, recorded):
         price = price if price != EMPTY_BID and price != EMPTY_ASK else np.int64(-1)
         for level in range(len(recorded)):
             wanted, lots = recorded[level, 2 - 2 * s], recorded[level, 3 - 2 * s]
-            depth = book.levels[0, s, price & (book.levels.shape[2] - 1)]["depth"] if price >= 0 else 0
+            depth = depth_at(book, s, price) if price >= 0 else 0
             if level == 0:
                 touch = touch and ((lots == 0 and price < 0) or (lots > 0 and price == wanted))
             if depth != lots or (lots > 0 and price != wanted):
@@ -164,23 +171,53 @@ def _equal(state, recorded):
 
 
 @njit(cache=True, nogil=True)
-def follow(state, snapshots, rows, touch, log):
-    """Carries out n rows; writes the touch after each and what differs.
+def depth_at(book, s, price):
+    """Lots at a price of side ``s``, 0 where nothing rests."""
+    at = level_of(book, 0, s, price)
+    return np.int64(book.levels[0, at]["depth"]) if at >= 0 else np.int64(0)
+
+
+@njit(cache=True, nogil=True)
+def takes(book, adds):
+    """Whether the arrays of the book take ``adds`` more orders, wherever their prices lie."""
+    row = book.row
+    return (
+        row[0, LIVE] + adds < book.orders.shape[1]
+        and row[0, LIVE_PAGES] + adds <= book.page_bits.shape[1]
+        and row[0, LIVE_NODES] + NODES_A_PRICE * adds <= book.node_bits.shape[1]
+    )
+
+
+def start_log(state: Following) -> None:
+    """What differs is written from the start of the log again."""
+    state.extremes[_LOGGED] = 0
+
+
+def logged(state: Following) -> int:
+    """How many differences were written."""
+    return int(state.extremes[_LOGGED])
+
+
+@njit(cache=True, nogil=True)
+def follow(state, snapshots, rows, touch, log, first):
+    """Carries out rows from ``first`` on; writes the touch after each and what differs.
 
     Args:
-        state: Following, with room for the adds.
+        state: Following, with room for the adds among its live orders.
         snapshots: Snapshots to compare with.
         rows: time_ns, event, order_id, side, price, size and source of FeedRows, (n,) each.
         touch: (n, 4) int64 out: bid price, bid lots, ask price, ask lots, prices in ticks, 0 for an empty side.
         log: (2 n,) DIFFERENCE out.
+        first: the row to begin with.
 
     Returns:
-        How many differences were written.
+        The row before which the book has to be widened, or n.
     """
     time_ns, event, order_id, side, price, size, source = rows
-    state.extremes[_LOGGED] = 0
-    for i in range(len(time_ns)):
+    for i in range(first, len(time_ns)):
         kind = event[i]
+        if kind == ADD and not takes(state.book, 1):
+            return i
         compare(state, snapshots, time_ns[i])
         if kind == ADD:
             _add(state, log, i, time_ns, event, order_id, side, price, size, source)
@@ -197,7 +234,7 @@ def follow(state, snapshots, rows, touch, log):
         else:
             state.totals[HALTS] += 1
         write_touch(state, touch, i)
-    return state.extremes[_LOGGED]
+    return len(time_ns)
 
 
 @njit(cache=True, nogil=True)
@@ -317,8 +354,7 @@ def _execute(state, log, i, time_ns, event, order_id, side, price, size, source)
 def head_of(state, s):
     """Place of the order that the next taker meets on side ``s``."""
     book = state.book
-    best = book.row[0, BEST + s]
-    slot = book.levels[0, s, best & (book.levels.shape[2] - 1)]["head"]
+    slot = first_at(book, 0, s, book.row[0, BEST + s])
     return book.orders[0, slot]["order_id"]
 
 
@@ -334,8 +370,7 @@ def match(state, place, size, s, now):
         return True
     taker = state.event[0]
     taker["time_ns"], taker["price"], taker["size"], taker["max_rest"] = now, ticks, lots, 0
-    # One beyond the last place: an id that no resting order can have.
-    taker["order_id"], taker["side"] = len(live.order_id) - 1, -1 if s == 0 else 1
+    taker["side"] = -1 if s == 0 else 1
     fills = state.ledger.clocks[0, FILLS]
     process(state.book, state.ledger, 0, taker, now)
     fill = state.ledger.fills[0, fills % state.ledger.fills.shape[1]]
@@ -366,12 +401,11 @@ def write_touch(state, touch, i):
     """Writes the best prices and sizes after row i, and keeps the extremes of an uncrossed book."""
     book, extremes = state.book, state.extremes
     bid, ask = book.row[0, BEST], book.row[0, BEST + 1]
-    span = book.levels.shape[2] - 1
     bids, asks = bid != EMPTY_BID, ask != EMPTY_ASK
     touch[i, 0] = bid if bids else 0
-    touch[i, 1] = book.levels[0, 0, bid & span]["depth"] if bids else 0
+    touch[i, 1] = depth_at(book, 0, bid) if bids else 0
     touch[i, 2] = ask if asks else 0
-    touch[i, 3] = book.levels[0, 1, ask & span]["depth"] if asks else 0
+    touch[i, 3] = depth_at(book, 1, ask) if asks else 0
     if not (bids and asks and bid >= ask):
         if asks:
             extremes[_LOWEST_ASK] = min(extremes[_LOWEST_ASK], ask)

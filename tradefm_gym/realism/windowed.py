@@ -13,20 +13,14 @@ from numba import njit
 
 from tradefm_gym.data import live_orders
 from tradefm_gym.data.rows import ADD, CROSS, DELETE, EXECUTION, HALT, HIDDEN
-from tradefm_gym.market.book import (
-    BEST,
-    EMPTY_ASK,
-    EMPTY_BID,
-    BookState,
-    above,
-    below,
-    find,
-    in_window,
-    reduce,
-    rest,
-)
+from tradefm_gym.market import book as books
+from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, BookState, Room, reduce, rest
 from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.events import BACKGROUND
+from tradefm_gym.market.ids import find
+from tradefm_gym.market.layout import BEST
+from tradefm_gym.market.prices import NODES_A_PRICE, above, below
+from tradefm_gym.market.views import first_at
 from tradefm_gym.realism.following import (
     ADDS,
     BOOK,
@@ -47,11 +41,13 @@ from tradefm_gym.realism.following import (
     THROUGH,
     UNKNOWN,
     Following,
+    depth_at,
     head_of,
     lots_of,
     match,
     note,
     take,
+    takes,
 )
 
 # Columns of ``counts``.
@@ -70,33 +66,37 @@ class Window(NamedTuple):
     @classmethod
     def start(cls, tick: int, lot: int, levels: int) -> "Window":
         """Empty books."""
-        orders = 4 * levels + 64
+        orders = 2 * levels + 2  # a recorded book and a message
+        config = MarketConfig(seats=0, orders=orders, flow_ids=orders)
+        room = Room(orders, orders + 2, NODES_A_PRICE * (orders + 4))  # each at a page of its own, and idle ones
         return cls(
             Following.start(tick, lot),
-            BookState.allocate(1, MarketConfig(seats=0, orders=orders, flow_ids=orders)),
+            books.allocate(1, config, room)[1],
             np.zeros((levels, 4), np.int64),
             np.zeros(_COUNTS, np.int64),
         )
 
 
 @njit(cache=True, nogil=True)
-def carry_through(window, rows, book, best, log):
-    """Carries n rows through both tests.
+def carry_through(window, rows, book, best, log, first):
+    """Carries rows from ``first`` on through both tests.
 
     Args:
-        window: Window, with room for the adds and for two placeholders a level.
+        window: Window, with room for the adds and for two placeholders a level among its live orders.
         rows: time_ns, event, order_id, side, price, size and source of FeedRows, (n,) each.
         book: (n, levels, 4) int64 recorded after each row, ticks and lots.
         best: how many of the levels count for BEST_EQUAL.
         log: (4 n,) DIFFERENCE out.
+        first: the row to begin with.
 
     Returns:
-        How many differences were written.
+        The row before which the book has to be widened, or n.
     """
     time_ns, event, order_id, side, price, size, source = rows
     state, counts = window.following, window.counts
-    state.extremes[5] = 0
-    for i in range(len(time_ns)):
+    for i in range(first, len(time_ns)):
+        if not takes(state.book, adds_a_row(book.shape[1])):
+            return i
         started = counts[REPLAYED] > 0
         if started:
             counts[STEPS] += 1
@@ -115,7 +115,13 @@ def carry_through(window, rows, book, best, log):
         row = state.book.row
         counts[CROSSED] += row[0, BEST] >= row[0, BEST + 1]
         window.before[:] = book[i]
-    return state.extremes[5]
+    return len(time_ns)
+
+
+@njit(cache=True, nogil=True)
+def adds_a_row(levels):
+    """Orders that one row may bring: its own, and one for each level that comes from the file."""
+    return 4 * levels + 1
 
 
 @njit(cache=True, nogil=True)
@@ -156,7 +162,7 @@ def _side_equal(book, before, after, s):
         wanted, lots = after[level, 2 - 2 * s], after[level, 3 - 2 * s]
         if lots == 0 or sign * wanted < worst:
             break
-        if price != wanted or _depth(book, s, price) != lots:
+        if price != wanted or depth_at(book, s, price) != lots:
             return False
         price = _next(book, s, price)
     return price < 0 or sign * price < worst
@@ -171,11 +177,6 @@ def _first(book, s):
 @njit(cache=True, nogil=True)
 def _next(book, s, price):
     return below(book, 0, 0, price - 1) if s == 0 else above(book, 0, 1, price + 1)
-
-
-@njit(cache=True, nogil=True)
-def _depth(book, s, price):
-    return book.levels[0, s, price & (book.levels.shape[2] - 1)]["depth"]
 
 
 @njit(cache=True, nogil=True)
@@ -267,7 +268,7 @@ def _reconcile(window, recorded, started, now):
             if lots == 0:
                 break
             outside = not started or (seen_full and sign * ticks < seen)
-            missing = lots - _level_depth(state, s, ticks)
+            missing = lots - depth_at(state.book, s, ticks)
             # A level that comes from outside may have got its message already: the rest of it is older.
             if missing > 0 and outside:
                 counts[ENTERED] += 1
@@ -282,7 +283,7 @@ def _reconcile(window, recorded, started, now):
                 price = _next(book, s, price)
             if lots == 0:
                 break
-            if _level_depth(state, s, ticks) != lots:
+            if depth_at(state.book, s, ticks) != lots:
                 equal = min(equal, level)
                 _drop(state, s, ticks)
                 _rest(state, _placeholder(side, ticks * tick), side, ticks * tick, lots * lot, now)
@@ -295,27 +296,9 @@ def _reconcile(window, recorded, started, now):
 
 
 @njit(cache=True, nogil=True)
-def _level_depth(state, s, ticks):
-    book = state.book
-    if in_window(book, 0, s, ticks):
-        return _depth(book, s, ticks)
-    lots, live = np.int64(0), state.live
-    for place in range(live.counts[0]):
-        if live.left[place] > 0 and live.price[place] == ticks * state.units[0] and (live.side[place] > 0) == (s == 0):
-            lots += lots_of(state, live.left[place])
-    return lots
-
-
-@njit(cache=True, nogil=True)
 def _drop(state, s, ticks):
     """Removes all orders of a level."""
     live = state.live
-    if in_window(state.book, 0, s, ticks):
-        while _depth(state.book, s, ticks) > 0:
-            slot = state.book.levels[0, s, ticks & (state.book.levels.shape[2] - 1)]["head"]
-            place = np.int64(state.book.orders[0, slot]["order_id"])
-            take(state, place, live.left[place])
-        return
-    for place in range(live.counts[0]):
-        if live.left[place] > 0 and live.price[place] == ticks * state.units[0] and (live.side[place] > 0) == (s == 0):
-            take(state, np.int64(place), live.left[place])
+    while depth_at(state.book, s, ticks) > 0:
+        place = np.int64(state.book.orders[0, first_at(state.book, 0, s, ticks)]["order_id"])
+        take(state, place, live.left[place])

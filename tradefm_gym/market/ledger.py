@@ -1,0 +1,130 @@
+"""What an event writes besides the book: its record, its fills, the accounts of both parties, clocks and counters."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from tradefm_gym.market.compiler import INLINE
+from tradefm_gym.market.config import PREVENTION, MarketConfig
+from tradefm_gym.market.events import ABSOLUTE, ACCOUNT, FILL, RECORD
+from tradefm_gym.market.layout import (
+    CLOCK_WIDTH,
+    COUNTERS,
+    EXECUTED,
+    FILL_PLACE,
+    FILLS,
+    LAST_PRICE,
+    MID2,
+    RECORD_PLACE,
+    RECORDS,
+)
+from tradefm_gym.market.memory import carve, part_of
+
+# Columns of ``rules``; from PREVENTS on the place of each owner's rule in PREVENTION, the background (-1) first.
+MAKER_FEE = 0
+TAKER_FEE = 1
+PREVENTS = 3
+CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH = 1, 2, 3
+
+MONEY = 1000  # units of money in one tick-lot
+
+
+class Ledger(NamedTuple):
+    """All that an event writes besides the book."""
+
+    records: np.ndarray  # (N, R) RECORD ring
+    fills: np.ndarray  # (N, R') FILL ring
+    accounts: np.ndarray  # (N, A + 1) ACCOUNT
+    clocks: np.ndarray  # (N, CLOCK_WIDTH) int64, columns in layout.py
+    counters: np.ndarray  # (N, len(COUNTERS)) int64
+    rules: np.ndarray  # (1, 3 + A) int64, columns above
+
+
+def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger]:
+    """Ledgers of markets in which nothing has happened, and the block of memory in which they lie."""
+    widths = (config.tape, config.fills, config.seats + 1, CLOCK_WIDTH, len(COUNTERS))
+    dtypes = (RECORD, FILL, ACCOUNT, np.int64, np.int64)
+    parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
+    memory, views = carve([*parts, ((1, PREVENTS + config.seats), np.int64)])
+    ledger = Ledger(*views)
+    ledger.rules[0, MAKER_FEE] = config.maker_fee
+    ledger.rules[0, TAKER_FEE] = config.taker_fee
+    ledger.rules[0, PREVENTS:] = [PREVENTION.index(rule) for rule in config.preventions]
+    return memory, ledger
+
+
+@njit(inline="always")
+def open_ledger(memory):
+    """The ledgers that lie in a block of memory, within a kernel."""
+    return Ledger(
+        part_of(memory, 0, RECORD),
+        part_of(memory, 1, FILL),
+        part_of(memory, 2, ACCOUNT),
+        part_of(memory, 3, np.int64),
+        part_of(memory, 4, np.int64),
+        part_of(memory, 5, np.int64),
+    )
+
+
+@njit(**INLINE)
+def write_record(
+    ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional
+):  # fmt: skip
+    """Appends to the tape."""
+    place = ledger.clocks[m, RECORD_PLACE]
+    ledger.clocks[m, RECORDS] += 1
+    ledger.clocks[m, RECORD_PLACE] = place + 1 if place + 1 < ledger.records.shape[1] else 0
+    record = ledger.records[m, np.uint64(place)]
+    record["time_ns"] = now
+    record["order_id"] = order_id
+    record["price"] = price
+    record["size"] = size
+    record["max_rest"] = max_rest
+    record["owner"] = owner
+    record["kind"] = kind
+    record["side"] = side
+    record["anchor"] = ABSOLUTE
+    record["status"] = status
+    record["filled"] = filled
+    record["mid2"] = ledger.clocks[m, MID2]
+    record["notional"] = notional
+
+
+@njit(**INLINE)
+def write_fill(ledger, m, now, maker_id, maker, since_ns, taker_id, taker, taker_side, price, size):
+    """Appends to the tape and books both parties."""
+    clocks, rules = ledger.clocks, ledger.rules
+    place = clocks[m, FILL_PLACE]
+    clocks[m, FILLS] += 1
+    clocks[m, FILL_PLACE] = place + 1 if place + 1 < ledger.fills.shape[1] else 0
+    fill = ledger.fills[m, np.uint64(place)]
+    fill["time_ns"] = now
+    fill["maker_id"] = maker_id
+    fill["taker_id"] = taker_id
+    fill["wait_ns"] = now - since_ns
+    fill["price"] = price
+    fill["size"] = size
+    fill["maker"] = maker
+    fill["taker"] = taker
+    fill["taker_side"] = taker_side
+    clocks[m, EXECUTED] += size
+    clocks[m, LAST_PRICE] = price
+    last = ledger.accounts.shape[1] - 1
+    if maker < 0 and taker < 0:  # cash and inventory go from one pocket to the other
+        both = ledger.accounts[m, last]
+        both["fees"] += (rules[0, MAKER_FEE] + rules[0, TAKER_FEE]) * size
+        both["volume"] += 2 * size
+        return
+    provider = ledger.accounts[m, maker if maker >= 0 else last]
+    remover = ledger.accounts[m, taker if taker >= 0 else last]
+    cash = taker_side * price * size * MONEY
+    lots = taker_side * size
+    remover["cash"] -= cash
+    remover["inventory"] += lots
+    remover["fees"] += rules[0, TAKER_FEE] * size
+    remover["volume"] += size
+    provider["cash"] += cash
+    provider["inventory"] -= lots
+    provider["fees"] += rules[0, MAKER_FEE] * size
+    provider["volume"] += size

@@ -1,0 +1,55 @@
+"""What a market hands out and takes in: its tape, start states, and snapshots."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from tradefm_gym.market.config import MarketConfig
+
+
+class Tape(NamedTuple):
+    """The history of N markets: rings and counts that only grow. Entry i of row m lies at ``i % R``.
+
+    Readers keep a cursor; when a count has run more than the ring's length ahead of it, entries are lost.
+    """
+
+    records: np.ndarray  # (N, R) RECORD
+    fills: np.ndarray  # (N, R') FILL
+    record_count: np.ndarray  # (N,) int64
+    fill_count: np.ndarray  # (N,) int64
+
+    def read_records(self, m: int, start: int | None = None) -> np.ndarray:
+        """Records of row m from number ``start`` (None: the oldest kept) on, (n,) RECORD; an overrun is an error."""
+        return _read_ring(self.records[m], int(self.record_count[m]), start, "records")
+
+    def read_fills(self, m: int, start: int | None = None) -> np.ndarray:
+        """Fills of row m from number ``start`` (None: the oldest kept) on, (n,) FILL; an overrun is an error."""
+        return _read_ring(self.fills[m], int(self.fill_count[m]), start, "fills")
+
+
+class MarketState(NamedTuple):
+    """A start state of one market: what rests, what was on the tape, and when it is."""
+
+    orders: np.ndarray  # (n,) ORDER of the background in order of arrival; ids, times, prices, sizes, sides count
+    records: np.ndarray  # (r,) RECORD, the tape so far
+    clock_ns: int = 0
+    mid2: int = 0  # doubled mid, used while a side is empty
+    next_flow_id: int = 0  # at least one more than the largest id in ``orders``
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of all arrays for some rows: books, accounts, tapes, queues, clocks and counters."""
+
+    config: MarketConfig
+    arrays: dict[str, np.ndarray]  # name -> (n, ...)
+
+
+def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np.ndarray:
+    oldest = max(0, count - len(ring))
+    if start is None:
+        start = oldest
+    if not oldest <= start <= count:
+        raise ValueError(f"start is {start}; the tape holds {name} {oldest} to {count}.")
+    return ring[np.arange(start, count) % len(ring)]
