@@ -22,8 +22,8 @@ from tradefm_gym.data import FlowMeta, RecordedFlow, calibrate, load, split
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.placement import calibrate_placement, stream_states
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
+from tradefm_gym.flow.recorded_starts import prepare
 from tradefm_gym.flow.recording import DayRecorder
-from tradefm_gym.flow.replay import prepare
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters

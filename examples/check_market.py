@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tradefm_gym.data import FlowCalibration, calibrate, load
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, TradeFMFlow
+from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.model.serving import BUNDLED_MODEL
 
 
 @dataclass

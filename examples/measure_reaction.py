@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tradefm_gym.data import calibrate, load, split
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, TradeFMFlow
+from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import CANCEL
+from tradefm_gym.model.serving import BUNDLED_MODEL
 from tradefm_gym.realism.reaction import (
     LAGS,
     Response,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tradefm_gym.data import load
 from tradefm_gym.data.convert import convert
 from tradefm_gym.data.feed import ReadOptions, open_feed
-from tradefm_gym.flow.replay import to_events
+from tradefm_gym.flow.recorded_starts import to_events
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.realism.recorded_day import check_day

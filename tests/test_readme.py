@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL
+from tradefm_gym.model.serving import BUNDLED_MODEL
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -7,11 +7,12 @@ from small_tradefm import everyone, write_checkpoint, zero_intelligence_bank
 
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.replay import ReplayFlow
-from tradefm_gym.flow.tradefm import _WEIGHTS, BUNDLED_MODEL, TradeFMFlow
-from tradefm_gym.flow.tradefm import checkpoint as checkpoint_of
+from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.model.serving import BUNDLED_MODEL, WEIGHTS
+from tradefm_gym.model.serving import checkpoint as checkpoint_of
 
 
 @pytest.fixture(scope="module", name="checkpoint")
@@ -205,7 +206,7 @@ def test_a_tokenizer_of_another_version_is_refused(tmp_path, bank):
         TradeFMFlow(folder, 1, bank=bank)
 
 
-bundled = pytest.mark.skipif(not (_WEIGHTS / BUNDLED_MODEL).is_dir(), reason="no bundled model in this tree")
+bundled = pytest.mark.skipif(not (WEIGHTS / BUNDLED_MODEL).is_dir(), reason="no bundled model in this tree")
 
 
 @bundled

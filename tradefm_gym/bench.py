@@ -24,11 +24,11 @@ import numpy as np
 from numba.core import config
 
 from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint, make_engine
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, load_weights, random_weights
+from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 
 FLOWS = ("zero_intelligence", "replay", "tradefm")
 MARKET_TARGET = 10e6  # events/s of one core

@@ -11,9 +11,9 @@ import numpy as np
 from tradefm_gym.bench import version
 from tradefm_gym.envs.execution import ExecutionRole
 from tradefm_gym.envs.session import TradingSession
-from tradefm_gym.flow.replay import BUNDLED_DAY
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint, model_hash
+from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.market.kernels import advance
+from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, model_hash
 
 PACKAGES = ("tradefm-gym", "gymnasium", "numpy", "numba", "pettingzoo", "safetensors", "tyro", "rich")
 EXTRAS = ("torch", "stable-baselines3", "tensorboard", "polars", "pyarrow", "matplotlib")

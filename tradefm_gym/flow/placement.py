@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.data.recorded import RecordedFlow
-from tradefm_gym.flow.replay import to_events
+from tradefm_gym.flow.recorded_starts import to_events
 from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, NOBODY
 from tradefm_gym.market.events import BUY, LIMIT, NO_LIMIT, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE

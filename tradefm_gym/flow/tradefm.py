@@ -12,39 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tradefm_gym.arguments import flag, numbers, one_of, shortened, whole
-from tradefm_gym.flow.cancels import order_to_cancel
-from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, place, stream_states
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
+from tradefm_gym.flow.tradefm_kernels import draw, propose, read_tape
 from tradefm_gym.flow.warmup import bank_of
-from tradefm_gym.market.events import (
-    BACKGROUND,
-    BUY,
-    CANCEL,
-    CANCEL_NEAREST,
-    CANCEL_WHOLE,
-    LIMIT,
-    NO_LIMIT,
-    SELL,
-    EventBlock,
-)
-from tradefm_gym.market.features import FEATURE_STATE, FEATURES, mid_estimate, new_state, observe, observe_record
+from tradefm_gym.market.events import CANCEL_NEAREST, CANCEL_WHOLE, EventBlock
+from tradefm_gym.market.features import FEATURE_STATE, FEATURES, new_state, observe
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.config import load_weights
-from tradefm_gym.model.tokenizer import TradeTokenizer, decode_values, encode_features
-from tradefm_gym.rng import DECODE, SAMPLE, bits
+from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
+from tradefm_gym.model.tokenizer import TradeTokenizer
 
-BUNDLED_MODEL = "mini-1"
-_WEIGHTS = Path(__file__).parents[1] / "model" / "weights"
 _CONTEXTS = Path(__file__).parent / "contexts"
-_LARGEST_SIZE = 1 << 24
 _QUEUE = 128  # events a row that one pass over the tape takes in
 
 CANCEL_POLICIES = {"matched": CANCEL_WHOLE, "whole": CANCEL_WHOLE, "nearest": CANCEL_NEAREST}
 PLACEMENTS = ("book", "drawn")
-BACKENDS = ("auto", "numba", "torch")
 
 
 class TradeFMFlow:
@@ -168,10 +153,10 @@ class TradeFMFlow:
         self._absorb(market, wanted)
         n = self.num_envs
         self._active[:n] = wanted
-        _draw(self._seeds, self._episodes, self._proposals, wanted, self._bits)
+        draw(self._seeds, self._episodes, self._proposals, wanted, self._bits)
         tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature)
         block = EventBlock.empty(n, 1)
-        _propose(
+        propose(
             tokens,
             wanted,
             self._states,
@@ -212,7 +197,7 @@ class TradeFMFlow:
             raise RuntimeError(f"the tape of {ring} records was overrun before the flow read it; use a longer tape")
         while True:
             queued = np.zeros(self.num_envs, np.int64)
-            _read_tape(
+            read_tape(
                 tape.records,
                 tape.record_count,
                 self._cursor,
@@ -270,56 +255,6 @@ class TradeFMFlow:
             self._starts[context] = (state, tokens, self.engine.export_row(row))
 
 
-# ---- construction ----------------------------------------------------------------------------------
-
-
-def checkpoint(model: str | Path) -> tuple[Path, str]:
-    """Folder and hash of a bundled model's name or of a path, optionally followed by ``@`` and the hash it must have.
-
-    Raises:
-        ValueError: if it is neither, or has another hash.
-    """
-    name, at, wanted = str(model).partition("@")
-    if at and not wanted:
-        raise ValueError(f"model must name a hash after '@', or end before it, got {str(model)!r}")
-    for folder in (_WEIGHTS / name, Path(name)):
-        if (folder / "config.json").is_file():
-            found = model_hash(folder)
-            if wanted and wanted != found:
-                raise ValueError(f"model {name!r} must have the hash {wanted}, got {found}: it is another model")
-            return folder, found
-    bundled = sorted(p.name for p in _WEIGHTS.glob("*") if p.is_dir())
-    raise ValueError(f"model must be one of the bundled {bundled} or a checkpoint folder, got {str(model)!r}")
-
-
-def model_hash(folder: Path) -> str:
-    """Twelve hexadecimal digits that name weights and tokenizer."""
-    total = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(f"model folder {str(folder)!r} lacks {name}; it must hold config, tokenizer and weights")
-        total.update(path.read_bytes())
-    return total.hexdigest()[:12]
-
-
-def make_engine(config, weights, batch: int, backend: str = "auto", device: str = "cpu"):
-    """The engine for a network: Numba up to 20M parameters, torch above or on a GPU."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if backend == "auto":
-        backend = "numba" if device == "cpu" and config.parameter_count() < 20_000_000 else "torch"
-    if backend == "numba":
-        from tradefm_gym.model.numba_engine import NumbaEngine
-
-        return NumbaEngine(config, weights, batch)
-    try:
-        from tradefm_gym.model.engine import TorchEngine
-    except ImportError as error:
-        raise ImportError('backend "torch" needs PyTorch: pip install "tradefm-gym[torch]"') from error
-    return TorchEngine(config, weights, batch, device=device)
-
-
 def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.ndarray:
     """``(1,) STREAM_STATE`` *before* the records of a start state.
 
@@ -335,134 +270,3 @@ def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.nda
     stream = new_state(1, median, (0.0, 0.0), tokenizer.half_life_s, tokenizer.mid_mode)
     stream["book_mid"] = 0.5 * start.mid2
     return stream_states(stream)
-
-
-# ---- kernels ---------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True)
-def _read_tape(
-    records,
-    record_count,
-    cursor,
-    wanted,
-    states,
-    scratch,
-    depth_edges,
-    volume_edges,
-    time_edges,
-    level_edges,
-    pressure_edges,
-    flag_agents,
-    queue,
-    queued,
-):
-    for m in range(wanted.shape[0]):
-        if wanted[m]:
-            ring = records.shape[1]
-            while cursor[m] < record_count[m] and queued[m] < queue.shape[1]:
-                record = records[m, cursor[m] % ring]
-                cursor[m] += 1
-                if observe_record(states[m], record, scratch[m, 0]) and scratch[m, 0]["valid"] == 1:
-                    if not flag_agents:
-                        scratch[m, 0]["flag"] = 0
-                    encode_features(
-                        scratch[m, 0],
-                        depth_edges,
-                        volume_edges,
-                        time_edges,
-                        level_edges,
-                        pressure_edges,
-                        queue[m, queued[m]],
-                    )
-                    queued[m] += 1
-
-
-@njit(cache=True, nogil=True)
-def _draw(seeds, episodes, proposals, wanted, out):
-    for m in range(wanted.shape[0]):
-        if wanted[m]:
-            a, b, c, d = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m]), SAMPLE)
-            e, _, _, _ = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m] + 1), SAMPLE)
-            out[m, 0], out[m, 1], out[m, 2], out[m, 3], out[m, 4] = a, b, c, d, e
-
-
-@njit(cache=True, nogil=True)
-def _round_price(exact, side):
-    # To the nearest tick, ties away from the spread.
-    price = np.ceil(exact - 0.5) if side == BUY else np.floor(exact + 0.5)
-    return min(max(price, 1.0), 2.0**30)
-
-
-@njit(cache=True, nogil=True)
-def _propose(
-    tokens,
-    wanted,
-    states,
-    placement,
-    seeds,
-    episodes,
-    proposals,
-    clock_ns,
-    book,
-    depth_table,
-    volume_table,
-    time_table,
-    depth_edges,
-    volume_edges,
-    cancel_policy,
-    match_cancels,
-    book_decides,
-    deterministic,
-    events,
-    count,
-):
-    uniforms = np.empty(5, np.float64)
-    for m in range(wanted.shape[0]):
-        if not wanted[m]:
-            continue
-        uniforms[:] = 0.5
-        if not deterministic:
-            a, b, c, d = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m]), DECODE)
-            e, _, _, _ = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m] + 1), DECODE)
-            uniforms[0], uniforms[1], uniforms[2] = a / 2.0**32, b / 2.0**32, c / 2.0**32
-            uniforms[3], uniforms[4] = d / 2.0**32, e / 2.0**32
-        proposals[m] += 1
-        token = tokens[m]
-        depth, size, seconds = decode_values(token, uniforms, depth_table, volume_table, time_table)
-        state = states[m]
-        side = BUY if (token >> 12) & 1 == 0 else SELL
-        event = events[m, 0]
-        event["owner"] = BACKGROUND
-        event["side"] = side
-        mid = mid_estimate(state)
-        price = np.int64(_round_price(mid * (1.0 + 1e-4 * depth), side))
-        lots = np.int64(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
-        max_rest = NO_LIMIT
-        bin_ = (token >> 8) & 15
-        low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
-        high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
-        if book_decides and token >> 13 == 0:
-            price, max_rest = place(book, m, side, bin_, low, high, price, lots, placement[m], uniforms[3], uniforms[4])
-        event["price"] = price
-        event["size"] = np.int32(lots)
-        event["max_rest"] = np.int32(max_rest)
-        # Inter-arrivals count from the previous background event; an agent in between does not delay it.
-        event["time_ns"] = max(state["background_ns"] + np.int64(seconds * 1e9), clock_ns[m])
-        if token >> 13 == 1:
-            event["kind"] = CANCEL
-            event["order_id"] = cancel_policy
-            if match_cancels:
-                bottom, top = np.int64(np.ceil(low)), np.int64(np.ceil(high)) - 1
-                volume = (token >> 4) & 15
-                least = np.expm1(volume_edges[volume - 1]) * state["median_size"] if volume > 0 else 1.0
-                most = np.expm1(volume_edges[volume]) * state["median_size"] if volume < 15 else 2.0**40
-                least_lots, most_lots = np.int64(np.ceil(least)), np.int64(np.ceil(most)) - 1
-                s = 0 if side == BUY else 1
-                slot = order_to_cancel(book, m, s, bottom, top, least_lots, most_lots, uniforms[3])
-                if slot >= 0:
-                    event["order_id"], event["size"] = book.orders[m, slot]["order_id"], 0
-        else:
-            event["kind"] = LIMIT
-            event["order_id"] = -1  # the market numbers it
-        count[m] = 1

@@ -11,7 +11,7 @@ from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.placement import calibrate_placement, stream_states
 from tradefm_gym.flow.protocol import ContextBank
-from tradefm_gym.flow.replay import BLOCK, prepare
+from tradefm_gym.flow.recorded_starts import BLOCK, prepare
 from tradefm_gym.market.features import FEATURE_STATE, MID_VWAP, day_features, new_state, observe
 
 

@@ -1,0 +1,144 @@
+"""The kernels of the TradeFM flow: records to inputs, and tokens to proposals."""
+
+import numpy as np
+from numba import njit
+
+from tradefm_gym.flow.cancels import order_to_cancel
+from tradefm_gym.flow.placement import place
+from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
+from tradefm_gym.market.features import mid_estimate, observe_record
+from tradefm_gym.model.tokenizer import decode_values, encode_features
+from tradefm_gym.rng import DECODE, SAMPLE, bits
+
+_LARGEST_SIZE = 1 << 24
+
+
+@njit(cache=True, nogil=True)
+def read_tape(
+    records,
+    record_count,
+    cursor,
+    wanted,
+    states,
+    scratch,
+    depth_edges,
+    volume_edges,
+    time_edges,
+    level_edges,
+    pressure_edges,
+    flag_agents,
+    queue,
+    queued,
+):
+    """Turns the records of wanted rows that are not read yet into inputs, as many as the queue (N, K, 4) takes."""
+    for m in range(wanted.shape[0]):
+        if wanted[m]:
+            ring = records.shape[1]
+            while cursor[m] < record_count[m] and queued[m] < queue.shape[1]:
+                record = records[m, cursor[m] % ring]
+                cursor[m] += 1
+                if observe_record(states[m], record, scratch[m, 0]) and scratch[m, 0]["valid"] == 1:
+                    if not flag_agents:
+                        scratch[m, 0]["flag"] = 0
+                    encode_features(
+                        scratch[m, 0],
+                        depth_edges,
+                        volume_edges,
+                        time_edges,
+                        level_edges,
+                        pressure_edges,
+                        queue[m, queued[m]],
+                    )
+                    queued[m] += 1
+
+
+@njit(cache=True, nogil=True)
+def draw(seeds, episodes, proposals, wanted, out):
+    """Random words (N, 5) for the sampling of wanted rows, by seed, episode and number of the proposal."""
+    for m in range(wanted.shape[0]):
+        if wanted[m]:
+            a, b, c, d = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m]), SAMPLE)
+            e, _, _, _ = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m] + 1), SAMPLE)
+            out[m, 0], out[m, 1], out[m, 2], out[m, 3], out[m, 4] = a, b, c, d, e
+
+
+@njit(cache=True, nogil=True)
+def _round_price(exact, side):
+    # To the nearest tick, ties away from the spread.
+    price = np.ceil(exact - 0.5) if side == BUY else np.floor(exact + 0.5)
+    return min(max(price, 1.0), 2.0**30)
+
+
+@njit(cache=True, nogil=True)
+def propose(
+    tokens,
+    wanted,
+    states,
+    placement,
+    seeds,
+    episodes,
+    proposals,
+    clock_ns,
+    book,
+    depth_table,
+    volume_table,
+    time_table,
+    depth_edges,
+    volume_edges,
+    cancel_policy,
+    match_cancels,
+    book_decides,
+    deterministic,
+    events,
+    count,
+):
+    """Decodes tokens (N,) into proposals (N, 1) EVENT, one for each wanted row."""
+    uniforms = np.empty(5, np.float64)
+    for m in range(wanted.shape[0]):
+        if not wanted[m]:
+            continue
+        uniforms[:] = 0.5
+        if not deterministic:
+            a, b, c, d = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m]), DECODE)
+            e, _, _, _ = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m] + 1), DECODE)
+            uniforms[0], uniforms[1], uniforms[2] = a / 2.0**32, b / 2.0**32, c / 2.0**32
+            uniforms[3], uniforms[4] = d / 2.0**32, e / 2.0**32
+        proposals[m] += 1
+        token = tokens[m]
+        depth, size, seconds = decode_values(token, uniforms, depth_table, volume_table, time_table)
+        state = states[m]
+        side = BUY if (token >> 12) & 1 == 0 else SELL
+        event = events[m, 0]
+        event["owner"] = BACKGROUND
+        event["side"] = side
+        mid = mid_estimate(state)
+        price = np.int64(_round_price(mid * (1.0 + 1e-4 * depth), side))
+        lots = np.int64(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
+        max_rest = NO_LIMIT
+        bin_ = (token >> 8) & 15
+        low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
+        high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
+        if book_decides and token >> 13 == 0:
+            price, max_rest = place(book, m, side, bin_, low, high, price, lots, placement[m], uniforms[3], uniforms[4])
+        event["price"] = price
+        event["size"] = np.int32(lots)
+        event["max_rest"] = np.int32(max_rest)
+        # Inter-arrivals count from the previous background event; an agent in between does not delay it.
+        event["time_ns"] = max(state["background_ns"] + np.int64(seconds * 1e9), clock_ns[m])
+        if token >> 13 == 1:
+            event["kind"] = CANCEL
+            event["order_id"] = cancel_policy
+            if match_cancels:
+                bottom, top = np.int64(np.ceil(low)), np.int64(np.ceil(high)) - 1
+                volume = (token >> 4) & 15
+                least = np.expm1(volume_edges[volume - 1]) * state["median_size"] if volume > 0 else 1.0
+                most = np.expm1(volume_edges[volume]) * state["median_size"] if volume < 15 else 2.0**40
+                least_lots, most_lots = np.int64(np.ceil(least)), np.int64(np.ceil(most)) - 1
+                s = 0 if side == BUY else 1
+                slot = order_to_cancel(book, m, s, bottom, top, least_lots, most_lots, uniforms[3])
+                if slot >= 0:
+                    event["order_id"], event["size"] = book.orders[m, slot]["order_id"], 0
+        else:
+            event["kind"] = LIMIT
+            event["order_id"] = -1  # the market numbers it
+        count[m] = 1

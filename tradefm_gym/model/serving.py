@@ -1,0 +1,55 @@
+"""From a model's name to an engine: the bundled weights, their hash, and which engine suits a network."""
+
+import hashlib
+from pathlib import Path
+
+BUNDLED_MODEL = "mini-1"
+WEIGHTS = Path(__file__).parent / "weights"
+BACKENDS = ("auto", "numba", "torch")
+
+
+def checkpoint(model: str | Path) -> tuple[Path, str]:
+    """Folder and hash of a bundled model's name or of a path, optionally followed by ``@`` and the hash it must have.
+
+    Raises:
+        ValueError: if it is neither, or has another hash.
+    """
+    name, at, wanted = str(model).partition("@")
+    if at and not wanted:
+        raise ValueError(f"model must name a hash after '@', or end before it, got {str(model)!r}")
+    for folder in (WEIGHTS / name, Path(name)):
+        if (folder / "config.json").is_file():
+            found = model_hash(folder)
+            if wanted and wanted != found:
+                raise ValueError(f"model {name!r} must have the hash {wanted}, got {found}: it is another model")
+            return folder, found
+    bundled = sorted(p.name for p in WEIGHTS.glob("*") if p.is_dir())
+    raise ValueError(f"model must be one of the bundled {bundled} or a checkpoint folder, got {str(model)!r}")
+
+
+def model_hash(folder: Path) -> str:
+    """Twelve hexadecimal digits that name weights and tokenizer."""
+    total = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"model folder {str(folder)!r} lacks {name}; it must hold config, tokenizer and weights")
+        total.update(path.read_bytes())
+    return total.hexdigest()[:12]
+
+
+def make_engine(config, weights, batch: int, backend: str = "auto", device: str = "cpu"):
+    """The engine for a network: Numba up to 20M parameters, torch above or on a GPU."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if backend == "auto":
+        backend = "numba" if device == "cpu" and config.parameter_count() < 20_000_000 else "torch"
+    if backend == "numba":
+        from tradefm_gym.model.numba_engine import NumbaEngine
+
+        return NumbaEngine(config, weights, batch)
+    try:
+        from tradefm_gym.model.engine import TorchEngine
+    except ImportError as error:
+        raise ImportError('backend "torch" needs PyTorch: pip install "tradefm-gym[torch]"') from error
+    return TorchEngine(config, weights, batch, device=device)
