@@ -14,7 +14,8 @@ _USED = 0  # places ever used
 _FREE = 1  # places on the free list
 LIVE = 2  # orders that rest
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+_WORD = 0xFFFFFFFF
+_LOW_MIX, _HIGH_MIX = 0x61C88647, 0x7FEB352D  # odd numbers of 31 bits
 _KERNEL: dict[str, Any] = {"cache": True, "nogil": True}
 
 
@@ -121,8 +122,9 @@ def remove(live, place):
 
 @njit(**_KERNEL)
 def _home(order_id, mask):
-    mixed = np.uint64(order_id) * _MIX
-    return np.int64((mixed ^ (mixed >> np.uint64(29))) >> np.uint64(3)) & mask
+    # Word by word, so that the products fit into int64: nothing overflows when the JIT is off.
+    mixed = ((order_id & _WORD) * _LOW_MIX) ^ (((order_id >> 32) & _WORD) * _HIGH_MIX)
+    return ((mixed ^ (mixed >> 29)) >> 3) & mask
 
 
 @njit(**_KERNEL)
