@@ -1,9 +1,17 @@
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
+from test_takers import A, D, P, X, flow_of
 
 from tradefm_gym.flow.cancels import order_to_cancel
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint
 from tradefm_gym.market.events import BUY, LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.model.tokenizer import TradeTokenizer
+
+MEASURE = Path(__file__).parents[1] / "examples" / "measure_cancels.py"
 
 # side, price, size, owner: bids 5@100, 7@100, 5@98, 5@98, an agent's 5@99, then 9@90; asks far away
 ORDERS = (
@@ -54,3 +62,25 @@ def test_an_empty_bin_has_none(book):
     assert chosen(book, 0, 91, 97, 1, 100) == -1
     assert chosen(book, 0, 99, 99, 1, 100) == -1  # an agent's order is never cancelled by the flow
     assert chosen(book, 1, 113, 120, 1, 100) == -1
+
+
+def test_recorded_cancels_are_ranked_among_the_live_orders_that_fit():
+    measure = runpy.run_path(str(MEASURE))
+    rows = [
+        (1, A, 1, -1, 1010, 9), (2, A, 2, 1, 990, 5), (3, A, 3, 1, 990, 5), (4, A, 4, 1, 990, 5),
+        (5, A, 5, 1, 990, 500), (5, A, 8, -1, 1020, 5),
+        (6, D, 3, 1, 990, 5),  # 2, 3 and 4 fit; 4 is newer
+        (7, X, 2, 1, 990, 5), (8, A, 6, 1, 990, 5),
+        (9, D, 4, 1, 990, 5),  # 2 was filled: 4 and 6 fit
+        (10, D, 5, 1, 990, 500), (11, P, 1, -1, 1010, 1), (12, D, 6, 1, 990, 5), (13, A, 7, 1, 990, 5),
+        (30, D, 7, 1, 990, 5),  # no longer in the training part
+    ]  # fmt: skip
+    tokenizer = TradeTokenizer.load(checkpoint(BUNDLED_MODEL)[0])
+    rank, fitting = measure["cancel_ranks"](flow_of(rows), tokenizer)
+    assert rank.tolist() == [1, 1, 0, 0]
+    assert fitting.tolist() == [3, 2, 1, 1]
+    # Passed over twice, stopped at twice: the oldest and the only ones say nothing.
+    assert measure["geometric_ratio"](np.array([1, 1, 0, 0]), np.array([3, 2, 2, 1])) == 0.5
+    several = np.full(4, 4)
+    assert measure["geometric"](0.3, np.arange(4), several) == pytest.approx([0.7, 0.21, 0.063, 0.027])
+    assert measure["expected_shares"](0.3, np.array([1, 2]))[:3] == pytest.approx([0.85, 0.15, 0.0])
