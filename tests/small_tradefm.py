@@ -7,10 +7,11 @@ import numpy as np
 from test_features import random_records
 
 from tradefm_gym.data.recorded import FlowMeta, RecordedFlow
-from tradefm_gym.flow.placement import stream_states
-from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.placement import UNKNOWN_PLACEMENT, stream_states
+from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
 from tradefm_gym.flow.recording import DayRecorder
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
+from tradefm_gym.market.events import BACKGROUND, BUY, LIMIT, ORDER, RECORD, RESTED, SELL
 from tradefm_gym.market.features import new_state, observe
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
@@ -37,6 +38,25 @@ def zero_intelligence_bank() -> ContextBank:
     return replace(bank, feature_state=stream_states(new_state(len(bank), median, (0.05, 0.2)), SHARES))
 
 
+def book_bank(orders, median_size=100.0, placement=UNKNOWN_PLACEMENT) -> ContextBank:
+    """One start state with the background orders (side, price, size) in order of arrival, the last of them on tape."""
+    resting, record = np.zeros(len(orders), ORDER), np.zeros(1, RECORD)
+    resting["owner"], resting["order_id"] = BACKGROUND, np.arange(len(orders))
+    resting["time_ns"] = 1_000 * np.arange(len(orders))
+    resting["side"], resting["price"], resting["size"] = np.array(orders).T
+    bid, ask = (function(resting["price"][resting["side"] == s]) for function, s in ((np.max, BUY), (np.min, SELL)))
+    for name in ("owner", "order_id", "time_ns", "side", "price", "size"):
+        record[name] = resting[name][-1]
+    record["kind"], record["status"], record["mid2"] = LIMIT, RESTED, bid + ask
+    stream = new_state(1, median_size)
+    stream["book_mid"] = 0.5 * (bid + ask)
+    state = StartState(
+        resting, record, int(record["time_ns"][0]), int(bid + ask), len(orders), np.ones((), SCALE),
+        stream_states(stream, placement)[0],
+    )  # fmt: skip
+    return ContextBank.from_states([state], np.zeros(1, np.uint8), "a book made by hand")
+
+
 def generated_day(events: int) -> RecordedFlow:
     """Zero intelligence, written down as a recorded day."""
     flow = ZeroIntelligenceFlow(1)
@@ -48,6 +68,19 @@ def generated_day(events: int) -> RecordedFlow:
             market.feed(flow.next_events(market, starved))
         recorder.collect()
     return recorder.finish(FlowMeta("ZERO", "made up", "2026-01-01", 1, "tick", 1, "lot", True, (0, 10**15), "a test"))
+
+
+def records_of_tokens(flow, tokens, episode: int = 0) -> np.ndarray:
+    """What becomes of one token in each row (N,), instead of what the network would have drawn: (N,) RECORD."""
+    n = flow.num_envs
+    market = MarketSimulator(n, flow.market_config())
+    flow.reset(
+        market, everyone(n), np.zeros(n, np.int64), np.arange(n).astype(np.uint64), np.full(n, episode, np.uint32)
+    )
+    flow.engine.sample = lambda bits, active, temperature: np.asarray(tokens)
+    market.feed(flow.next_events(market, everyone(n)))
+    assert not market.advance(until_count=market.background_count + 1).any()
+    return np.array([market.tape.read_records(row)[-1] for row in range(n)])
 
 
 def everyone(n: int) -> np.ndarray:

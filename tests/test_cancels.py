@@ -3,13 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_tradefm import book_bank, records_of_tokens, write_checkpoint
 from test_takers import A, D, P, X, flow_of
 
 from tradefm_gym.flow.cancels import order_to_cancel
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint
-from tradefm_gym.market.events import BUY, LIMIT, SELL, EventBlock
+from tradefm_gym.flow.tradefm import BUNDLED_MODEL, TradeFMFlow, checkpoint
+from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
-from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.model.tokenizer import TradeTokenizer, compose
 
 MEASURE = Path(__file__).parents[1] / "examples" / "measure_cancels.py"
 
@@ -62,6 +63,30 @@ def test_an_empty_bin_has_none(book):
     assert chosen(book, 0, 91, 97, 1, 100) == -1
     assert chosen(book, 0, 99, 99, 1, 100) == -1  # an agent's order is never cancelled by the flow
     assert chosen(book, 1, 113, 120, 1, 100) == -1
+
+
+def test_a_generated_cancel_removes_an_order_of_the_bins_that_it_names(tmp_path):
+    """For every side, depth bin and volume bin that holds an order of the book."""
+    folder = write_checkpoint(tmp_path / "small")
+    tokenizer, median, mid = TradeTokenizer.load(folder), 100.0, 10_000
+    generator = np.random.default_rng(0)
+    away, sizes = generator.integers(1, 70, 150), generator.integers(1, 590, 150)
+    away[:2] = 1  # so that the mid is known
+    sides = np.where(np.arange(150) % 2, BUY, SELL)
+    price = mid - sides * away
+    depth = np.searchsorted(tokenizer.depth_edges, 1e4 * (price - mid) / mid, side="right")
+    volume = np.searchsorted(tokenizer.volume_edges, np.log1p(sizes / median), side="right")
+    cell_of = np.stack([sides == SELL, depth, volume], axis=1).astype(np.int64)
+    cells = np.unique(cell_of, axis=0)
+    assert all(len(np.unique(cells[:, column])) == count for column, count in enumerate((2, 16, 16)))
+    assert 64 < len(cells) < len(cell_of)  # some hold several orders
+    bank = book_bank(np.stack([sides, price, sizes], axis=1).tolist(), median)
+    flow = TradeFMFlow(folder, len(cells), bank=bank)
+    for episode in range(3):
+        removed = records_of_tokens(flow, compose(1, *cells.T, 0), episode)
+        assert (removed["kind"] == CANCEL).all() and (removed["status"] == CANCELLED).all()
+        assert np.array_equal(cell_of[removed["order_id"]], cells)
+        assert np.array_equal(removed["size"], sizes[removed["order_id"]])  # the whole order
 
 
 def test_recorded_cancels_are_ranked_among_the_live_orders_that_fit():

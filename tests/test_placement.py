@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from small_tradefm import generated_day, write_checkpoint
+from small_tradefm import book_bank, generated_day, records_of_tokens, write_checkpoint
 
 from tradefm_gym.flow.placement import (
     IMPROVE,
@@ -13,11 +13,12 @@ from tradefm_gym.flow.placement import (
     calibrate_placement,
     place,
 )
+from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
-from tradefm_gym.market.events import BUY, LIMIT, NO_LIMIT, SELL, EventBlock
+from tradefm_gym.market.events import BUY, DROPPED, FILLED, LIMIT, NO_LIMIT, RESTED, SELL, EventBlock
 from tradefm_gym.market.features import day_features
 from tradefm_gym.market.simulator import MarketSimulator
-from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.model.tokenizer import TradeTokenizer, compose
 
 BIDS, ASKS = (100, 97, 95), (110, 112, 115)
 
@@ -89,6 +90,27 @@ def test_a_sweep_walks_the_book_and_leaves_nothing_resting(book):
     assert decided(book, BUY, 111, 118, 113, 12, sweep=1.0) == (115, 0)  # all of the bin lies beyond the touch
     for first, outcome in ((0.44, (112, 0)), (0.46, (110, NO_LIMIT))):
         assert decided(book, BUY, 104, 118, 106, 6, cross=0.9, sweep=0.5, first=first) == outcome
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_generated_takers_of_more_than_the_touch_rest_as_often_as_calibrated(tmp_path, deep):
+    """Eight of ten of these orders cross; three of ten of those leave nothing resting, whatever the book holds."""
+    away = (8, 30, 50) if deep else (8,)  # basis points and ticks; the touches lie in bins 6 and 9, the others do not
+    orders = [(side, 10_000 - side * ticks, 40) for ticks in away for side in (BUY, SELL)]
+    placement = tuple(shares_of(cross=0.8, sweep=0.3).tolist())
+    flow = TradeFMFlow(write_checkpoint(tmp_path / "small"), 64, bank=book_bank(orders, 100.0, placement))
+    sides = np.arange(64) % 2
+    tokens = compose(0, sides, np.where(sides, 6, 9), 4, 0)  # 61 to 81 lots
+    records = np.concatenate([records_of_tokens(flow, tokens, episode) for episode in range(16)])
+    assert records["size"].min() > 60 and records["size"].max() < 82
+    takers = records[records["filled"] > 0]
+    assert len(takers) / len(records) == pytest.approx(0.8, abs=0.05)
+    gone = takers[takers["status"] != RESTED]
+    assert len(gone) / len(takers) == pytest.approx(0.3, abs=0.05)
+    # It walks the book as far as its size asks; what the book does not have is dropped.
+    assert (gone["status"] == (FILLED if deep else DROPPED)).all()
+    assert (gone["filled"] == (gone["size"] if deep else 40)).all()
+    assert (takers["filled"][takers["status"] == RESTED] == 40).all()
 
 
 def test_joining_takes_the_touch_or_the_nearest_price_of_the_own_side(book):
