@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tradefm_gym.data import RecordedFlow, calibrate, load, split
-from tradefm_gym.flow.replay import to_events
-from tradefm_gym.flow.tradefm import BUNDLED_MODEL, checkpoint
+from tradefm_gym.flow.recorded_starts import to_events
 from tradefm_gym.market.events import BACKGROUND, CANCEL, LIMIT, EventBlock
 from tradefm_gym.market.features import day_features
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
 SHOWN = 6  # ranks told apart in the second table
