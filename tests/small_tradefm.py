@@ -57,9 +57,16 @@ def book_bank(orders, median_size=100.0, placement=UNKNOWN_PLACEMENT) -> Context
     return ContextBank.from_states([state], np.zeros(1, np.uint8), "a book made by hand")
 
 
+def even_bank(placement=UNKNOWN_PLACEMENT) -> ContextBank:
+    """One start state with 100 lots at each of 30 prices on both sides of 10,000."""
+    return book_bank(
+        [(side, 10_000 - side * away, 100) for away in range(1, 31) for side in (BUY, SELL)], 100.0, placement
+    )
+
+
 def generated_day(events: int) -> RecordedFlow:
-    """Zero intelligence, written down as a recorded day."""
-    flow = ZeroIntelligenceFlow(1)
+    """Zero intelligence from a book made by hand, written down as a recorded day."""
+    flow = ZeroIntelligenceFlow(1, bank=even_bank())
     market = MarketSimulator(1, flow.market_config())
     flow.reset(market, everyone(1), np.zeros(1, np.int64), np.ones(1, np.uint64), np.zeros(1, np.uint32))
     recorder = DayRecorder(market)

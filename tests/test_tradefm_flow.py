@@ -3,7 +3,7 @@ import json
 import gymnasium
 import numpy as np
 import pytest
-from small_tradefm import everyone, write_checkpoint, zero_intelligence_bank
+from small_tradefm import SHARES, even_bank, everyone, write_checkpoint, zero_intelligence_bank
 
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.replay import ReplayFlow
@@ -98,8 +98,8 @@ def test_the_cache_is_a_function_of_the_tape(checkpoint, bank):
 
 
 @pytest.mark.parametrize("flagged", [True, False])
-def test_agents_enter_the_context_with_the_participant_flag(checkpoint, bank, flagged):
-    loop = Loop(TradeFMFlow(checkpoint, 2, bank=bank, flag_agents=flagged)).run(10)
+def test_agents_enter_the_context_with_the_participant_flag(checkpoint, flagged):
+    loop = Loop(TradeFMFlow(checkpoint, 2, bank=even_bank(SHARES), flag_agents=flagged)).run(10)
     seen = loop.flow._seen.copy()
     bid, _ = loop.market.touch()
     loop.submit(1, kind=LIMIT, side=BUY, price=int(bid[1]) - 3, size=70, order_id=1)
