@@ -47,7 +47,7 @@ def followed(rows, lot=1, snapshots=None):
     state = Following.start(TICK, lot).with_room(len(rows))
     touch, log = np.zeros((len(rows), 4), np.int64), np.zeros(2 * len(rows), DIFFERENCE)
     snapshots = Snapshots.empty() if snapshots is None else snapshots
-    count = follow(state, snapshots, columns(rows), touch, log)
+    state, count = follow(state, snapshots, columns(rows), touch, log)
     compare(state, snapshots, np.int64(2**62))
     totals = {name: total for name, total in zip(TOTALS, state.totals.tolist(), strict=True) if total}
     return differences(log[:count]), totals, touch.tolist()
@@ -172,7 +172,7 @@ def carried(rows, books, lot=1):
     window = Window.start(TICK, lot, levels)
     window = window._replace(following=window.following.with_room(3 * len(rows) + 4 * levels))
     log = np.zeros(4 * len(rows), DIFFERENCE)
-    count = carry_through(window, columns(rows), np.array(books, np.int64), 1, log)
+    window, count = carry_through(window, columns(rows), np.array(books, np.int64), 1, log)
     names = ("STEPS", "STEPS_EQUAL", "LEVELS_EQUAL", "BEST_EQUAL", "FROM_LEVEL", "ENTERED", "LEFT")
     totals = dict(zip(TOTALS, window.following.totals.tolist(), strict=True))
     return differences(log[:count]), {name: int(window.counts[getattr(windowed, name)]) for name in names}, totals

@@ -60,7 +60,7 @@ TOTALS = (
     CROSS_BOUGHT, CROSS_SOLD, CROSS_SIDELESS, MATCHED, FILLS_EQUAL, CANCELS_EQUAL, NAMED_CROSSES,
 ) = range(len(TOTALS))  # fmt: skip
 
-_NEWEST, _LOWEST_ASK, _HIGHEST_BID, _LOWEST_SOLD, _HIGHEST_BOUGHT, _LOGGED = range(6)
+_NEWEST, _LOWEST_ASK, _HIGHEST_BID, _LOWEST_SOLD, _HIGHEST_BOUGHT, LOGGED = range(6)  # columns of ``extremes``
 _FAR = 2**62
 # As many orders as the exchange can hold; its memory follows what rests.
 _CONFIG = MarketConfig(seats=0, orders=2**24, flow_ids=2**30, tape=64, fills=64)
@@ -188,19 +188,8 @@ def takes(book, adds):
     )
 
 
-def start_log(state: Following) -> None:
-    """What differs is written from the start of the log again."""
-    state.extremes[_LOGGED] = 0
-
-
-def logged(state: Following) -> int:
-    """How many differences were written."""
-    return int(state.extremes[_LOGGED])
-
-
-@njit(cache=True, nogil=True)
-def follow(state, snapshots, rows, touch, log, first):
-    """Carries out rows from ``first`` on; writes the touch after each and what differs.
+def follow(state, snapshots, rows, touch, log):
+    """Carries out n rows; writes the touch after each and what differs.
 
     Args:
         state: Following, with room for the adds among its live orders.
@@ -208,11 +197,20 @@ def follow(state, snapshots, rows, touch, log, first):
         rows: time_ns, event, order_id, side, price, size and source of FeedRows, (n,) each.
         touch: (n, 4) int64 out: bid price, bid lots, ask price, ask lots, prices in ticks, 0 for an empty side.
         log: (2 n,) DIFFERENCE out.
-        first: the row to begin with.
 
     Returns:
-        The row before which the book has to be widened, or n.
+        The state, whose book may have been widened, and how many differences were written.
     """
+    state.extremes[LOGGED] = 0
+    done = 0
+    while (done := _follow(state, snapshots, rows, touch, log, done)) < len(touch):
+        state = state.widened(1)
+    return state, int(state.extremes[LOGGED])
+
+
+@njit(cache=True, nogil=True)
+def _follow(state, snapshots, rows, touch, log, first):
+    """Carries out rows from ``first`` on; returns the row before which the book has to be widened, or n."""
     time_ns, event, order_id, side, price, size, source = rows
     for i in range(first, len(time_ns)):
         kind = event[i]
@@ -240,8 +238,8 @@ def follow(state, snapshots, rows, touch, log, first):
 @njit(cache=True, nogil=True)
 def note(state, log, code, found, i, time_ns, event, order_id, side, price, size, source):
     """Writes row i to the log: its difference and what the book has instead."""
-    entry = log[state.extremes[_LOGGED]]
-    state.extremes[_LOGGED] += 1
+    entry = log[state.extremes[LOGGED]]
+    state.extremes[LOGGED] += 1
     entry["row"], entry["time_ns"], entry["order_id"] = source[i], time_ns[i], order_id[i]
     entry["price"], entry["size"], entry["found"], entry["code"] = price[i], size[i], found, code
     entry["event"], entry["side"], entry["newest"] = event[i], side[i], state.extremes[_NEWEST]

@@ -41,12 +41,8 @@ def check_book(feed: Feed, levels: int, lot: int = 1) -> DayCheck:
         log = np.zeros(4 * len(rows), following.DIFFERENCE)
         columns = tuple(np.ascontiguousarray(getattr(rows, name)) for name in COLUMNS)
         recorded, best = _in_ticks(book, feed.tick, lot), min(levels, book.shape[1])
-        following.start_log(window.following)
-        done = 0
-        while (done := windowed.carry_through(window, columns, recorded, best, log, done)) < len(rows):
-            wider = window.following.widened(windowed.adds_a_row(book.shape[1]))
-            window = window._replace(following=wider)
-        differences.add(rows, log[: following.logged(window.following)], windowed=True)
+        window, logged = windowed.carry_through(window, columns, recorded, best, log)
+        differences.add(rows, log[:logged], windowed=True)
         rows_seen += len(rows)
     if window is None:
         raise FeedError(feed.path, "the feed has no rows")

@@ -238,11 +238,8 @@ class _Run:
         touch = np.zeros((len(rows), 4), np.int64)
         log = np.zeros(2 * len(rows), following.DIFFERENCE)
         columns = tuple(np.ascontiguousarray(getattr(rows, name)) for name in COLUMNS)
-        following.start_log(self.state)
-        done = 0
-        while (done := following.follow(self.state, snapshots, columns, touch, log, done)) < len(rows):
-            self.state = self.state.widened(1)
-        return touch, log[: following.logged(self.state)]
+        self.state, logged = following.follow(self.state, snapshots, columns, touch, log)
+        return touch, log[:logged]
 
     def _gather_facts(self, rows: FeedRows) -> None:
         again = (rows.event[1:] == ADD) & (rows.event[:-1] != ADD) & (rows.order_id[1:] == rows.order_id[:-1])

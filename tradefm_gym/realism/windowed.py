@@ -35,6 +35,7 @@ from tradefm_gym.realism.following import (
     HALTS,
     HIDDEN_SIZE,
     HIDDENS,
+    LOGGED,
     OVERSIZE,
     PRIORITY,
     STEP,
@@ -51,8 +52,8 @@ from tradefm_gym.realism.following import (
 )
 
 # Columns of ``counts``.
-STEPS, STEPS_EQUAL, REPLAYED, LEVELS_EQUAL, BEST_EQUAL, CROSSED, FROM_LEVEL, ENTERED, LEFT, LOGGED = range(10)
-_COUNTS = 10
+STEPS, STEPS_EQUAL, REPLAYED, LEVELS_EQUAL, BEST_EQUAL, CROSSED, FROM_LEVEL, ENTERED, LEFT = range(9)
+_COUNTS = 9
 
 
 class Window(NamedTuple):
@@ -61,7 +62,7 @@ class Window(NamedTuple):
     following: Following
     scratch: BookState
     before: np.ndarray  # (levels, 4) int64 ask price, ask size, bid price, bid size in ticks and lots
-    counts: np.ndarray  # (10,) int64
+    counts: np.ndarray  # (9,) int64
 
     @classmethod
     def start(cls, tick: int, lot: int, levels: int) -> "Window":
@@ -77,9 +78,8 @@ class Window(NamedTuple):
         )
 
 
-@njit(cache=True, nogil=True)
-def carry_through(window, rows, book, best, log, first):
-    """Carries rows from ``first`` on through both tests.
+def carry_through(window, rows, book, best, log):
+    """Carries n rows through both tests.
 
     Args:
         window: Window, with room for the adds and for two placeholders a level among its live orders.
@@ -87,15 +87,24 @@ def carry_through(window, rows, book, best, log, first):
         book: (n, levels, 4) int64 recorded after each row, ticks and lots.
         best: how many of the levels count for BEST_EQUAL.
         log: (4 n,) DIFFERENCE out.
-        first: the row to begin with.
 
     Returns:
-        The row before which the book has to be widened, or n.
+        The window, whose book may have been widened, and how many differences were written.
     """
+    window.following.extremes[LOGGED] = 0
+    adds, done = 4 * book.shape[1] + 1, 0  # a row may bring its own order, and one for each level from the file
+    while (done := _carry_through(window, rows, book, best, log, adds, done)) < len(book):
+        window = window._replace(following=window.following.widened(adds))
+    return window, int(window.following.extremes[LOGGED])
+
+
+@njit(cache=True, nogil=True)
+def _carry_through(window, rows, book, best, log, adds, first):
+    """Carries rows from ``first`` on; returns the row before which the book has to be widened, or n."""
     time_ns, event, order_id, side, price, size, source = rows
     state, counts = window.following, window.counts
     for i in range(first, len(time_ns)):
-        if not takes(state.book, adds_a_row(book.shape[1])):
+        if not takes(state.book, adds):
             return i
         started = counts[REPLAYED] > 0
         if started:
@@ -116,12 +125,6 @@ def carry_through(window, rows, book, best, log, first):
         counts[CROSSED] += row[0, BEST] >= row[0, BEST + 1]
         window.before[:] = book[i]
     return len(time_ns)
-
-
-@njit(cache=True, nogil=True)
-def adds_a_row(levels):
-    """Orders that one row may bring: its own, and one for each level that comes from the file."""
-    return 4 * levels + 1
 
 
 @njit(cache=True, nogil=True)
