@@ -17,8 +17,8 @@ from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
-# Per bin how often an add crosses; join, touch, improve by spread, sweep; the usual spread.
-SHARES = (*[0.0] * 8, 0.5, 0.8, 0.9, *[1.0] * 5, 0.5, 0.5, 0.1, 0.3, 0.6, 0.9, 0.9, 2.0)
+# Per bin how often an add crosses; join, touch, improve by spread, sweep; the usual spread, the longest walk.
+SHARES = (*[0.0] * 8, 0.5, 0.8, 0.9, *[1.0] * 5, 0.5, 0.5, 0.1, 0.3, 0.6, 0.9, 0.9, 2.0, 40.0)
 
 
 def write_checkpoint(folder: Path, seed: int = 0) -> Path:
@@ -84,7 +84,7 @@ def records_of_tokens(flow, tokens, episode: int = 0) -> np.ndarray:
     flow.reset(
         market, everyone(n), np.zeros(n, np.int64), np.arange(n).astype(np.uint64), np.full(n, episode, np.uint32)
     )
-    flow.engine.sample = lambda bits, active, temperature: np.asarray(tokens)
+    flow.engine.sample = lambda bits, active, temperature, tilt: np.asarray(tokens)
     market.feed(flow.next_events(market, everyone(n)))
     assert not market.advance(until_count=market.background_count + 1).any()
     return np.array([market.tape.read_records(row)[-1] for row in range(n)])

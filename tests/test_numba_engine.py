@@ -7,7 +7,7 @@ import reference_network as reference
 
 from tradefm_gym.model import numba_matrix
 from tradefm_gym.model.config import DIGIT_SIZES, PRESETS, VOCABULARY, random_weights, save_checkpoint
-from tradefm_gym.model.engine_protocol import Engine, sample_integers
+from tradefm_gym.model.engine_protocol import KINDS, Engine, sample_integers
 from tradefm_gym.model.numba_engine import NumbaEngine
 
 JOINT = replace(PRESETS["test"], head="joint", head_width=0, digit_embeddings=False)
@@ -208,6 +208,44 @@ def test_draws_have_the_model_s_frequencies():
         counts = np.bincount(tokens // stride % size, minlength=size)
         error = np.sqrt(expected * (1 - expected) * tokens.size) + 1
         assert (np.abs(counts - expected * tokens.size) < 5 * error).all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_kinds_of_event_and_their_tilt(name, temperature):
+    """The joint distribution of action, side and depth; tilted draws have its weights, and no tilt changes no draw."""
+    config, generator = CONFIGS[name], np.random.default_rng(12)
+    weights, batch = weights_of(config), 4 if numba.config.DISABLE_JIT else 64
+    everyone = np.ones(batch, bool)
+    engine = NumbaEngine(config, weights, batch)
+    prefill_all(engine, random_events(generator, 9))
+    kinds = engine.kind_log_prob(everyone, temperature)
+    np.testing.assert_allclose(np.exp(kinds).sum(1), 1.0, atol=1e-5)
+    if temperature == 1.0:
+        logs = reference.log_probs(config, weights, engine.export_row(0).hidden)
+        np.testing.assert_allclose(np.exp(kinds[0]), np.exp(logs).reshape(KINDS, -1).sum(1), atol=1e-5)
+    bits = random_bits(generator, batch)
+    nothing = np.zeros((batch, KINDS), np.float32)
+    plain = engine.sample(bits, everyone, temperature)
+    assert (plain == engine.sample(bits, everyone, temperature, tilt=nothing)).mean() > 0.95  # but for rounding
+    forced = np.full((batch, KINDS), -60.0, np.float32)
+    chosen = np.arange(batch) % KINDS
+    forced[np.arange(batch), chosen] = 0.0
+    assert (engine.sample(bits, everyone, temperature, tilt=forced) >> 8).tolist() == chosen.tolist()
+
+
+@slow_without_jit
+def test_tilted_draws_have_the_tilted_frequencies():
+    config, generator = PRESETS["test"], np.random.default_rng(13)
+    engine = NumbaEngine(config, weights_of(config), 64)
+    prefill_all(engine, random_events(generator, 3))
+    everyone, tilt = np.ones(64, bool), np.tile(generator.normal(0, 1, KINDS).astype(np.float32), (64, 1))
+    tokens = np.concatenate([engine.sample(random_bits(generator, 64), everyone, tilt=tilt) for _ in range(300)])
+    expected = np.exp(engine.kind_log_prob(everyone)[0] + tilt[0])
+    expected /= expected.sum()
+    counts = np.bincount(tokens >> 8, minlength=KINDS)
+    error = np.sqrt(expected * (1 - expected) * tokens.size) + 1
+    assert (np.abs(counts - expected * tokens.size) < 5 * error).all()
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -10,6 +10,7 @@ from tradefm_gym.flow.placement import (
     STREAM_STATE,
     SWEEP,
     TOUCH,
+    WALK,
     calibrate_placement,
     place,
 )
@@ -36,17 +37,17 @@ def book():
     return market.book
 
 
-def shares_of(cross=0.0, join=0.0, touch=0.0, improve=(0, 0, 0, 0), sweep=0.0, spread=10):
+def shares_of(cross=0.0, join=0.0, touch=0.0, improve=(0, 0, 0, 0), sweep=0.0, spread=10, walk=40):
     """Every bin crosses alike, but bin 15 of a buyer's count never does."""
     shares = np.zeros(PLACEMENT_WIDTH)
     shares[:15], shares[JOIN], shares[TOUCH], shares[SWEEP], shares[SPREAD] = cross, join, touch, sweep, spread
-    shares[IMPROVE : IMPROVE + 4] = improve
+    shares[IMPROVE : IMPROVE + 4], shares[WALK] = improve, walk
     return shares
 
 
-def decided(book, side, low, high, drawn, size=5, bin_=8, first=0.5, second=0.5, **shares):
+def decided(book, side, low, high, drawn, size=5, bin_=8, strength=1.0, first=0.5, second=0.5, **shares):
     everything = shares_of(**shares)
-    return place(book, 0, side, bin_, float(low), float(high), drawn, size, everything, first, second)
+    return place(book, 0, side, bin_, float(low), float(high), drawn, size, everything, strength, first, second)
 
 
 def placed(book, side, low, high, drawn, **others) -> int:
@@ -56,7 +57,7 @@ def placed(book, side, low, high, drawn, **others) -> int:
 
 
 def test_unknown_shares_leave_the_draw_alone(book):
-    assert place(book, 0, BUY, 8, 90.0, 120.0, 107, 5, np.full(PLACEMENT_WIDTH, -1.0), 0.5, 0.5) == (107, NO_LIMIT)
+    assert place(book, 0, BUY, 8, 90.0, 120.0, 107, 5, np.full(PLACEMENT_WIDTH, -1.0), 1.0, 0.5, 0.5) == (107, NO_LIMIT)
 
 
 def test_a_bin_crosses_as_often_as_calibrated_and_pays_the_touch(book):
@@ -90,6 +91,20 @@ def test_a_sweep_walks_the_book_and_leaves_nothing_resting(book):
     assert decided(book, BUY, 111, 118, 113, 12, sweep=1.0) == (115, 0)  # all of the bin lies beyond the touch
     for first, outcome in ((0.44, (112, 0)), (0.46, (110, NO_LIMIT))):
         assert decided(book, BUY, 104, 118, 106, 6, cross=0.9, sweep=0.5, first=first) == outcome
+
+
+def test_no_taker_goes_farther_than_the_longest_walk(book):
+    assert decided(book, BUY, 104, 111, 106, 99, cross=1.0, sweep=1.0, walk=3) == (113, 0)
+    assert decided(book, SELL, 94, 104, 103, 99, cross=1.0, sweep=1.0, walk=4) == (96, 0)
+    assert placed(book, BUY, 104, 118, 116, cross=1.0, walk=2) == 112
+    assert placed(book, SELL, 90, 104, 92, cross=1.0, walk=0) == 100
+
+
+def test_strength_multiplies_the_odds_of_crossing(book):
+    """Odds of 1 to 1 times 3: three of four cross."""
+    for first, crosses in ((0.74, True), (0.76, False)):
+        price = placed(book, BUY, 104, 108, 106, cross=0.5, strength=3.0, first=first)
+        assert (price == 110) == crosses
 
 
 @pytest.mark.parametrize("deep", [True, False])
@@ -145,7 +160,7 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     part = range(day.opening, len(day) // 2)
     features, index, _ = day_features(day.records, part, 100.0)
     shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges, 2.0)
-    assert len(shares) == PLACEMENT_WIDTH and shares[-1] == 2.0
+    assert len(shares) == PLACEMENT_WIDTH and shares[SPREAD] == 2.0 and shares[WALK] >= 0
     assert all(0 < share < 1 for share in shares[JOIN:SPREAD])
     assert all(0 <= share <= 1 for share in shares[:JOIN])
     assert max(shares[:6]) == 0.0 and min(shares[10:16]) == 1.0  # deep orders rest, orders beyond the touch cross

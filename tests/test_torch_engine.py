@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from tradefm_gym.model.config import PRESETS, VOCABULARY, random_weights, save_checkpoint  # noqa: E402
 from tradefm_gym.model.engine import TorchEngine, draw  # noqa: E402
-from tradefm_gym.model.engine_protocol import Engine, sample_integers  # noqa: E402
+from tradefm_gym.model.engine_protocol import KINDS, Engine, sample_integers  # noqa: E402
 from tradefm_gym.model.numba_engine import NumbaEngine  # noqa: E402
 
 FACTORED = PRESETS["test"]
@@ -76,9 +76,12 @@ def test_cached_decoding_equals_the_full_pass(config, way, device):
 
 
 @each_config
+@pytest.mark.parametrize("tilted", [False, True])
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.6}, {"repetition_penalty": 1.2}], ids=str)
-def test_the_two_engines_draw_the_same(config, options):
+def test_the_two_engines_draw_the_same(config, options, tilted):
     weights, generator, batch = weights_of(config), np.random.default_rng(2), 16
+    if tilted:
+        options = {**options, "tilt": generator.normal(0, 2, (batch, KINDS)).astype(np.float32)}
     engines = [kind(config, weights, batch) for kind in (TorchEngine, NumbaEngine)]
     prompts = [random_events(generator, size) for size in range(3, 3 + batch)]
     everyone, agreed = np.ones(batch, bool), []
@@ -87,6 +90,8 @@ def test_the_two_engines_draw_the_same(config, options):
     for _ in range(20):
         bits, inputs = random_bits(generator, batch), random_events(generator, batch)
         tokens = [engine.sample(bits, everyone, **options) for engine in engines]
+        kinds = [engine.kind_log_prob(everyone, options.get("temperature", 1.0)) for engine in engines]
+        np.testing.assert_allclose(kinds[0], kinds[1], atol=1e-3)
         agreed.append((tokens[0] == tokens[1]).mean())
         inputs[:, 3] = tokens[1]
         for engine in engines:
@@ -146,18 +151,21 @@ def test_a_strong_penalty_forbids_what_was_seen():
     assert not np.isin(tokens, events[:, 3]).any()
 
 
-def test_exported_rows_continue_bit_for_bit(device):
+def test_exported_rows_continue_bit_for_bit_in_their_place_and_closely_elsewhere(device):
     weights, generator = weights_of(FACTORED), np.random.default_rng(6)
     source, target = (TorchEngine(FACTORED, weights, 4, device=device) for _ in range(2))
     target.prefill(np.arange(4), [random_events(generator, 60) for _ in range(4)])
     source.prefill(1, random_events(generator, 20))
-    target.import_row(3, source.export_row(1))
-    target.copy_rows(np.array([3]), np.array([0]))
-    append_all(source, 1, more := random_events(generator, 30))
-    append_all(target, 3, more)
-    append_all(target, 0, more)
+    target.import_row(1, source.export_row(1))
+    target.copy_rows(np.array([1]), np.array([3]))
     assert_same_row(source.export_row(1), target.export_row(3))
-    assert_same_row(source.export_row(1), target.export_row(0))
+    append_all(source, 1, more := random_events(generator, 30))
+    append_all(target, 1, more)
+    append_all(target, 3, more)
+    assert_same_row(source.export_row(1), target.export_row(1))
+    # A matrix product may treat the rows of a batch differently: some processors' libraries do.
+    for one, other in zip(source.export_row(1), target.export_row(3), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_rows_cross_to_the_other_engine():

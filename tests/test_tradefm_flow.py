@@ -137,7 +137,9 @@ def test_an_agent_does_not_slow_the_market_down(checkpoint, bank):
     assert loop.flow.feature_state(0)["stream"]["background_ns"] <= loop.market.clock_ns[0]
 
 
-@pytest.mark.parametrize("options", [{"cancel": "nearest"}, {"placement": "drawn"}, {"deterministic": True}])
+@pytest.mark.parametrize(
+    "options", [{"cancel": "nearest"}, {"placement": "drawn"}, {"deterministic": True}, {"persistence": (0.0, 0.05)}]
+)
 def test_arms_change_the_path_and_the_version(checkpoint, bank, options):
     plain, arm = TradeFMFlow(checkpoint, 1, bank=bank), TradeFMFlow(checkpoint, 1, bank=bank, **options)
     assert plain.version != arm.version
@@ -167,6 +169,8 @@ def test_banks_of_other_flows_serve_as_start_states(checkpoint):
         ({"temperature": "hot"}, "temperature"),
         ({"flag_agents": "yes"}, "flag_agents"),
         ({"deterministic": 1}, "deterministic"),
+        ({"persistence": 0.1}, "persistence is 0.1; allowed are two numbers"),
+        ({"persistence": (0.1, -1)}, "persistence"),
     ],
 )
 def test_bad_options_are_named(checkpoint, bank, options, message):

@@ -16,6 +16,9 @@ spread too narrow and loses takers. Shares, calibrated on an asset's training pa
 * ``sweep``: leaves nothing resting, if it crosses with more than the opposite touch shows. Such a taker walks the
   book as far as its size asks, at most ten levels; what is left then is dropped.
 
+No taker pays more than ``walk`` ticks beyond the opposite touch: 99% of the real ones that exceed it do not. (A book
+that generated takers empty far beyond what real ones do does not heal.)
+
 Everything else is drawn inside the bin as the tokenizer says.
 """
 
@@ -34,8 +37,9 @@ from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.market.views import level_size, next_level
 
 BINS = 16
-JOIN, TOUCH, IMPROVE, SWEEP, SPREAD = BINS, BINS + 1, BINS + 2, BINS + 6, BINS + 7  # after the shares that cross
-PLACEMENT_WIDTH = SPREAD + 1  # the last entry is the asset's median spread in ticks
+JOIN, TOUCH, IMPROVE, SWEEP = BINS, BINS + 1, BINS + 2, BINS + 6  # after the shares that cross
+SPREAD, WALK = SWEEP + 1, SWEEP + 2  # ticks: the asset's median spread, and how far a taker goes at most
+PLACEMENT_WIDTH = WALK + 1
 UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and the asset's placement.
@@ -61,7 +65,7 @@ def calibrate_placement(
     depth_edges: np.ndarray,
     spread: float,
 ) -> tuple[float, ...]:
-    """The shares of a part of a recorded day, then the median spread.
+    """The shares of a part of a recorded day, then the median spread and the longest walk of a taker.
 
     Args:
         recorded: a day with orders known by id, or with a book file.
@@ -79,7 +83,7 @@ def calibrate_placement(
     adds = np.flatnonzero((recorded.records["kind"] == LIMIT) & (mid > 0))
     adds = adds[(adds >= max(part.start, 1)) & (adds < part.stop)]
     book, shown = _levels_of(recorded, part.stop)
-    counts = np.zeros((SPREAD, 2), np.int64)
+    counts, walks = np.zeros((SPREAD, 2), np.int64), [0]
     edges = np.concatenate([[-1e4], depth_edges, [np.inf]])
     for i in adds.tolist():
         record, side = recorded.records[i], int(recorded.records[i]["side"])
@@ -96,6 +100,7 @@ def calibrate_placement(
         if crosses:
             if record["filled"] > 0 and record["size"] > shown[i - 1, 1 - s]:
                 counts[SWEEP] += (record["max_rest"] == 0, 1)
+                walks.append(abs(price - touch))
             continue
         # Whole ticks strictly between the touches that the bin holds.
         room = min(np.ceil(high) - 1, max(best, touch) - 1) - max(np.ceil(low), min(best, touch) + 1)
@@ -108,7 +113,7 @@ def calibrate_placement(
     beyond = np.arange(BINS) >= BINS // 2  # the bins past the mid, in case a bin is never used
     cross = (counts[:BINS, 0] + beyond) / (counts[:BINS, 1] + 1)
     others = (counts[BINS:, 0] + 1) / (counts[BINS:, 1] + 2)
-    return (*cross.tolist(), *others.tolist(), float(spread))
+    return (*cross.tolist(), *others.tolist(), float(spread), float(np.ceil(np.quantile(walks, 0.99))))
 
 
 def _levels_of(recorded: RecordedFlow, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +149,7 @@ def spread_bucket(spread, usual) -> int:
 
 
 @njit(cache=True, nogil=True)
-def place(book, m, side, bin_, low, high, drawn, size, shares, first, second):
+def place(book, m, side, bin_, low, high, drawn, size, shares, strength, first, second):
     """Price in ticks of an add whose bin is [low, high), and how many lots of it may rest.
 
     Args:
@@ -158,6 +163,7 @@ def place(book, m, side, bin_, low, high, drawn, size, shares, first, second):
         size: lots.
         shares: ``(PLACEMENT_WIDTH,)`` float64 of ``calibrate_placement``; a negative first one places every order as
             drawn.
+        strength: factor of the odds of crossing, 1 as calibrated.
         first: uniform that decides between crossing and resting.
         second: uniform that decides between improving, joining and the price as drawn.
     """
@@ -169,13 +175,21 @@ def place(book, m, side, bin_, low, high, drawn, size, shares, first, second):
         return drawn, NO_LIMIT
     beyond = bottom > opposite if side == BUY else top < opposite  # the whole bin crosses
     share = 1.0 if beyond else shares[bin_ if side == BUY else BINS - 1 - bin_]
+    share = share * strength / (1.0 + share * (strength - 1.0))
     if first < share:
         price = max(drawn, opposite) if side == BUY else min(drawn, opposite)
         price = min(price, max(top, opposite)) if side == BUY else max(price, min(bottom, opposite))
+        farthest = opposite + side * np.int64(shares[WALK])
         if first < share * shares[SWEEP] and size > level_size(book, m, 1 - s, opposite, NOBODY):
-            return _walked(book, m, s, opposite, size, price), np.int64(0)
-        return price, NO_LIMIT
+            return _nearer(_walked(book, m, s, opposite, size, price), farthest, side), np.int64(0)
+        return _nearer(price, farthest, side), NO_LIMIT
     return _rested(book, m, side, bottom, top, drawn, shares, second), NO_LIMIT
+
+
+@njit(cache=True, nogil=True)
+def _nearer(price, limit, side):
+    """The one of two prices that asks less of whoever pays it."""
+    return min(price, limit) if side == BUY else max(price, limit)
 
 
 @njit(cache=True, nogil=True)

@@ -16,12 +16,14 @@ import numpy as np
 from tradefm_gym.arguments import flag, numbers, one_of, shortened, whole
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
-from tradefm_gym.flow.tradefm_kernels import draw, propose, read_tape
+from tradefm_gym.flow.tradefm_kernels import draw, propose, read_tape, tilt_takers
 from tradefm_gym.flow.warmup import bank_of
 from tradefm_gym.market.events import CANCEL_NEAREST, CANCEL_WHOLE, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE, FEATURES, new_state, observe
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.model.closed_loop import ClosedLoop, check_persistence
 from tradefm_gym.model.config import load_weights
+from tradefm_gym.model.engine_protocol import KINDS
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
@@ -52,6 +54,8 @@ class TradeFMFlow:
             paper's decoding, blind to the book.
         flag_agents: whether agents' events carry the participant flag (false is an ablation arm).
         deterministic: decode the median of each bin instead of a draw.
+        persistence: how much order-flow pressure moves the side of takers (see ``model.closed_loop``); default what the
+            checkpoint says, (0, 0) is the network as it was trained.
     """
 
     block = 1
@@ -71,6 +75,7 @@ class TradeFMFlow:
         placement: str = "book",
         flag_agents: bool = True,
         deterministic: bool = False,
+        persistence: tuple[float, float] | None = None,
     ):
         num_envs = whole("num_envs", num_envs, 1)
         engine_batch = whole("engine_batch", num_envs if engine_batch is None else engine_batch, num_envs)
@@ -94,6 +99,9 @@ class TradeFMFlow:
                 f"model folder {str(folder)!r} has a tokenizer of {self.tokenizer.pressures} pressure classes and a "
                 f"network of {self.config.pressures}; the two must be equal"
             )
+        closed_loop = ClosedLoop.load(folder)
+        self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
+        self._persistence = np.array(self.persistence)
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
@@ -106,7 +114,7 @@ class TradeFMFlow:
         self.placement = placement
         self.flag_agents = flag_agents
         self.deterministic = deterministic
-        arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic}"
+        arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence}"
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
@@ -124,6 +132,8 @@ class TradeFMFlow:
         self._bits = np.zeros((engine_batch, 5), np.uint32)
         self._inputs = np.zeros((engine_batch, 4), np.int32)
         self._active = np.zeros(engine_batch, np.bool_)
+        self._tilt = np.zeros((engine_batch, KINDS), np.float32)
+        self._strength = np.ones((n, 2))  # of crossing, buyers and sellers
         self._starts: dict[int, tuple[np.ndarray, np.ndarray, Any]] = {}
 
     def market_config(self, seats: int = 1) -> MarketConfig:
@@ -154,7 +164,7 @@ class TradeFMFlow:
         n = self.num_envs
         self._active[:n] = wanted
         draw(self._seeds, self._episodes, self._proposals, wanted, self._bits)
-        tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature)
+        tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature, tilt=self._tilts(wanted))
         block = EventBlock.empty(n, 1)
         propose(
             tokens,
@@ -169,6 +179,7 @@ class TradeFMFlow:
             *self._tables,
             self.tokenizer.depth_edges,
             self.tokenizer.volume_edges,
+            self._strength,
             CANCEL_POLICIES[self.cancel],
             self.cancel == "matched",
             self.placement == "book",
@@ -177,6 +188,14 @@ class TradeFMFlow:
             block.count,
         )
         return block
+
+    def _tilts(self, wanted: np.ndarray) -> np.ndarray | None:
+        """What the sampling adds to the kinds of event (B, 64), None for nothing."""
+        if not self._persistence.any():
+            return None
+        kinds = self.engine.kind_log_prob(self._active, self.temperature)
+        tilt_takers(self._states, self._placement, wanted, self._persistence, kinds, self._tilt, self._strength)
+        return self._tilt
 
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""

@@ -1,5 +1,7 @@
 """The kernels of the TradeFM flow: records to inputs, and tokens to proposals."""
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -11,6 +13,7 @@ from tradefm_gym.model.tokenizer import decode_values, encode_features
 from tradefm_gym.rng import DECODE, SAMPLE, bits
 
 _LARGEST_SIZE = 1 << 24
+_MOST_MOVED = 0.9  # of a side's takers at most become the other's
 
 
 @njit(cache=True, nogil=True)
@@ -63,6 +66,45 @@ def draw(seeds, episodes, proposals, wanted, out):
 
 
 @njit(cache=True, nogil=True)
+def tilt_takers(states, placement, wanted, persistence, kinds, tilt, strength):
+    """Moves probability to takers of the side of the order-flow pressure; see ``model.closed_loop``.
+
+    Args:
+        states: (N,) FEATURE_STATE.
+        placement: (N, PLACEMENT_WIDTH) float64, how often adds of each depth bin cross.
+        wanted: (N,) bool.
+        persistence: (2,) float64, what a unit of fast and of slow pressure moves.
+        kinds: (N or more, 64) float32, log-probabilities by the network.
+        tilt: (N or more, 64) float32, written: what is to be added to them.
+        strength: (N, 2) float64, written: factor of the odds that a buy and a sell order crosses.
+    """
+    buys, sells = np.empty(16, np.float64), np.empty(16, np.float64)
+    for m in range(wanted.shape[0]):
+        if not wanted[m]:
+            continue
+        buy, sell = 0.0, 0.0
+        for bin_ in range(16):
+            buys[bin_], sells[bin_] = _cross_share(placement, m, bin_), _cross_share(placement, m, 15 - bin_)
+            buy += math.exp(kinds[m, bin_]) * buys[bin_]
+            sell += math.exp(kinds[m, 16 + bin_]) * sells[bin_]
+        moved = persistence[0] * states[m]["fast"] + persistence[1] * states[m]["slow"]
+        moved = min(max(moved, -_MOST_MOVED * buy), _MOST_MOVED * sell)
+        strength[m, 0] = (buy + moved) / buy if buy > 0.0 else 1.0
+        strength[m, 1] = (sell - moved) / sell if sell > 0.0 else 1.0
+        for bin_ in range(16):
+            tilt[m, bin_] = math.log(1.0 + buys[bin_] * (strength[m, 0] - 1.0))
+            tilt[m, 16 + bin_] = math.log(1.0 + sells[bin_] * (strength[m, 1] - 1.0))
+
+
+@njit(cache=True, nogil=True)
+def _cross_share(placement, m, bin_) -> float:
+    """How often an add takes liquidity, by its depth bin as a buyer counts them; uncalibrated, if beyond the mid."""
+    if placement[m, 0] < 0.0:
+        return 1.0 if bin_ >= 8 else 0.0
+    return placement[m, bin_]
+
+
+@njit(cache=True, nogil=True)
 def _round_price(exact, side):
     # To the nearest tick, ties away from the spread.
     price = np.ceil(exact - 0.5) if side == BUY else np.floor(exact + 0.5)
@@ -85,6 +127,7 @@ def propose(
     time_table,
     depth_edges,
     volume_edges,
+    strength,
     cancel_policy,
     match_cancels,
     book_decides,
@@ -119,7 +162,10 @@ def propose(
         low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
         high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
         if book_decides and token >> 13 == 0:
-            price, max_rest = place(book, m, side, bin_, low, high, price, lots, placement[m], uniforms[3], uniforms[4])
+            crossing = strength[m, (1 - side) >> 1]
+            price, max_rest = place(
+                book, m, side, bin_, low, high, price, lots, placement[m], crossing, uniforms[3], uniforms[4]
+            )
         event["price"] = price
         event["size"] = np.int32(lots)
         event["max_rest"] = np.int32(max_rest)

@@ -2,7 +2,8 @@
 
 All rows decode together at one static shape, each at its own position, and prompts are read in groups of a fixed
 size and of rounded-up lengths. So what a row computes has the same shapes whoever its neighbours are; whether the
-device's kernels then give it the same bits is a property to test (on the CPU they do).
+device's kernels then give it the same bits is a property to test (on the CPUs tried they do, in the same place of the
+batch; on some of them another place gives other last bits).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from tradefm_gym.model.config import (
     load_weights,
     parameter_shapes,
 )
-from tradefm_gym.model.engine_protocol import PROBABILITY_ONE, EngineLimits, RowCache
+from tradefm_gym.model.engine_protocol import KINDS, PROBABILITY_ONE, EngineLimits, RowCache
 from tradefm_gym.model.transformer import FactoredHead, KeyValueCache, TradeFM
 
 PRECISIONS = ("fp32", "bf16")
@@ -129,19 +130,29 @@ class TorchEngine:
         active: NDArray[np.bool_],
         temperature: float = 1.0,
         repetition_penalty: float = 1.0,
+        tilt: NDArray[np.float32] | None = None,
     ) -> NDArray[np.int32]:
         """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
         active = self._limits.mask("active", active)
+        tilts = None if tilt is None else self._tensor(self._limits.tilt(tilt))
         bits = self._limits.draws(bits, active, self.lengths, temperature, repetition_penalty)
         words = self._tensor(bits.astype(np.int64))
         with self._autocast():
             if repetition_penalty > 1:
-                tokens = self._sample_penalised(words, temperature, repetition_penalty)
+                tokens = self._sample_penalised(words, temperature, repetition_penalty, tilts)
             elif isinstance(self._model.head, FactoredHead):
-                tokens = self._sample_digits(self._model.head, words, temperature)
+                tokens = self._sample_digits(self._model.head, words, temperature, tilts)
             else:
-                tokens = draw((self._model.head(self._hidden).float() / temperature).softmax(-1), words[:, 0])
+                logits = self._model.head(self._hidden).float() / temperature
+                tokens = draw(tilted(logits, tilts).softmax(-1), words[:, 0])
         return np.where(active, tokens.cpu().numpy(), -1).astype(np.int32)
+
+    @torch.inference_mode()
+    def kind_log_prob(self, active: NDArray[np.bool_], temperature: float = 1.0) -> NDArray[np.float32]:
+        """Natural log-probabilities (B, 64) of the kind of each active row's next event."""
+        self._limits.ready(active, self.lengths, temperature)
+        with self._autocast():
+            return self._model.head.kind_log_prob(self._hidden, temperature).float().cpu().numpy()
 
     @torch.inference_mode()
     def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -195,20 +206,28 @@ class TorchEngine:
             self._seen[row, : len(prompt)] = prompt[:, 3]
         self.lengths[rows] = sizes
 
-    def _sample_digits(self, head: FactoredHead, words: Tensor, temperature: float) -> Tensor:
+    def _sample_digits(self, head: FactoredHead, words: Tensor, temperature: float, tilts: Tensor | None) -> Tensor:
         parts = head.digit_hidden(self._hidden)  # (B, 5, Hd)
         digits = torch.zeros_like(words)
-        for digit in range(len(DIGIT_SIZES)):
+        if tilts is not None:
+            kinds = (head.kind_log_prob(self._hidden, temperature) + tilts).softmax(-1)  # (B, 64)
+            for digit, size in enumerate(DIGIT_SIZES[:3]):
+                shares = kinds.unflatten(-1, (size, -1))  # (B, n, kinds of each)
+                totals = shares.sum(-1)
+                digits[:, digit] = draw(totals / totals.sum(-1, keepdim=True), words[:, digit])
+                kinds = shares[torch.arange(self.batch), digits[:, digit]]
+        for digit in range(0 if tilts is None else 3, len(DIGIT_SIZES)):
             logits = head.digit_logits(parts, digit, digits).float() / temperature
             digits[:, digit] = draw(logits.softmax(-1), words[:, digit])
         return (digits * digits.new_tensor(DIGIT_STRIDES)).sum(-1)
 
-    def _sample_penalised(self, words: Tensor, temperature: float, penalty: float) -> Tensor:
+    def _sample_penalised(self, words: Tensor, temperature: float, penalty: float, tilts: Tensor | None) -> Tensor:
         logs = self._model.head.joint_log_prob(self._hidden, temperature)  # (B, V)
         seen = np.zeros((self.batch, self.vocabulary), np.bool_)
         for row, length in enumerate(self.lengths):
             seen[row, self._seen[row, :length]] = True
-        return draw(torch.where(self._tensor(seen), logs * penalty, logs).softmax(-1), words[:, 0])
+        logs = torch.where(self._tensor(seen), logs * penalty, logs)
+        return draw(tilted(logs, tilts).softmax(-1), words[:, 0])
 
     def _padded(self, length: int) -> int:
         return min(self.context, max(SHORTEST_PROMPT, 1 << (length - 1).bit_length()))
@@ -228,6 +247,11 @@ def _device(name: str) -> torch.device:
     if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"device is {shortened(name)}; allowed is one that torch finds here, such as 'cpu'")
     return device
+
+
+def tilted(logits: Tensor, tilts: Tensor | None) -> Tensor:
+    """Logits (B, V) of tokens with what is added to each kind of event (B, 64)."""
+    return logits if tilts is None else (logits.unflatten(-1, (KINDS, -1)) + tilts[..., None]).flatten(1)
 
 
 def draw(probabilities: Tensor, words: Tensor) -> Tensor:

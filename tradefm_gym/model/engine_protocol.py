@@ -7,6 +7,7 @@ Sampling is defined here once, by integers, so that the order in which a device 
 token is drawn.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tradefm_gym.arguments import numbers, shortened
 from tradefm_gym.model.config import DIGIT_SIZES, INPUT_NAMES
 
+KINDS = math.prod(DIGIT_SIZES[:3])  # kinds of event: action, side and depth, in the order of tokens
 PROBABILITY_ONE = 1 << 30  # probability 1 as an integer
 
 
@@ -79,6 +81,7 @@ class Engine(Protocol):
         active: NDArray[np.bool_],
         temperature: float = 1.0,
         repetition_penalty: float = 1.0,
+        tilt: NDArray[np.float32] | None = None,
     ) -> NDArray[np.int32]:
         """Draws the next token of each active row from its last hidden state; changes nothing.
 
@@ -89,9 +92,18 @@ class Engine(Protocol):
             repetition_penalty: multiplies the log-probability of every token found in the row's cache, over the joint
                 distribution of all V tokens whichever head the model has (so it then uses the first word only).
                 1 = off.
+            tilt: (B, 64) added to the log-probability of each (action, side, depth) after temperature and penalty,
+                whereupon the distribution is normalised again. None = off.
 
         Returns:
             (B,) tokens.
+        """
+        ...
+
+    def kind_log_prob(self, active: NDArray[np.bool_], temperature: float = 1.0) -> NDArray[np.float32]:
+        """Natural log-probabilities (B, 64) of the next event's kind (action, side, depth) in each active row.
+
+        The other rows hold nothing of use. The array is the caller's.
         """
         ...
 
@@ -108,7 +120,10 @@ class Engine(Protocol):
         ...
 
     def import_row(self, row: int, cache: RowCache) -> None:
-        """Replaces one row's state by a copy of `cache`; continues bit for bit in an engine of the same kind."""
+        """Replaces one row's state by a copy of `cache`.
+
+        It continues bit for bit in an engine of the same kind (the torch engine: of the same batch, in the same row).
+        """
         ...
 
 
@@ -186,14 +201,29 @@ class EngineLimits:
             raise ValueError(f"bits has shape {words.shape}; allowed is {(self.batch, len(DIGIT_SIZES))}")
         if words.dtype != np.uint32:
             raise ValueError(f"bits has dtype {words.dtype}; allowed is uint32")
-        if not _is_number(temperature) or not 0 < temperature < np.inf:
-            raise ValueError(f"temperature is {shortened(temperature)}; allowed is a positive number")
         if not _is_number(penalty) or not 1 <= penalty < np.inf:
             raise ValueError(f"repetition_penalty is {shortened(penalty)}; allowed is 1 or more")
+        self.ready(active, lengths, temperature)
+        return words
+
+    def ready(self, active: Any, lengths: NDArray[np.int32], temperature: float) -> NDArray[np.bool_]:
+        """A mask (B,) of rows that hold something to predict from, at a temperature that can be."""
+        active = self.mask("active", active)
+        if not _is_number(temperature) or not 0 < temperature < np.inf:
+            raise ValueError(f"temperature is {shortened(temperature)}; allowed is a positive number")
         if (empty := active & (lengths == 0)).any():
             row = int(np.argmax(empty))
             raise ValueError(f"active has row {row}, which is empty; prefill it or append to it first")
-        return words
+        return active
+
+    def tilt(self, tilt: Any) -> NDArray[np.float32]:
+        """What is added to the log-probabilities of the kinds of event (B, KINDS), C-contiguous; none is (0, KINDS)."""
+        if tilt is None:
+            return np.zeros((0, KINDS), np.float32)
+        array = np.ascontiguousarray(tilt)
+        if array.dtype != np.float32 or array.shape != (self.batch, KINDS):
+            raise ValueError(f"tilt is {array.dtype} {array.shape}; allowed is float32 {(self.batch, KINDS)}, or None")
+        return array
 
     def tokens(self, tokens: Any) -> NDArray[np.int64]:
         """One token a row (B,), C-contiguous."""

@@ -21,7 +21,7 @@ from tradefm_gym.model.config import (
     load_weights,
     parameter_shapes,
 )
-from tradefm_gym.model.engine_protocol import EngineLimits, RowCache
+from tradefm_gym.model.engine_protocol import KINDS, EngineLimits, RowCache
 from tradefm_gym.model.numba_kernels import (
     TILE,
     Shape,
@@ -37,6 +37,7 @@ from tradefm_gym.model.numba_kernels import (
 from tradefm_gym.model.numba_matrix import PANEL, multiply_matrix, pack_panels, whole_panels
 from tradefm_gym.model.numba_sampling import (
     Head,
+    kind_log_prob_rows,
     log_prob_rows,
     pack_tables,
     sample_rows,
@@ -148,9 +149,10 @@ class NumbaEngine:
         active: NDArray[np.bool_],
         temperature: float = 1.0,
         repetition_penalty: float = 1.0,
+        tilt: NDArray[np.float32] | None = None,
     ) -> NDArray[np.int32]:
         """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
-        active = self._limits.mask("active", active)
+        active, tilt = self._limits.mask("active", active), self._limits.tilt(tilt)
         bits = self._limits.draws(bits, active, self.lengths, temperature, repetition_penalty)
         tokens = np.empty(self.batch, np.int32)
         scale, outputs = np.float32(1 / temperature), self._state.head
@@ -160,13 +162,20 @@ class NumbaEngine:
                 self._joint_work = _aligned(self.batch * size)
             penalty, work = np.float32(repetition_penalty), self._joint_work
             sample_rows_penalised(
-                self._head, outputs, active, bits, scale, penalty, self._seen, self.lengths, work, size, tokens
+                self._head, outputs, active, bits, scale, penalty, tilt, self._seen, self.lengths, work, size, tokens
             )
             return tokens
         serial = self.batch <= SERIAL_SAMPLES or numba.get_num_threads() == 1
         draw = sample_rows if serial else sample_rows_parallel
-        draw(self._head, outputs, active, bits, scale, self._work, self._work_size, tokens)
+        draw(self._head, outputs, active, bits, scale, tilt, self._work, self._work_size, tokens)
         return tokens
+
+    def kind_log_prob(self, active: NDArray[np.bool_], temperature: float = 1.0) -> NDArray[np.float32]:
+        """Natural log-probabilities (B, 64) of the kind of each active row's next event."""
+        active = self._limits.ready(active, self.lengths, temperature)
+        result, scale = np.zeros((self.batch, KINDS), np.float32), np.float32(1 / temperature)
+        kind_log_prob_rows(self._head, self._state.head, active, scale, self._work, self._work_size, result)
+        return result
 
     def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
         """Natural log-probability (B,) of `tokens` (B,) as the next token of each row."""

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.model.config import DIGIT_SIZES, DIGIT_STRIDES, VOCABULARY
-from tradefm_gym.model.engine_protocol import PROBABILITY_ONE
+from tradefm_gym.model.engine_protocol import KINDS, PROBABILITY_ONE
 from tradefm_gym.model.numba_kernels import ONE, ZERO, softmax
 from tradefm_gym.model.vectors import (
     LANES,
@@ -32,6 +32,8 @@ from tradefm_gym.model.vectors import (
 )
 
 DIGITS = len(DIGIT_SIZES)
+KIND_STRIDE = DIGIT_STRIDES[2]  # tokens of one kind of event: action, side and depth
+_ACTION, _SIDE = KINDS // DIGIT_SIZES[0], KINDS // DIGIT_SIZES[0] // DIGIT_SIZES[1]  # kinds of an action, of its side
 
 
 class Head(NamedTuple):
@@ -44,8 +46,8 @@ class Head(NamedTuple):
 
 
 def work_size(units: int) -> int:
-    """Float32 elements that a row needs to draw digit by digit: logits, then activations."""
-    return LANES + units
+    """Float32 elements that a row needs to draw digit by digit: logits, then activations, then kinds of event."""
+    return LANES + units + KINDS
 
 
 def pack_tables(weights: dict[str, np.ndarray], units: int) -> np.ndarray:
@@ -62,22 +64,94 @@ def pack_tables(weights: dict[str, np.ndarray], units: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def sample_row(head, outputs, row, bits, scale, work, w0):
-    """Draws one token; `scale` is 1 / temperature, `bits` (B, 5). Works in work[w0:]."""
+def sample_row(head, outputs, row, bits, scale, tilt, work, w0):
+    """Draws one token; `scale` is 1 / temperature, `bits` (B, 5), `tilt` (B, 64) or (0, 64). Works in work[w0:]."""
     o0 = row * head.stride
     if not head.factored:
         for i in range(VOCABULARY):
             work[w0 + i] = outputs[o0 + i] * scale
+        if tilt.shape[0] > 0:
+            _add_tilt(tilt, row, work, w0)
         softmax(work, w0, VOCABULARY)
         return _draw(work, w0, VOCABULARY, bits[row, 0])
-    token = 0
-    for digit in range(DIGITS):
+    token, first = 0, 0
+    if tilt.shape[0] > 0:
+        token, first = _draw_kind(head, outputs, row, bits, scale, tilt, work, w0), 3
+    for digit in range(first, DIGITS):
         _digit_logits(head, outputs, o0, digit, token, work, w0)
         for i in range(LANES):
             work[w0 + i] *= scale
         softmax(work, w0, DIGIT_SIZES[digit])
         token += _draw(work, w0, DIGIT_SIZES[digit], bits[row, digit]) * DIGIT_STRIDES[digit]
     return token
+
+
+@njit(cache=True, nogil=True)
+def _draw_kind(head, outputs, row, bits, scale, tilt, work, w0):
+    """First three digits of a token from their tilted joint distribution, one after another."""
+    k0 = w0 + LANES + head.units
+    _kind_log_probs(head, outputs, row, scale, work, w0, k0)
+    for kind in range(KINDS):
+        work[k0 + kind] += tilt[row, kind]
+    softmax(work, k0, KINDS)
+    chosen = 0
+    for digit, block in ((0, _ACTION), (1, _SIDE), (2, 1)):
+        size = DIGIT_SIZES[digit]
+        total = ZERO
+        for i in range(size):
+            work[w0 + i] = ZERO
+            for kind in range(chosen + i * block, chosen + (i + 1) * block):
+                work[w0 + i] += work[k0 + kind]
+            total += work[w0 + i]
+        for i in range(size):
+            work[w0 + i] /= total
+        chosen += _draw(work, w0, size, bits[row, digit]) * block
+    return chosen * KIND_STRIDE
+
+
+@njit(cache=True, nogil=True)
+def _kind_log_probs(head, outputs, row, scale, work, w0, k0):
+    """Log-probabilities of action, side and depth into work[k0 : k0 + KINDS]; digits are worked out at w0."""
+    o0 = row * head.stride
+    for kind in range(KINDS):
+        work[k0 + kind] = ZERO
+    for digit, block in ((0, _ACTION), (1, _SIDE), (2, 1)):
+        size = DIGIT_SIZES[digit]
+        for prefix in range(0, KINDS, size * block):
+            _digit_logits(head, outputs, o0, digit, prefix * KIND_STRIDE, work, w0)
+            for i in range(LANES):
+                work[w0 + i] *= scale
+            total = _log_total(work, w0, size)
+            for i in range(size):
+                share = np.float32(work[w0 + i] - total)
+                for kind in range(prefix + i * block, prefix + (i + 1) * block):
+                    work[k0 + kind] += share
+
+
+@njit(cache=True, nogil=True)
+def kind_log_prob_rows(head, outputs, active, scale, work, size, result):
+    """Log-probabilities of the kinds of event of all active rows into result (B, 64)."""
+    for row in range(active.size):
+        if not active[row]:
+            continue
+        w0 = row * size
+        if head.factored:
+            _kind_log_probs(head, outputs, row, scale, work, w0, w0 + LANES + head.units)
+            for kind in range(KINDS):
+                result[row, kind] = work[w0 + LANES + head.units + kind]
+            continue
+        for i in range(VOCABULARY):
+            work[w0 + i] = outputs[row * head.stride + i] * scale
+        total = _log_total(work, w0, VOCABULARY)
+        for kind in range(KINDS):
+            result[row, kind] = _log_total(work, w0 + kind * KIND_STRIDE, KIND_STRIDE) - total
+
+
+@njit(cache=True, nogil=True)
+def _add_tilt(tilt, row, work, w0):
+    for kind in range(KINDS):
+        for token in range(kind * KIND_STRIDE, (kind + 1) * KIND_STRIDE):
+            work[w0 + token] += tilt[row, kind]
 
 
 @njit(cache=True, nogil=True)
@@ -95,8 +169,8 @@ def log_prob_row(head, outputs, row, token, work, w0):
 
 
 @njit(cache=True, nogil=True)
-def sample_row_penalised(head, outputs, row, bits, scale, penalty, seen, count, work, w0):
-    """Draws from the joint distribution in which tokens among seen[row, :count] weigh p^penalty.
+def sample_row_penalised(head, outputs, row, bits, scale, penalty, tilt, seen, count, work, w0):
+    """Draws from the joint distribution in which tokens among seen[row, :count] weigh p^penalty, then tilted.
 
     Works in work[w0 : w0 + VOCABULARY + work_size].
     """
@@ -108,6 +182,8 @@ def sample_row_penalised(head, outputs, row, bits, scale, penalty, seen, count, 
             work[place] *= -penalty
     for i in range(w0, w0 + VOCABULARY):
         work[i] = -abs(work[i])
+    if tilt.shape[0] > 0:
+        _add_tilt(tilt, row, work, w0)
     softmax(work, w0, VOCABULARY)
     return _draw(work, w0, VOCABULARY, bits[row, 0])
 
@@ -194,31 +270,31 @@ def _integer_weight(probability):
 
 
 @njit(cache=True, nogil=True)
-def sample_rows(head, outputs, active, bits, scale, work, size, tokens):
+def sample_rows(head, outputs, active, bits, scale, tilt, work, size, tokens):
     """Draws for all active rows; row r works in work[r * size:]."""
     for row in range(active.size):
         tokens[row] = -1
         if active[row]:
-            tokens[row] = sample_row(head, outputs, row, bits, scale, work, row * size)
+            tokens[row] = sample_row(head, outputs, row, bits, scale, tilt, work, row * size)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def sample_rows_parallel(head, outputs, active, bits, scale, work, size, tokens):
+def sample_rows_parallel(head, outputs, active, bits, scale, tilt, work, size, tokens):
     """`sample_rows` over threads."""
     for row in prange(active.size):
         tokens[row] = -1
         if active[row]:
-            tokens[row] = sample_row(head, outputs, row, bits, scale, work, row * size)
+            tokens[row] = sample_row(head, outputs, row, bits, scale, tilt, work, row * size)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def sample_rows_penalised(head, outputs, active, bits, scale, penalty, seen, lengths, work, size, tokens):
+def sample_rows_penalised(head, outputs, active, bits, scale, penalty, tilt, seen, lengths, work, size, tokens):
     """Like `sample_rows`, with a repetition penalty over seen (B, T) tokens, of which lengths (B,) count."""
     for row in prange(active.size):
         tokens[row] = -1
         if active[row]:
             tokens[row] = sample_row_penalised(
-                head, outputs, row, bits, scale, penalty, seen, lengths[row], work, row * size
+                head, outputs, row, bits, scale, penalty, tilt, seen, lengths[row], work, row * size
             )
 
 

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from tradefm_gym.model import closed_loop
+
 BUNDLED_MODEL = "mini-1"
 WEIGHTS = Path(__file__).parent / "weights"
 BACKENDS = ("auto", "numba", "torch")
@@ -28,11 +30,13 @@ def checkpoint(model: str | Path) -> tuple[Path, str]:
 
 
 def model_hash(folder: Path) -> str:
-    """Twelve hexadecimal digits that name weights and tokenizer."""
+    """Twelve hexadecimal digits that name weights, tokenizer and closed-loop corrections."""
     total = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json", "tokenizer.json", "model.safetensors", closed_loop.FILE):
         path = folder / name
         if not path.is_file():
+            if name == closed_loop.FILE:  # few checkpoints have one
+                continue
             raise ValueError(f"model folder {str(folder)!r} lacks {name}; it must hold config, tokenizer and weights")
         total.update(path.read_bytes())
     return total.hexdigest()[:12]

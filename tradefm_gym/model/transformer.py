@@ -226,6 +226,10 @@ class JointHead(nn.Linear):
         """Log-probabilities of all tokens: (B, D) -> (B, V), nats."""
         return F.log_softmax(self(hidden).float() / temperature, -1)
 
+    def kind_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities of the kinds of event, the first three digits: (B, D) -> (B, 64), nats."""
+        return self.joint_log_prob(hidden, temperature).unflatten(-1, (-1, DIGIT_STRIDES[2])).logsumexp(-1)
+
 
 class FactoredHead(nn.Module):
     """A chain of five softmaxes over the digits; each sees the hidden state and the digits before its own."""
@@ -254,9 +258,16 @@ class FactoredHead(nn.Module):
 
     def joint_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probabilities of all tokens, the digits' ones added up over the whole tree: (B, D) -> (B, V), nats."""
+        return self._tree_log_prob(hidden, temperature, len(DIGIT_SIZES))
+
+    def kind_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities of the kinds of event, the first three digits: (B, D) -> (B, 64), nats."""
+        return self._tree_log_prob(hidden, temperature, 3)
+
+    def _tree_log_prob(self, hidden: Tensor, temperature: float, count: int) -> Tensor:
         parts = self.digit_hidden(hidden)[:, None]  # (B, 1, 5, Hd)
         result = hidden.new_zeros((hidden.shape[0], 1), dtype=torch.float32)
-        for digit, (stride, size) in enumerate(zip(DIGIT_STRIDES, DIGIT_SIZES, strict=True)):
+        for digit, (stride, size) in enumerate(zip(DIGIT_STRIDES[:count], DIGIT_SIZES[:count], strict=True)):
             prefixes = torch.arange(0, math.prod(DIGIT_SIZES), stride * size, device=hidden.device)  # (P,)
             logits = self.digit_logits(parts, digit, split_digits(prefixes))  # (B, P, n)
             shares = F.log_softmax(logits.float() / temperature, -1)

@@ -1,0 +1,121 @@
+"""Persistence: what order-flow pressure moves, and the file that keeps how much."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from small_tradefm import SHARES, write_checkpoint, zero_intelligence_bank
+
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH
+from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.tradefm_kernels import tilt_takers
+from tradefm_gym.market.features import FEATURE_STATE
+from tradefm_gym.model.closed_loop import FILE, ClosedLoop
+from tradefm_gym.model.serving import model_hash
+
+
+def tilted(kinds, fast, slow, persistence, shares=SHARES):
+    """Tilts and strengths of one row."""
+    states = np.zeros(1, FEATURE_STATE)
+    states["fast"], states["slow"] = fast, slow
+    placement = np.array([shares], np.float64)
+    tilt, strength = np.zeros((1, 64), np.float32), np.ones((1, 2))
+    tilt_takers(states, placement, np.ones(1, bool), np.array(persistence), kinds[None], tilt, strength)
+    return tilt[0], strength[0]
+
+
+def takers(kinds, shares=SHARES):
+    """Probability that the next event takes liquidity, by side."""
+    shares, probability = np.array(shares[:16]), np.exp(kinds.astype(np.float64))
+    return (probability[:16] * shares).sum(), (probability[16:32] * shares[::-1]).sum()
+
+
+@pytest.fixture
+def kinds():
+    logits = np.random.default_rng(0).normal(0, 1.5, 64)
+    return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(0.0, 0.0), (1.0, 0.0), (0.0, 2.0), (-0.5, -3.0), (1.0, -1.0)])
+def test_pressure_moves_takers_from_one_side_to_the_other_by_as_much_as_said(kinds, fast, slow):
+    tilt, strength = tilted(kinds, fast, slow, (0.004, 0.002))
+    moved = 0.004 * fast + 0.002 * slow
+    buy, sell = takers(kinds)
+    # What a kind weighs beside the others, of which a share crosses: its odds of crossing rise by the strength.
+    shares = np.array(SHARES[:16])
+    weight = np.exp((kinds + tilt).astype(np.float64))
+    assert weight.sum() == pytest.approx(1.0, abs=1e-5)  # takers change sides, nothing else changes
+    crossing = shares * strength[0] / (1 + shares * (strength[0] - 1))
+    assert (weight[:16] * crossing).sum() == pytest.approx(buy + moved, abs=1e-5)
+    crossing = shares[::-1] * strength[1] / (1 + shares[::-1] * (strength[1] - 1))
+    assert (weight[16:32] * crossing).sum() == pytest.approx(sell - moved, abs=1e-5)
+    assert not tilt[32:].any()
+
+
+def test_no_side_loses_more_than_nine_of_ten_takers(kinds):
+    _, strength = tilted(kinds, 50.0, 50.0, (1.0, 1.0))
+    assert strength[1] == pytest.approx(0.1)
+    buy, sell = takers(kinds)
+    assert strength[0] == pytest.approx((buy + 0.9 * sell) / buy)
+
+
+def test_buyers_and_sellers_are_treated_alike(kinds):
+    mirrored = np.concatenate([kinds[16:32][::-1], kinds[:16][::-1], kinds[48:][::-1], kinds[32:48][::-1]])
+    tilt, strength = tilted(kinds, 0.7, 1.3, (0.02, 0.01))
+    other, weakness = tilted(mirrored, -0.7, -1.3, (0.02, 0.01))
+    np.testing.assert_allclose(tilt[:16], other[16:32][::-1], atol=1e-6)
+    np.testing.assert_allclose(strength, weakness[::-1], atol=1e-9)
+
+
+def test_without_calibration_what_lies_beyond_the_mid_takes(kinds):
+    tilt, _ = tilted(kinds, 1.0, 1.0, (0.05, 0.0), (-1.0,) * PLACEMENT_WIDTH)
+    assert not tilt[:8].any() and (tilt[8:16] > 0).all()
+    assert (tilt[16:24] < 0).all() and not tilt[24:].any()
+
+
+def test_rows_that_are_not_wanted_are_left_alone(kinds):
+    tilt, strength = np.full((2, 64), 7.0, np.float32), np.full((2, 2), 7.0)
+    states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
+    tilt_takers(states, placement, np.array([False, True]), np.ones(2), np.array([kinds, kinds]), tilt, strength)
+    assert (tilt[0] == 7.0).all() and (strength[0] == 7.0).all()
+    assert not tilt[1, :32].any() and (strength[1] == 1.0).all()
+
+
+def test_a_network_without_takers_of_a_side_stays_as_it_is():
+    certain = np.full(64, -200.0, np.float32)
+    certain[40] = 0.0
+    tilt, strength = tilted(certain, 1.0, 1.0, (0.1, 0.1))
+    assert np.isfinite(tilt).all() and np.isfinite(strength).all()
+    assert math.isclose(np.exp((certain + tilt).astype(np.float64)).sum(), 1.0, abs_tol=1e-6)
+
+
+def test_the_file_is_part_of_the_model(tmp_path):
+    folder = write_checkpoint(tmp_path / "small")
+    before, bank = model_hash(folder), zero_intelligence_bank()
+    assert ClosedLoop.load(folder) == ClosedLoop() and TradeFMFlow(folder, bank=bank).persistence == (0.0, 0.0)
+    ClosedLoop((0.01, 0.002), {"assets": ["A"]}).save(folder)
+    assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), {"assets": ["A"]})
+    assert model_hash(folder) != before
+    assert TradeFMFlow(folder, bank=bank).persistence == (0.01, 0.002)
+    assert TradeFMFlow(folder, bank=bank, persistence=(0.0, 0.0)).persistence == (0.0, 0.0)
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no json", "holds no closed-loop corrections"),
+        ("[1]", "holds no closed-loop corrections"),
+        (json.dumps({"format": 2, "persistence": [0, 0]}), "format is 2; allowed is 1"),
+        (json.dumps({"format": 1, "persistence": [0]}), "persistence is .*two numbers"),
+        (json.dumps({"format": 1, "persistence": [0, True]}), "persistence is .*two numbers"),
+        (json.dumps({"format": 1, "persistence": [0, float("nan")]}), "persistence is .*two numbers"),
+        (json.dumps({"format": 1, "strange": 1}), "strange"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, message):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        ClosedLoop.load(tmp_path)
+    assert FILE in str(error.value)

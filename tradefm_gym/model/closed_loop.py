@@ -1,0 +1,69 @@
+"""What a network is told besides its weights once it runs freely: calibrated on its own rollouts.
+
+A network that forecasts well from recorded histories need not keep up in histories of its own making what it
+has learned: there each taker brings on fewer of its side than in the record, since a drawn event says less about
+its author's intentions than a real one. ``persistence`` makes up for that. It moves probability from the takers of
+one side to those of the other, by so much for each unit of signed order-flow pressure (see ``market.features``); how
+often somebody takes liquidity stays what the network says. It does not ask who caused the pressure, so an agent's
+orders are followed as anybody's are.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FORMAT = 1
+FILE = "closed_loop.json"
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """Corrections of a network in a closed loop. The default corrects nothing.
+
+    Attributes:
+        persistence: probability that a unit of fast and a unit of slow pressure move to takers of its side.
+        provenance: what it was calibrated on.
+    """
+
+    persistence: tuple[float, float] = (0.0, 0.0)
+    provenance: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        object.__setattr__(self, "persistence", check_persistence(self.persistence))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ClosedLoop":
+        """What a checkpoint folder says; nothing if it holds no such file.
+
+        Raises:
+            ValueError: if the file is none of this format.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            return cls()
+        try:
+            state = json.loads(path.read_text())
+            version = state.pop("format", None)
+            if version != FORMAT:
+                raise ValueError(f"its format is {version!r}; allowed is {FORMAT}")
+            return cls(**state)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"path {str(path)!r} holds no closed-loop corrections: {error}") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the file of a checkpoint folder; a failed write leaves the old one."""
+        path = Path(folder) / FILE
+        temporary = path.with_name(path.name + ".tmp")
+        state = {"format": FORMAT, "persistence": list(self.persistence), "provenance": self.provenance}
+        temporary.write_text(json.dumps(state, indent=1) + "\n")
+        temporary.replace(path)
+
+
+def check_persistence(value) -> tuple[float, float]:
+    """Two numbers in [0, 1]."""
+    numbers = list(value) if isinstance(value, (list, tuple)) else []
+    real = [isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in numbers]
+    if len(numbers) != 2 or not all(real) or not all(0 <= x <= 1 for x in numbers):
+        raise ValueError(f"persistence is {value!r}; allowed are two numbers in [0, 1], for fast and slow pressure")
+    return float(numbers[0]), float(numbers[1])
