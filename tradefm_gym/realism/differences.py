@@ -40,7 +40,9 @@ _KINDS = {
 }
 _OPENING = "the order rested before the first row: its id is no newer than those added, and no row adds it"
 _LEVELS = _OPENING.replace("before the first row", "before the first row or outside the file's levels")
-_AGELESS = "the order rested before the first row: no row adds it and no price contradicts it; this feed's ids do not tell ages"
+_AGELESS = (
+    "the order rested before the first row: no row adds it, no price contradicts it, and this feed's ids tell no ages"
+)
 _SWAPPED = "the add of the order stands in one of the next rows, at the same time"
 _MODIFIED = "the order was modified to take: the feed reports its fills before the modify"
 _REFRESHED = "the order showed a new part at the same time, under the same id"
@@ -101,7 +103,7 @@ class Watched:
 
 
 class Ages:
-    """Whether ids tell which of two orders is older: not where they are drawn, nor where the file itself numbers them."""
+    """Whether ids tell which of two orders is older: not where they are drawn, nor where the file numbers them."""
 
     def __init__(self):
         self._largest = 0  # of the ids seen
