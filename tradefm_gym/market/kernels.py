@@ -24,7 +24,7 @@ from tradefm_gym.market.book import (
     open_book,
     rest,
 )
-from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, aside, fetch
+from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, fetch
 from tradefm_gym.market.events import (
     ABSOLUTE,
     BACKGROUND,
@@ -45,7 +45,6 @@ from tradefm_gym.market.layout import (
     AGENT_HEAD,
     BEST,
     CLOCK,
-    CLOCK_WIDTH,
     COUNT,
     COUNT_POOL_FULL,
     EXECUTED,
@@ -56,7 +55,6 @@ from tradefm_gym.market.layout import (
     OUTSIDE_MID2,
     RECORD_PLACE,
     RECORDS,
-    ROW_WIDTH,
 )
 from tradefm_gym.market.ledger import open_ledger
 from tradefm_gym.market.matching import carry_out, process
@@ -75,7 +73,6 @@ _FAULT_BITS = 4  # a refusal is (market * width + event) << 4 | fault, or -1
 
 _DEEP = 2**15  # slots of all books that no longer lie in the nearest caches
 _AHEAD = 4  # events between asking for something and touching it
-_COLUMNS_A_LINE = 8
 
 
 def read_refusal(refusal, width):
@@ -171,8 +168,6 @@ def _execute(book, ledger, events, count, strict, done, m):
     clocks = ledger.clocks
     refused = ledger.counters[m, COUNT_POOL_FULL]
     deep = book.orders.size >= _DEEP
-    if deep:
-        _look_first(book, ledger, m, events, done, count)
     for k in range(done, count):
         if deep:
             _look_ahead(book, m, events, k, count)
@@ -193,58 +188,29 @@ def _execute(book, ledger, events, count, strict, done, m):
     return count, ENDED
 
 
-@njit(**KERNEL)
-def _look_first(book, ledger, m, events, first, count):
-    """Asks for what the first events touch, all at once: nothing has asked for it while another market had its turn."""
-    aside()
-    for column in range(0, ROW_WIDTH, _COLUMNS_A_LINE):
-        fetch(book.row, m, column)
-    for column in range(0, CLOCK_WIDTH, _COLUMNS_A_LINE):
-        fetch(ledger.clocks, m, column)
-    fetch(ledger.records, m, ledger.clocks[m, RECORD_PLACE])
-    for k in range(first, min(first + 3 * _AHEAD, count)):
-        _ask_for_place(book, m, events[m, k])
-    for k in range(first, min(first + 2 * _AHEAD, count)):
-        _ask_for_order(book, m, events[m, k])
-    for k in range(first, min(first + _AHEAD, count)):
-        _ask_for_neighbours(book, m, events[m, k])
-
-
 @njit(**INLINE)
 def _look_ahead(book, m, events, k, count):
     """Asks for what later events will touch: first the table of ids, then the order, then its neighbours."""
     if k + 3 * _AHEAD < count:
-        _ask_for_place(book, m, events[m, k + 3 * _AHEAD])
+        event = events[m, k + 3 * _AHEAD]
+        fetch(book.slots, m, place_of(book, np.int64(event["owner"]), event["order_id"]))
     if k + 2 * _AHEAD < count:
-        _ask_for_order(book, m, events[m, k + 2 * _AHEAD])
-    if k + _AHEAD < count:
-        _ask_for_neighbours(book, m, events[m, k + _AHEAD])
-
-
-@njit(**INLINE)
-def _ask_for_place(book, m, event):
-    fetch(book.slots, m, place_of(book, np.int64(event["owner"]), event["order_id"]))
-
-
-@njit(**INLINE)
-def _ask_for_order(book, m, event):
-    slot = np.int64(book.slots[m, place_of(book, np.int64(event["owner"]), event["order_id"])]) - 1
-    if slot >= 0:
-        fetch(book.orders, m, slot)
-
-
-@njit(**INLINE)
-def _ask_for_neighbours(book, m, event):
-    if event["kind"] == CANCEL:
+        event = events[m, k + 2 * _AHEAD]
         slot = np.int64(book.slots[m, place_of(book, np.int64(event["owner"]), event["order_id"])]) - 1
         if slot >= 0:
-            order = book.orders[m, slot]
-            fetch(book.orders, m, max(np.int64(order["prev"]), np.int64(0)))
-            fetch(book.orders, m, max(np.int64(order["next"]), np.int64(0)))
-    elif abs(event["side"]) == 1 and MIN_PRICE <= event["price"] <= MAX_PRICE:
-        at = level_of(book, m, (1 - np.int64(event["side"])) >> 1, np.int64(event["price"]))
-        if at >= 0:
-            fetch(book.orders, m, np.int64(book.levels[m, at]["tail"]))
+            fetch(book.orders, m, slot)
+    if k + _AHEAD < count:
+        event = events[m, k + _AHEAD]
+        if event["kind"] == CANCEL:
+            slot = np.int64(book.slots[m, place_of(book, np.int64(event["owner"]), event["order_id"])]) - 1
+            if slot >= 0:
+                order = book.orders[m, slot]
+                fetch(book.orders, m, max(np.int64(order["prev"]), np.int64(0)))
+                fetch(book.orders, m, max(np.int64(order["next"]), np.int64(0)))
+        elif abs(event["side"]) == 1 and MIN_PRICE <= event["price"] <= MAX_PRICE:
+            at = level_of(book, m, (1 - np.int64(event["side"])) >> 1, np.int64(event["price"]))
+            if at >= 0:
+                fetch(book.orders, m, np.int64(book.levels[m, at]["tail"]))
 
 
 @njit(**SERIAL)
