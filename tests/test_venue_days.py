@@ -78,6 +78,12 @@ def test_a_day_that_starts_in_the_middle_is_explained_whatever_ids_tell(tmp_path
     assert day.inferred_opening > 0
 
 
+def test_an_order_from_nowhere_is_unexplained_however_large_its_id(tmp_path):
+    row = (ROWS[800][0], DELETE, 10**15, 1, 100, 100, 0)  # no price contradicts it, but ids here tell ages
+    day = check(venue_days.folder(tmp_path, [*ROWS[500:800], row, *ROWS[800:]]))
+    assert [(finding.kind, finding.first_row) for finding in day.unexplained] == [("unknown id", 300)]
+
+
 @pytest.mark.parametrize("renamed", [lambda ids: ids, scattered])
 def test_an_order_that_cannot_have_rested_before_the_day_is_unexplained(tmp_path, renamed):
     # A bid above all asks was not there when those rested.

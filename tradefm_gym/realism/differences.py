@@ -106,7 +106,7 @@ class Ages:
     """Whether ids tell which of two orders is older: not where they are drawn, nor where the file numbers them."""
 
     def __init__(self):
-        self._largest = 0  # of the ids seen
+        self._largest = self._added = 0  # of the ids seen, of those added
         self._adds = self._newer = 0  # adds; of them those with the largest id so far
         self._gapless = True  # every id is one of those before or the next number: orders are numbered as they appear
 
@@ -115,10 +115,12 @@ class Ages:
         ids = rows.order_id[rows.order_id > 0]
         before = np.maximum.accumulate(np.r_[self._largest, ids])
         self._gapless &= bool((ids <= before[:-1] + 1).all())
-        adds = rows.event[rows.order_id > 0] == ADD
-        self._adds += int(adds.sum())
-        self._newer += int((adds & (ids > before[:-1])).sum())
         self._largest = int(before[-1])
+        added = ids[rows.event[rows.order_id > 0] == ADD]
+        before = np.maximum.accumulate(np.r_[self._added, added])
+        self._adds += len(added)
+        self._newer += int((added > before[:-1]).sum())
+        self._added = int(before[-1])
 
     @property
     def told(self) -> bool:
