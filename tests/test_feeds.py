@@ -399,3 +399,19 @@ def test_a_truncated_file_is_said_to_be_one(tmp_path, name):
         list(open_feed(path, options).batches())
     assert str(tmp_path) in str(raised.value)
     assert str(raised.value).count("\n") == 0
+
+
+LEFT = {"sizes": "left", "events": {"new": "add", "changed": "execution", "gone": "delete"}}
+
+
+def test_sizes_may_be_what_is_left(tmp_path):
+    text = HEAD + "1,new,5,B,9.9,200\n2,changed,5,B,9.9,150\n3,changed,5,B,9.9,30\n4,gone,5,B,9.9,0\n"
+    text += "5,new,6,S,10.1,70\n6,gone,6,S,10.1,70\n7,gone,4,S,10.2,80\n"
+    rows = table(tmp_path, text, **LEFT).gather().rows
+    assert rows.event.tolist() == [ADD, EXECUTION, EXECUTION, EXECUTION, ADD, DELETE, DELETE]
+    assert rows.size.tolist() == [200, 50, 120, 30, 70, 70, 80]
+    text += "8,changed,3,S,10.2,80\n"
+    with pytest.raises(FeedError, match="row 7: the size is what is left, and order 3 is not on the book"):
+        table(tmp_path, text, **LEFT).gather()
+    with pytest.raises(ValueError, match="sizes of the column map is 'rest'"):
+        table(tmp_path, text, **{**LEFT, "sizes": "rest"})
