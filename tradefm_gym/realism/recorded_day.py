@@ -223,6 +223,7 @@ class _Run:
                 continue
             if watched is not None:
                 watched.look(rows)
+            self._add_up(rows)
             touch, log = self._carry_out(rows, self.snapshots)
             self.differences.add(rows, log)
             if self.crossings.session is None:
@@ -255,6 +256,13 @@ class _Run:
         self.state, logged = following.follow(self.state, snapshots, columns, touch, log)
         return touch, log[:logged]
 
+    def _add_up(self, rows: FeedRows) -> None:
+        self.sizes += float(rows.size.sum(dtype=np.float64))
+        if self.sizes > _LARGEST_SUM:
+            raise FeedError(
+                self.feed.path, "sizes add up to more than 2^62; they need a larger unit", int(rows.source[-1])
+            )
+
     def _gather_facts(self, rows: FeedRows) -> None:
         again = (rows.event[1:] == ADD) & (rows.event[:-1] != ADD) & (rows.order_id[1:] == rows.order_id[:-1])
         self.facts["snapshot_rows"] += int((rows.flag & SNAPSHOT != 0).sum())
@@ -262,11 +270,6 @@ class _Run:
         own = (rows.flag & OWN_FILL != 0) & (rows.event == EXECUTION)
         self.facts["own_fills"] += int(own.sum())
         self.facts["own_filled"] += int(rows.size[own].sum())
-        self.sizes += float(rows.size.sum(dtype=np.float64))
-        if self.sizes > _LARGEST_SUM:
-            raise FeedError(
-                self.feed.path, "sizes add up to more than 2^62; they need a larger unit", int(rows.source[-1])
-            )
 
     @property
     def volume(self) -> int:
