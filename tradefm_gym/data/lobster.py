@@ -108,6 +108,10 @@ def _as_rows(path: Path, table: np.ndarray, first: int, skips: Skips | None) -> 
     # A double holds seconds of a day to 1e-11, so rounding gives back the nanoseconds of the file exactly.
     time_ns = np.rint(table[:, 0] * 1e9).astype(np.int64)
     order_id, size, price, side = (table[:, k].astype(np.int64) for k in (2, 3, 4, 5))
+    wrong = np.abs(side) > 127  # beyond what a side can even be stored as
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise FeedError(path, f"side is {side[row]}; sides are +1, -1 or 0", int(source[row]))
     rows = FeedRows.build(time_ns, kind - 1, order_id, side, price, size)
     return rows if skips is None else FeedRows(*list(vars(rows).values())[:-1], source)
 
