@@ -7,7 +7,7 @@ import pytest
 from tradefm_gym import bench, cli, doctor
 
 KEYS = ["name", "value", "unit", "reference", "ratio", "target", "met", "hardware"]
-HARDWARE = {"cpu", "cores", "threads", "system", "python", "tradefm-gym", "numba", "numpy", "torch"}
+HARDWARE = {"cpu", "cores", "threads", "load", "system", "python", "tradefm-gym", "numba", "numpy", "torch"}
 
 
 def measurement(**changes):
@@ -28,6 +28,34 @@ def test_the_median_leaves_out_the_warm_up_and_rewinds_each_run():
     work = bench.Work(lambda: calls.append("run") or 7, lambda: calls.append("rewind"))
     assert bench.median_rate(work, 3) > 0
     assert calls == ["rewind", "run"] * 4
+
+
+def test_a_reference_takes_turns_and_a_share_is_that_of_neighbours(monkeypatch):
+    ticks, calls = iter(range(10**6)), []
+
+    def work(name, done):
+        return lambda quick: bench.Work(lambda: calls.append(name) or done, lambda: None)
+
+    one = bench.Benchmark(
+        "x", "a", 1, work("a", 30), 0.9, is_share=True, beside=work("b", 40), clock=lambda: next(ticks)
+    )
+    measured = one.measure(True)
+    assert calls == ["a", "b"] * 4
+    assert (measured.value, measured.reference, measured.ratio, measured.target) == (30, 40, 0.75, 36)
+    assert measured.met is False
+
+
+def test_the_books_are_measured_beside_others(capsys, monkeypatch, tmp_path):
+    from tradefm_gym import bench_book, bench_peers
+
+    monkeypatch.setattr(bench_peers, "STREAMS", tmp_path)  # without files the streams are drawn
+    monkeypatch.setattr(bench_book, "DAY", tmp_path / "day")
+    names = [benchmark.name for benchmark in bench.benchmarks(suite="book")]
+    assert {"book-shallow", "book-deep-64", "book-deep-calls", "peer-sortedcontainers-deep", "peer-bourse-shallow",
+            "book-resting-100000", "market-n256-two-cores"} <= set(names)  # fmt: skip
+    assert cli.main(["bench", "book", "--json", "--quick", "--only", "day-checked"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == [] and "skipped day-checked" in captured.err
 
 
 @pytest.mark.parametrize("name", ["market-n1", "execution-zero_intelligence-n1", "execution-zero_intelligence-n64"])

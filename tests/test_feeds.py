@@ -333,7 +333,7 @@ def test_bad_lines_are_named_or_counted(tmp_path, line, sentence):
 
 def test_a_line_of_other_columns_is_named_or_counted(tmp_path):
     text = HEAD + "1,new,5,B,9.9,200\n2,new,6,B\n3,new,7,B,9.9,200\n"
-    with pytest.raises(FeedError, match="not a CSV that can be read"):
+    with pytest.raises(FeedError, match="row 1: a line has another number of columns"):
         table(tmp_path, text).gather()
     feed = table(tmp_path, text, lenient=True)
     assert feed.gather().rows.order_id.tolist() == [5, 7]
@@ -399,3 +399,19 @@ def test_a_truncated_file_is_said_to_be_one(tmp_path, name):
         list(open_feed(path, options).batches())
     assert str(tmp_path) in str(raised.value)
     assert str(raised.value).count("\n") == 0
+
+
+LEFT = {"sizes": "left", "events": {"new": "add", "changed": "execution", "gone": "delete"}}
+
+
+def test_sizes_may_be_what_is_left(tmp_path):
+    text = HEAD + "1,new,5,B,9.9,200\n2,changed,5,B,9.9,150\n3,changed,5,B,9.9,30\n4,gone,5,B,9.9,0\n"
+    text += "5,new,6,S,10.1,70\n6,gone,6,S,10.1,70\n7,gone,4,S,10.2,80\n"
+    rows = table(tmp_path, text, **LEFT).gather().rows
+    assert rows.event.tolist() == [ADD, EXECUTION, EXECUTION, EXECUTION, ADD, DELETE, DELETE]
+    assert rows.size.tolist() == [200, 50, 120, 30, 70, 70, 80]
+    text += "8,changed,3,S,10.2,80\n"
+    with pytest.raises(FeedError, match="row 7: the size is what is left, and order 3 is not on the book"):
+        table(tmp_path, text, **LEFT).gather()
+    with pytest.raises(ValueError, match="sizes of the column map is 'rest'"):
+        table(tmp_path, text, **{**LEFT, "sizes": "rest"})

@@ -119,20 +119,21 @@ def test_snapshots_are_compared_at_their_stamp_and_near_it():
         (10, A, 1, 1, 990, 5), (10, A, 2, -1, 1010, 6), (20, A, 3, -1, 1020, 7), (30, A, 4, 1, 980, 8),
         (40, D, 2, -1, 1010, 6), (50, D, 1, 1, 990, 5), (60, D, 4, 1, 980, 8),
     ]  # fmt: skip
+    # (touch, all levels) at the stamp, within 2 of it, from 5 before to 5 after it
     two_asks = [[101, 6, 99, 5], [102, 7, 0, 0]]
     cases = [
-        (15, [[101, 6, 99, 5], [0, 0, 0, 0]], (1, 1, 1, 1)),
-        (22, [[101, 6, 99, 5], [0, 0, 0, 0]], (1, 1, 0, 1)),  # up to 20, which is near enough
-        (28, [[101, 6, 99, 5], [0, 0, 0, 0]], (1, 1, 0, 0)),
-        (29, [[101, 6, 99, 5], [102, 7, 98, 8]], (1, 1, 0, 1)),  # from 30 on
-        (35, two_asks, (1, 1, 0, 0)),  # there is a second bid
-        (45, [[102, 7, 99, 5], [0, 0, 98, 9]], (1, 1, 0, 0)),
-        (46, [[102, 7, 98, 8], [0, 0, 0, 0]], (0, 1, 0, 1)),
-        (65, [[102, 7, 0, 0], [0, 0, 0, 0]], (1, 1, 1, 1)),
-        (66, [[103, 7, 0, 0], [0, 0, 0, 0]], (0, 0, 0, 0)),
+        (15, [[101, 6, 99, 5], [0, 0, 0, 0]], (1, 1, 1, 1, 1, 1)),
+        (22, [[101, 6, 99, 5], [0, 0, 0, 0]], (1, 1, 1, 0, 0, 1)),  # up to 20, which is near enough
+        (28, [[101, 6, 99, 5], [0, 0, 0, 0]], (1, 1, 1, 0, 0, 0)),
+        (29, [[101, 6, 99, 5], [102, 7, 98, 8]], (1, 1, 1, 0, 1, 1)),  # from 30 on
+        (35, two_asks, (1, 1, 1, 0, 0, 0)),  # there is a second bid
+        (45, [[102, 7, 99, 5], [0, 0, 98, 9]], (1, 1, 1, 0, 0, 0)),
+        (46, [[102, 7, 98, 8], [0, 0, 0, 0]], (0, 0, 1, 0, 0, 1)),
+        (65, [[102, 7, 0, 0], [0, 0, 0, 0]], (1, 1, 1, 1, 1, 1)),
+        (66, [[103, 7, 0, 0], [0, 0, 0, 0]], (0, 0, 0, 0, 0, 0)),
     ]
     times, books, equal = zip(*cases, strict=True)
-    snapshots = Snapshots.of(np.array(times), np.array(books, np.int64), (5, 5))
+    snapshots = Snapshots.of(np.array(times), np.array(books, np.int64), (5, 5), 2)
     assert followed(rows, snapshots=snapshots)[0] == []
     assert [tuple(row) for row in snapshots.equal.astype(int).tolist()] == list(equal)
 
@@ -143,7 +144,7 @@ def test_levels_far_outside_the_window_of_prices_are_compared_as_well():
     books[:, 0, 2:] = 100, 7
     snapshots = Snapshots.of(np.full(3, 3), books, (0, 0))
     followed(rows, snapshots=snapshots)
-    assert snapshots.equal.tolist() == [[True] * 4, [True, True, False, False], [True, True, False, False]]
+    assert snapshots.equal.tolist() == [[True] * 6, [True] * 3 + [False] * 3, [True] * 3 + [False] * 3]
 
 
 @pytest.mark.parametrize("step", [1, 16, 1 << 20, 1 << 33])

@@ -64,6 +64,7 @@ def test_lobster_messages_alone_replay_by_id(tmp_path):
         (1, "34200.1,1,12,100,5840050,1", "price is 5840050 in row 1; prices are multiples of 100"),
         (1, "34200.1,1,12,-100,5840000,1", "size is -100 in row 1; sizes must be positive"),
         (1, "34200.1,1,12,100,5840000,2", "side is 2 in row 1; sides are"),
+        (1, "34200.1,1,12,100,5840000,5840000", "row 1: side is 5840000; sides are"),
         (1, "34200.1,9,12,100,5840000,1", "type is 9 in row 1; LOBSTER types are 1 to 7"),
         (1, "34200.1,1,12,100,5840000", "not a table of numbers with equal rows"),
         (1, "noon,1,12,100,5840000,1", "not a table of numbers with equal rows"),
@@ -81,8 +82,6 @@ def test_bad_lobster_files(tmp_path):
         load(write(tmp_path, book=BOOK[:3]))
     with pytest.raises(ValueError, match="5 columns; a message file has"):
         load(write(tmp_path, [m.rsplit(",", 1)[0] for m in MESSAGES]))
-    with pytest.raises(ValueError, match="is no LOBSTER message file"):
-        load(write(tmp_path, name="messages.csv", book=None))
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load(tmp_path / "nowhere")
 

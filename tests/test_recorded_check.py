@@ -265,7 +265,7 @@ def test_shanghai_is_exact():
     assert day.fills_out_of_priority == 0
     assert day.volume == day.volume_recorded == 2_432_171
     assert shares(day)[0] >= 0.818
-    assert shares(day)[1] == shares(day)[3] == 1.0
+    assert shares(day)[1] == shares(day)[2] == shares(day)[5] == 1.0  # at some row of the second, or near it
 
 
 def test_apple_has_only_its_unknown_ids():

@@ -1,7 +1,9 @@
 """How fast the rooms are on this machine: the market, the engine, and the environments over each flow.
 
 Every figure is the median over repeats after a warm-up, and all speak one format: a list of
-``{name, value, unit, reference, ratio, target, met, hardware}``.
+``{name, value, unit, reference, ratio, target, met, hardware}``. Where other programs share the machine, two things
+keep figures comparable: work of one thread may be timed by the processor time that it takes, and a reference may be
+measured in turn with its figure, whose ratio is then the median over pairs of neighbours.
 """
 
 import importlib.util
@@ -52,6 +54,22 @@ class Measurement:
     hardware: dict[str, Any]
     reference: float | None = None
     target: float | None = None
+    paired: float | None = None  # median ratio of runs next to each other, where they were taken in turn
+    share: float | None = None  # what of the reference the target is, if it is a share
+
+    @property
+    def ratio(self) -> float | None:
+        """The value as a share of the reference."""
+        if self.paired is not None or self.reference is None:
+            return self.paired
+        return self.value / self.reference
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; None without one."""
+        if self.share is not None and self.ratio is not None:
+            return self.ratio >= self.share
+        return None if self.target is None else self.value >= self.target
 
     def to_json(self) -> dict[str, Any]:
         """The one format of all benchmarks."""
@@ -60,9 +78,9 @@ class Measurement:
             "value": round(self.value, 1),
             "unit": self.unit,
             "reference": None if self.reference is None else round(self.reference, 1),
-            "ratio": None if self.reference is None else round(self.value / self.reference, 3),
+            "ratio": None if self.ratio is None else round(self.ratio, 3),
             "target": self.target,
-            "met": None if self.target is None else self.value >= self.target,
+            "met": self.met,
             "hardware": self.hardware,
         }
 
@@ -78,23 +96,38 @@ class Benchmark:
     target: float | None = None
     reference: Callable[[bool], float | None] = lambda quick: None
     is_share: bool = False  # the target is a share of the reference
+    beside: Callable[[bool], Work] | None = None  # builds the reference's work, which is then run in turn with this
+    clock: Callable[[], float] = time.perf_counter
 
     def measure(self, quick: bool) -> Measurement:
         """Runs it; raises ``ValueError``, ``OSError`` or ``ImportError`` where a part is not at hand."""
+        repeats, paired = 3 if quick else 9, None
         with thread_count(self.threads) as threads:
-            value = median_rate(self.prepare(quick), 3 if quick else 9)
-            reference = self.reference(quick)
-        target = self.target * reference if self.is_share and self.target and reference else self.target
-        return Measurement(self.name, value, self.unit, hardware(threads), reference, target)
+            if self.beside is None:
+                value = median_rate(self.prepare(quick), repeats, self.clock)
+                reference = self.reference(quick)
+            else:
+                value, reference, paired = paired_rates(self.prepare(quick), self.beside(quick), repeats, self.clock)
+        share = self.target if self.is_share else None
+        target = share * reference if share and reference else self.target
+        return Measurement(self.name, value, self.unit, hardware(threads), reference, target, paired, share)
 
 
 def benchmarks(only: str | None = None, suite: str = "rooms") -> list[Benchmark]:
     """All of a suite, or those whose name contains ``only``."""
     events, steps = "events/s", "steps/s"
     everything = [
-        Benchmark("market-n1", events, 1, partial(_market, 1)),
-        Benchmark("market-n256", events, 1, partial(_market, 256), MARKET_TARGET),
-        Benchmark("market-n256-two-cores", events, 2, partial(_market, 256), 1.7, partial(_one_core, 256), True),
+        Benchmark("market-n1", events, 1, partial(_market, 1), clock=time.process_time),
+        Benchmark("market-n256", events, 1, partial(_market, 256), MARKET_TARGET, clock=time.process_time),
+        Benchmark(
+            "market-n256-two-cores",
+            events,
+            2,
+            partial(_market, 256),
+            1.7,
+            is_share=True,
+            beside=partial(_one_core, 256),
+        ),
         Benchmark("engine-n1", events, 1, partial(_engine, "numba", 1), 3_000, partial(_torch_rate, 1, 1)),
         Benchmark("engine-n64", events, 2, partial(_engine, "numba", 64), 8_000, partial(_torch_rate, 64, 2)),
     ]
@@ -121,15 +154,25 @@ def run(chosen: list[Benchmark], quick: bool, skipped: Callable[[str, str], None
             skipped(benchmark.name, str(error))
 
 
-def median_rate(work: Work, repeats: int) -> float:
+def median_rate(work: Work, repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Units per second: the median of ``repeats`` runs after one that compiles and warms the caches."""
-    rates = []
-    for _ in range(repeats + 1):
-        work.rewind()
-        start = time.perf_counter()
-        done = work.run()
-        rates.append(done / (time.perf_counter() - start))
-    return statistics.median(rates[1:])
+    return statistics.median([_rate(work, clock) for _ in range(repeats + 1)][1:])
+
+
+def paired_rates(
+    work: Work, other: Work, repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float, float]:
+    """Median rates of two works that take turns, and the median ratio of runs next to each other."""
+    pairs = [(_rate(work, clock), _rate(other, clock)) for _ in range(repeats + 1)][1:]
+    mine, others = zip(*pairs, strict=True)
+    return statistics.median(mine), statistics.median(others), statistics.median(a / b for a, b in pairs)
+
+
+def _rate(work: Work, clock: Callable[[], float]) -> float:
+    work.rewind()
+    start = clock()
+    done = work.run()
+    return done / (clock() - start)
 
 
 @contextmanager
@@ -144,13 +187,14 @@ def thread_count(wanted: int) -> Iterator[int]:
 
 
 def hardware(threads: int) -> dict[str, Any]:
-    """Processor, cores that this process may use, threads that were used, and versions."""
+    """Processor, cores that this process may use, threads that were used, load of the last minute, and versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: version(name) for name in ("tradefm-gym", "numba", "numpy", "torch")}
     return {
         "cpu": _processor(),
         "cores": cores,
         "threads": threads,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),
         **versions,
@@ -197,9 +241,15 @@ def _market(num_markets: int, quick: bool) -> Work:
     return Work(run, partial(market.restore, start))
 
 
-def _one_core(num_markets: int, quick: bool) -> float:
-    with thread_count(1):
-        return median_rate(_market(num_markets, quick), 3 if quick else 9)
+def _one_core(num_markets: int, quick: bool) -> Work:
+    """The same in one thread, whatever the number of threads around it."""
+    work = _market(num_markets, quick)
+
+    def run() -> int:
+        with thread_count(1):
+            return work.run()
+
+    return Work(run, work.rewind)
 
 
 def _draw_round(flow: ZeroIntelligenceFlow, market: MarketSimulator, everyone: np.ndarray) -> EventBlock:

@@ -1,47 +1,49 @@
-"""How fast one book is, beside the books of ``bench_peers``."""
+"""How fast one book is, beside the books of ``bench_peers``, and how fast a recorded day is checked in it.
 
-from collections.abc import Callable
+All of it is work of one thread, timed by the processor time that it takes.
+"""
+
+import time
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numba import njit
 
-from tradefm_gym.bench import Benchmark, Work, median_rate
+from tradefm_gym.bench import Benchmark, Work
 from tradefm_gym.bench_peers import IDS, LIVE, Stream, bare_work, bourse_work, checked, order_stream, sorted_work
 from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, LIMIT, NO_LIMIT, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
 ONE_BOOK, ONE_CALL = 20e6, 1.2e6  # messages/s
+DAY = Path("../shared/data/sse_600519_20230207")  # a recorded day, where there is one
 _BOOKS, _TURN = 64, 256  # books in turn, messages a turn
 
 
 def book_benchmarks() -> list[Benchmark]:
-    """One book on both streams, 64 of them, one call a message, peers, and the cost of depth."""
-    unit, found = "messages/s", []
+    """One book on both streams, 64 of them, one call a message, peers, the cost of depth, and a recorded day."""
+    one_thread = partial(Benchmark, unit="messages/s", threads=1, clock=time.process_time)
+    found = []
     for name in LIVE:
-        bare = partial(_rate, partial(bare_work, name))
+        one_book, bare, of_python = (partial(work, name) for work in (_one_book, bare_work, sorted_work))
         found += [
-            Benchmark(f"book-{name}", unit, 1, partial(_one_book, name), ONE_BOOK, bare),
-            Benchmark(f"book-{name}-64", unit, 1, partial(_many_books, name), 0.9, _rate_of(_one_book, name), True),
-            Benchmark(f"book-{name}-calls", unit, 1, partial(_calls, name), ONE_CALL, _rate_of(sorted_work, name)),
-            Benchmark(f"peer-sortedcontainers-{name}", unit, 1, partial(sorted_work, name)),
-            Benchmark(f"peer-bourse-{name}", unit, 1, partial(bourse_work, name)),
+            one_thread(f"book-{name}", prepare=one_book, target=ONE_BOOK, beside=bare),
+            one_thread(
+                f"book-{name}-64", prepare=partial(_many_books, name), target=0.9, is_share=True, beside=one_book
+            ),
+            one_thread(f"book-{name}-calls", prepare=partial(_calls, name), target=ONE_CALL, beside=of_python),
+            one_thread(f"peer-sortedcontainers-{name}", prepare=of_python),
+            one_thread(f"peer-bourse-{name}", prepare=partial(bourse_work, name)),
         ]
+    shallowest = partial(_resting, 1)
     for resting in (1, 100, 10_000, 100_000):
         target = 1 / 3 if resting == 100_000 else None
-        shallowest = _rate_of(_resting, 1)
+        prepare = partial(_resting, resting)
         found.append(
-            Benchmark(f"book-resting-{resting}", unit, 1, partial(_resting, resting), target, shallowest, True)
+            one_thread(f"book-resting-{resting}", prepare=prepare, target=target, is_share=True, beside=shallowest)
         )
-    return found
-
-
-def _rate(prepare: Callable[[bool], Work], quick: bool) -> float:
-    return median_rate(prepare(quick), 3 if quick else 9)
-
-
-def _rate_of(prepare: Callable, *arguments) -> Callable[[bool], float]:
-    return partial(_rate, partial(prepare, *arguments))
+    return [*found, Benchmark("day-checked", "days/s", 1, _checked_day, 1.0, clock=time.process_time)]
 
 
 # --- Ours --------------------------------------------------------------------------------------------------
@@ -156,3 +158,21 @@ def _draw_resting(events, resting, uniforms):
                 order["side"], order["price"], order["order_id"] = -side, middle, k + 1
                 k += 1
         k += 1
+
+
+def _checked_day(quick: bool) -> Work:
+    """A recorded day, loaded before, executed by its ids and compared with the venue's snapshots."""
+    from tradefm_gym.data.feed import open_feed
+    from tradefm_gym.realism.recorded_day import check_day
+
+    feed = open_feed(DAY)
+    rows, snapshots = list(feed.rows(feed.skips)), feed.snapshots and feed.snapshots()
+    loaded = replace(feed, rows=lambda skips: iter(rows), snapshots=snapshots and (lambda: snapshots))
+
+    def run() -> int:
+        day = check_day(loaded)
+        if day.unexplained_count:
+            raise ValueError(f"{DAY} has {day.unexplained_count} unexplained differences")
+        return 1
+
+    return Work(run)

@@ -71,6 +71,8 @@ def text_batches(
             if dropped:
                 skips.bad("a line has another number of columns", first, count=len(dropped))
     except (pyarrow.ArrowException, EOFError, OSError) as error:
+        if dropped and not skips.lenient:
+            skips.bad("a line has another number of columns", max(0, dropped[0] - (1 if names is not None else 2)))
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise FeedError(path, f"not a CSV that can be read after row {first}: {reason}") from None
     except FeedError:

@@ -23,6 +23,7 @@ _RECORD = np.dtype(
 )  # fmt: skip
 _MBO = 160  # rtype
 _UNIT = 100_000  # 1e-9 in 1e-4
+_LATEST_NS = 7_258_118_400 * 10**9  # the year 2200; int64 nanoseconds reach to 2262
 _CSV = (b"ts_recv", b"ts_event", b"action", b"side", b"price", b"size", b"order_id", b"flags")
 _ACTIONS = np.frombuffer(b"ACFMNRT", np.uint8)
 _SIDES = np.frombuffer(b"ABN", np.uint8)
@@ -74,6 +75,8 @@ def open_csv(path: Path, options: ReadOptions) -> Feed:
 def _feed(path: Path, name: str, options: ReadOptions, dataset: str, symbol: str, start_ns: int, messages) -> Feed:
     nasdaq, cme = dataset.startswith("XNAS"), dataset.startswith("GLBX")
     zone = ZoneInfo("America/New_York") if nasdaq else ZoneInfo("UTC")
+    if not 0 <= start_ns < _LATEST_NS:
+        raise FeedError(path, f"the file starts at {start_ns} ns since 1970; days from 1970 to 2200 can be read")
     day = datetime.datetime.fromtimestamp(start_ns // 10**9, zone).date()
     if options.date is not None:
         day = datetime.date.fromisoformat(options.date)

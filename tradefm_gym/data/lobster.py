@@ -1,4 +1,4 @@
-"""Read LOBSTER files: a message CSV and, where it lies beside it, its orderbook CSV (both may be gzipped)."""
+"""Read LOBSTER files: a message CSV and, where it lies beside it, its orderbook CSV (both may be compressed)."""
 
 import re
 from collections.abc import Iterator
@@ -13,8 +13,9 @@ from tradefm_gym.data.rows import FeedRows, Source
 from tradefm_gym.data.streams import blocks, head
 
 _NAME = re.compile(
-    r"^(?P<ticker>.+?)_(?P<date>\d{4}-\d{2}-\d{2})_(?P<start>\d+)_(?P<end>\d+)_message_(?P<levels>\d+)\.csv(\.gz)?$"
+    r"^(?P<ticker>.+?)_(?P<date>\d{4}-\d{2}-\d{2})_(?P<start>\d+)_(?P<end>\d+)_message_(?P<levels>\d+)\.csv(\.\w+)?$"
 )
+_ENDINGS = ("", ".gz", ".xz", ".zst")
 _LINE = re.compile(rb"\d+(\.\d+)?,[1-7],-?\d+,-?\d+,-?\d+,-?[01](,|\r?\n|$)")
 
 
@@ -25,7 +26,7 @@ def looks_like(path: Path, start: bytes) -> bool:
 
 def open_file(path: Path, options: ReadOptions) -> Feed:
     """A LOBSTER message file as a feed."""
-    meta, book = _described(path)
+    meta, book = _described(path, options)
     return Feed(
         path,
         "lobster",
@@ -33,43 +34,49 @@ def open_file(path: Path, options: ReadOptions) -> Feed:
         lambda skips: _rows(path, options.batch, skips),
         options,
         (lambda: _book_rows(book, options.batch)) if book else None,
-        source=lambda: read(path),
+        source=lambda: read(path, options),
     )
 
 
-def read(path: Path) -> Source:
+def read(path: Path, options: ReadOptions | None = None) -> Source:
     """Read a LOBSTER message file as raw feed rows.
 
     Args:
-        path: ``TICKER_DATE_START_END_message_LEVELS.csv`` or ``.csv.gz``: time in seconds after midnight, type 1-7,
-            order id, size, price in 1/10,000 dollar, direction of the resting order.
+        path: ``TICKER_DATE_START_END_message_LEVELS.csv``, perhaps compressed: time in seconds after midnight, type
+            1-7, order id, size, price in 1/10,000 dollar, direction of the resting order.
+        options: ticker and date where the name has none.
     """
-    meta, book = _described(path)
-    rows = _as_rows(path, _table(path, np.float64), 0, None)
+    meta, book = _described(path, options or ReadOptions())
+    columns = min(6, 1 + head(path).partition(b"\n")[0].count(b","))  # newer files have a seventh, of names
+    rows = _as_rows(path, _table(path, np.float64, range(columns)), 0, None)
     return Source(rows, meta, _book(book, len(rows)) if book else None)
 
 
-def _described(path: Path) -> tuple[dict, Path | None]:
-    """What the name of a message file says, and the orderbook file beside it."""
+def _described(path: Path, options: ReadOptions) -> tuple[dict, Path | None]:
+    """What the name of a message file says, or the options, and the orderbook file beside it."""
     name = _NAME.match(path.name)
-    if name is None:
-        raise ValueError(
-            f"path {path.name!r} is no LOBSTER message file; "
-            "its name must read TICKER_DATE_START_END_message_LEVELS.csv[.gz]."
-        )
     meta = {
-        "ticker": name["ticker"],
-        "date": name["date"],
+        "ticker": options.symbol or (name["ticker"] if name else path.name),
+        "date": options.date or (name["date"] if name else "unknown"),
         "venue": "NASDAQ",
         "tick_size": 100,
         "price_unit": "1e-4 USD",
         "size_unit": "shares",
-        "levels": int(name["levels"]),
         "time_unit": "ns since midnight US/Eastern",
     }
-    beside = path.with_name(path.name.replace("_message_", "_orderbook_"))
-    other = beside.with_name(beside.name.removesuffix(".gz") if beside.suffix == ".gz" else beside.name + ".gz")
-    return meta, next((p for p in (beside, other) if p.exists()), None)
+    if name is not None:
+        meta["levels"] = int(name["levels"])
+    return meta, _beside(path)
+
+
+def _beside(path: Path) -> Path | None:
+    """The orderbook file of a message file, however it is compressed."""
+    stem, found, ending = path.name.rpartition(".csv")
+    if not found or ending not in _ENDINGS or "message" not in stem:
+        return None
+    before, _, after = stem.rpartition("message")
+    beside = f"{before}orderbook{after}.csv"
+    return next((p for p in (path.with_name(beside + e) for e in (ending, *_ENDINGS)) if p.exists()), None)
 
 
 def _as_rows(path: Path, table: np.ndarray, first: int, skips: Skips | None) -> FeedRows:
@@ -101,6 +108,10 @@ def _as_rows(path: Path, table: np.ndarray, first: int, skips: Skips | None) -> 
     # A double holds seconds of a day to 1e-11, so rounding gives back the nanoseconds of the file exactly.
     time_ns = np.rint(table[:, 0] * 1e9).astype(np.int64)
     order_id, size, price, side = (table[:, k].astype(np.int64) for k in (2, 3, 4, 5))
+    wrong = np.abs(side) > 127  # beyond what a side can even be stored as
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise FeedError(path, f"side is {side[row]}; sides are +1, -1 or 0", int(source[row]))
     rows = FeedRows.build(time_ns, kind - 1, order_id, side, price, size)
     return rows if skips is None else FeedRows(*list(vars(rows).values())[:-1], source)
 
@@ -146,14 +157,21 @@ def _lines(path: Path, batch: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def _split(path: Path) -> Iterator[str]:
-    rest = b""
+    """The lines of a file; empty ones at its end are none."""
+    rest, empty = b"", 0
     for block in blocks(path):
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
+            if not line.strip():
+                empty += 1
+                continue
+            yield from ("" for _ in range(empty))
+            empty = 0
             yield line.decode("ascii", "replace")
         if len(rest) > 1 << 20:
             raise FeedError(path, "a line is longer than a megabyte; the file is no table")
     if rest.strip():
+        yield from ("" for _ in range(empty))
         yield rest.decode("ascii", "replace")
 
 
@@ -179,13 +197,13 @@ def _book(path: Path, expected: int):
     return read_rows
 
 
-def _table(path: Path, dtype) -> np.ndarray:
-    """Read a CSV without a header into a 2-D array (NumPy opens .gz itself)."""
+def _table(path: Path, dtype, columns=None) -> np.ndarray:
+    """Read a CSV without a header into a 2-D array, some or all of its columns."""
     if not head(path).strip():
         raise FeedError(path, "the file is empty")
     try:
-        return np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2)
+        return np.loadtxt(_split(path), dtype=dtype, delimiter=",", ndmin=2, usecols=columns)
+    except FeedError:
+        raise
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: not a table of numbers with equal rows ({error}).") from error
-    except (EOFError, OSError) as error:
-        raise FeedError(path, f"the file is truncated or damaged ({error})") from None

@@ -236,11 +236,20 @@ def continuous_session(meta: dict, first_ns: int, last_ns: int) -> tuple[int, in
         return (34_200 * 10**9, 16 * _HOUR_NS)
     if "Shanghai" in venue or "Shenzhen" in venue:  # 14:57 begins the closing auction
         return (34_200 * 10**9, 14 * _HOUR_NS + 57 * 60 * 10**9)
-    if "CME" in venue:  # trading halts 16:00 - 17:00 Chicago, and the pre-open book is crossed
+    if "CME" in venue and _is_date(
+        meta["date"]
+    ):  # trading halts 16:00 - 17:00 Chicago, and the pre-open book is crossed
         day = datetime.datetime.fromisoformat(meta["date"]).replace(hour=16, tzinfo=ZoneInfo("America/Chicago"))
         halt = day.astimezone(ZoneInfo("UTC")).hour * _HOUR_NS
         return (first_ns, halt) if first_ns < halt else (halt + _HOUR_NS, last_ns + 1)
     return (first_ns, last_ns + 1)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(datetime.date.fromisoformat(str(text)))
+    except ValueError:
+        return False
 
 
 def _lot(size: np.ndarray) -> int:

@@ -14,7 +14,8 @@ A map is a dict, or JSON of one::
 Keys beside those: ``header`` (a list of column names for a file without a header), ``delimiter`` (","),
 ``time`` ("iso", or "s", "ms", "us", "ns": since midnight, or since 1970 where the values are that large),
 ``zone`` ("UTC", the clock of "midnight" and of ISO times without one), ``size_unit`` ("1": sizes are stored as
-multiples of this power of ten), ``fills`` ("resting"; "taker" where the side of an execution is the taker's),
+multiples of this power of ten), ``sizes`` ("event"; "left" where the size of a row is what is left of its order
+after it: a delete at 0 is then a fill), ``fills`` ("resting"; "taker" where the side of an execution is the taker's),
 ``ticker``, ``venue`` and ``date``. Events are "add", "partial_cancel", "delete", "execution", "hidden", "cross",
 "halt" and "skip". A cancel or an execution may leave side, price or size empty: those of its order are taken.
 """
@@ -47,7 +48,8 @@ _TIMES = {"s": 9, "ms": 6, "us": 3, "ns": 0}
 _COLUMNS = ("time", "event", "order_id", "side", "price", "size")
 _OPTIONAL = {
     "events": None, "sides": None, "header": None, "delimiter": ",", "time": "ns", "zone": "UTC", "price_unit": "1e-4",
-    "size_unit": "1", "tick_size": 100, "fills": "resting", "ticker": None, "venue": "unknown", "date": None,
+    "size_unit": "1", "tick_size": 100, "fills": "resting", "sizes": "event",
+    "ticker": None, "venue": "unknown", "date": None,
 }  # fmt: skip
 _DAY_NS = 86_400 * 10**9
 
@@ -66,6 +68,7 @@ class _Map(NamedTuple):
     size_digits: int
     tick: int
     taker: bool
+    left: bool
     said: dict[str, Any]
 
 
@@ -140,6 +143,8 @@ def _checked(values: Mapping[str, Any]) -> _Map:
         raise ValueError(f"zone of the column map is {said['zone']!r}; it must name a time zone.") from None
     if said["fills"] not in ("resting", "taker"):
         raise ValueError(f"fills of the column map is {said['fills']!r}; allowed are 'resting' and 'taker'.")
+    if said["sizes"] not in ("event", "left"):
+        raise ValueError(f"sizes of the column map is {said['sizes']!r}; allowed are 'event' and 'left'.")
     tick, delimiter, header = said["tick_size"], said["delimiter"], said["header"]
     if isinstance(tick, bool) or not isinstance(tick, int) or tick < 1:
         raise ValueError(f"tick_size of the column map is {tick!r}; it must be a positive number of price units.")
@@ -159,6 +164,7 @@ def _checked(values: Mapping[str, Any]) -> _Map:
         _digits("size_unit", said["size_unit"]),
         tick,
         said["fills"] == "taker",
+        said["sizes"] == "left",
         {
             key: said[key] if said[key] is None else str(said[key])
             for key in ("ticker", "venue", "date", "price_unit", "size_unit")
@@ -249,11 +255,12 @@ def _rows(path: Path, layout: _Map, midnight: int, skips: Skips) -> Iterator[Fee
             side = np.where(given & np.isin(event, (EXECUTION, HIDDEN, CROSS)), -side, side)
         live = live.with_room(int((event == ADD).sum()))
         order_id = np.where(columns["order_id"] == MISSING, 0, columns["order_id"])
-        lost = _complete(live, event, order_id, side, columns["price"], columns["size"])
+        lost = _complete(live, event, order_id, side, columns["price"], columns["size"], layout.left)
         if lost.any():
             row = int(np.argmax(lost))
-            detail = f"side, price or size is empty, and order {order_id[row]} is not on the book to take it from"
-            skips.bad("side, price or size is empty", int(number[row]), detail, int(lost.sum()))
+            what = "the size is what is left" if layout.left else "side, price or size is empty"
+            detail = f"{what}, and order {order_id[row]} is not on the book to tell the rest"
+            skips.bad(f"{what}, but the order is not on the book", int(number[row]), detail, int(lost.sum()))
         good = ~lost
         rows = FeedRows.build(columns["time"], event, order_id, side.astype(np.int8), columns["price"], columns["size"])
         rows = FeedRows(*list(vars(rows).values())[:-1], number)
@@ -265,8 +272,11 @@ def _all(n: int, value: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _complete(live, event, order_id, side, price, size):
-    """Fills in what a row leaves to its order, in place; which rows (n,) name no order to take it from."""
+def _complete(live, event, order_id, side, price, size, sizes_left):
+    """Fills in what a row leaves to its order, in place; which rows (n,) name no order to take it from.
+
+    With ``sizes_left`` a size is what is left of the order, and becomes what the row took off it.
+    """
     lost = np.zeros(len(event), np.bool_)
     for i in range(len(event)):
         kind = event[i]
@@ -286,7 +296,12 @@ def _complete(live, event, order_id, side, price, size):
             if kind == CROSS and side[i] == MISSING:
                 side[i] = 0
             lost[i] = side[i] == MISSING or price[i] == MISSING or size[i] == MISSING
+            lost[i] |= sizes_left and (kind != DELETE or size[i] == 0)
             continue
+        if sizes_left and size[i] != MISSING:
+            if kind == DELETE and size[i] == 0:
+                event[i] = kind = EXECUTION
+            size[i] = live.left[place] if kind == DELETE else live.left[place] - size[i]
         side[i] = live.side[place] if side[i] == MISSING else side[i]
         price[i] = live.price[place] if price[i] == MISSING else price[i]
         size[i] = live.left[place] if size[i] == MISSING else size[i]

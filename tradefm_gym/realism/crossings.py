@@ -55,7 +55,7 @@ class Crossings:
         if not within or event == CROSS:
             kind = "auction"
         elif started_by == ADD and duration <= _MOMENT_NS and 0 < event <= EXECUTION:
-            kind = "moment" if duration else "same time"
+            kind = "same time" if not duration else "filled" if event == EXECUTION else "moment"
         else:
             kind = "other"
         total = self._totals.setdefault(kind, [0, row])
@@ -69,8 +69,9 @@ class Crossings:
     def findings(self, facts: dict[str, int]) -> list[Finding]:
         """Crossed rows by explanation."""
         out = []
+        shows_takers = facts["own_fills"] > 0 or "filled" in self._totals
         for kind, (count, row) in self._totals.items():
-            marketable = kind == "same time" or (kind == "moment" and facts["own_fills"] > 0)
+            marketable = kind in ("same time", "filled") or (kind == "moment" and shows_takers)
             reason = _AUCTION if kind == "auction" else _MARKETABLE if marketable else ""
             out.append(Finding(_KIND, reason, count, row))
         return out

@@ -40,6 +40,9 @@ _KINDS = {
 }
 _OPENING = "the order rested before the first row: its id is no newer than those added, and no row adds it"
 _LEVELS = _OPENING.replace("before the first row", "before the first row or outside the file's levels")
+_AGELESS = (
+    "the order rested before the first row: no row adds it, no price contradicts it, and this feed's ids tell no ages"
+)
 _SWAPPED = "the add of the order stands in one of the next rows, at the same time"
 _MODIFIED = "the order was modified to take: the feed reports its fills before the modify"
 _REFRESHED = "the order showed a new part at the same time, under the same id"
@@ -99,10 +102,37 @@ class Watched:
         return self.first[np.searchsorted(self.ids, ids)]
 
 
+class Ages:
+    """Whether ids tell which of two orders is older: not where they are drawn, nor where the file numbers them."""
+
+    def __init__(self):
+        self._largest = self._added = 0  # of the ids seen, of those added
+        self._adds = self._newer = 0  # adds; of them those with the largest id so far
+        self._gapless = True  # every id is one of those before or the next number: orders are numbered as they appear
+
+    def look(self, rows: FeedRows) -> None:
+        """Takes a batch."""
+        ids = rows.order_id[rows.order_id > 0]
+        before = np.maximum.accumulate(np.r_[self._largest, ids])
+        self._gapless &= bool((ids <= before[:-1] + 1).all())
+        self._largest = int(before[-1])
+        added = ids[rows.event[rows.order_id > 0] == ADD]
+        before = np.maximum.accumulate(np.r_[self._added, added])
+        self._adds += len(added)
+        self._newer += int((added > before[:-1]).sum())
+        self._added = int(before[-1])
+
+    @property
+    def told(self) -> bool:
+        """Whether a larger id means a younger order, but for modifies and the opening book."""
+        return not self._gapless and 2 * self._newer >= self._adds
+
+
 class Differences:
     """Gathers what the kernels log, and explains it."""
 
     def __init__(self):
+        self.ages = Ages()
         self.counts: dict[int, int] = {}
         self.first_id = None  # the first id that the file adds: what rested before has a lower one
         self.dead = 0  # rows that name an order which has ended
@@ -113,6 +143,7 @@ class Differences:
         """Takes the log of a batch of rows; beside a recorded book, no later row explains an unknown id."""
         if self.first_id is None and (rows.event == ADD).any():
             self.first_id = int(rows.order_id[np.argmax(rows.event == ADD)])
+        self.ages.look(rows)
         if len(log) == 0:
             return
         for code, count in zip(*np.unique(log["code"], return_counts=True), strict=True):
@@ -196,7 +227,13 @@ class Differences:
         return rows
 
     def _old(self, log: np.ndarray) -> np.ndarray:
-        """Which ids (n,) a venue that numbers orders as they arrive can have given before the row that names them."""
+        """Which orders (n,) can have rested before the first row.
+
+        Of a venue that numbers orders as they arrive: those with ids that it can have given before the row that
+        names them. Of another: those whose price nothing has passed over.
+        """
+        if not self.ages.told:
+            return (log["order_id"] > 0) & log["uncontradicted"]
         first = self.first_id if self.first_id is not None else 2**62
         return (log["order_id"] > 0) & ((log["order_id"] <= log["newest"]) | (log["order_id"] < first))
 
@@ -218,7 +255,8 @@ class Differences:
         soon = ~never & ~before & (added - log["row"] <= 64)
         full = feed.full_opening if feed.full_opening is not None else facts["snapshot_rows"] > 0
         rested = never & self._old(log) & (not full)
-        self._put(UNKNOWN, _LEVELS if "levels" in feed.meta else _OPENING, log[rested])
+        reason = _LEVELS if "levels" in feed.meta else _OPENING
+        self._put(UNKNOWN, reason if self.ages.told else _AGELESS, log[rested])
         self._put(UNKNOWN, _SWAPPED, log[soon])
         repeated = before & watched.repeated(log)
         self.dead = int(before.sum())

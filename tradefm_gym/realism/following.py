@@ -44,7 +44,7 @@ DIFFERENCE = np.dtype(
         ("code", np.int8),
         ("event", np.int8),
         ("side", np.int8),
-        ("crossed", np.bool_),  # whether the book was crossed when the row came
+        ("crossed", np.bool_),  # whether the book was crossed when the row came, or by the add of its order
         ("uncontradicted", np.bool_),  # nothing passed the price over so far: the order may rest since the start
     ],
     align=True,
@@ -110,10 +110,9 @@ class Snapshots(NamedTuple):
 
     time_ns: np.ndarray  # (s,) int64, ascending
     book: np.ndarray  # (s, levels, 4) int64 ask price, ask size, bid price, bid size in ticks and lots; 0: empty
-    equal: (
-        np.ndarray
-    )  # (s, 4) bool out: touch prices at the stamp, near it; all levels with sizes at the stamp, near it
-    window_ns: np.ndarray  # (2,) int64: how long before and after the stamp is near
+    # (s, 6) bool out: touch prices at the stamp, within its unit of time, near it; all levels with sizes likewise
+    equal: np.ndarray
+    window_ns: np.ndarray  # (3,) int64: how long before and after the stamp is near; the unit in which stamps count
     at: np.ndarray  # (2,) int64: first snapshot that is not done, time of the last row
 
     @classmethod
@@ -122,28 +121,32 @@ class Snapshots(NamedTuple):
         return cls.of(np.zeros(0, np.int64), np.zeros((0, 1, 4), np.int64), (0, 0))
 
     @classmethod
-    def of(cls, time_ns: np.ndarray, book: np.ndarray, window_ns: tuple[int, int]) -> "Snapshots":
-        """Snapshots none of which is compared yet."""
+    def of(cls, time_ns: np.ndarray, book: np.ndarray, window_ns: tuple[int, int], unit_ns: int = 1) -> "Snapshots":
+        """Snapshots none of which is compared yet; ``unit_ns`` must not exceed how long after a stamp is near."""
         at = np.array([0, -_FAR], np.int64)
-        return cls(time_ns, book, np.zeros((len(time_ns), 4), np.bool_), np.array(window_ns, np.int64), at)
+        windows = np.array([*window_ns, unit_ns], np.int64)
+        return cls(time_ns, book, np.zeros((len(time_ns), 6), np.bool_), windows, at)
 
 
 @njit(cache=True, nogil=True)
 def compare(state, snapshots, until_ns):
     """Compares the book, which stays as it is until ``until_ns``, with the snapshots of that time."""
     at, time_ns = snapshots.at, snapshots.time_ns
-    before, after = snapshots.window_ns
+    before, after, unit = snapshots.window_ns
     while at[0] < len(time_ns) and time_ns[at[0]] + after < at[1]:
         at[0] += 1
     j = at[0]
     while j < len(time_ns) and time_ns[j] - before < until_ns:
         stamped = at[1] <= time_ns[j] < until_ns
-        if stamped or not snapshots.equal[j, 3]:
+        within = time_ns[j] < until_ns and at[1] < time_ns[j] + unit
+        if within or not snapshots.equal[j, 5]:
             touch, whole = _equal(state, snapshots.book[j])
             snapshots.equal[j, 0] |= stamped and touch
-            snapshots.equal[j, 1] |= touch
-            snapshots.equal[j, 2] |= stamped and whole
-            snapshots.equal[j, 3] |= whole
+            snapshots.equal[j, 1] |= within and touch
+            snapshots.equal[j, 2] |= touch
+            snapshots.equal[j, 3] |= stamped and whole
+            snapshots.equal[j, 4] |= within and whole
+            snapshots.equal[j, 5] |= whole
         j += 1
     at[1] = until_ns
 
@@ -266,8 +269,9 @@ def _add(state, log, i, time_ns, event, order_id, side, price, size, source):
     state.extremes[_NEWEST] = max(state.extremes[_NEWEST], order_id[i])
     place = live_orders.insert(state.live, order_id[i], side[i], price[i], size[i])
     s = np.int64(0) if side[i] > 0 else np.int64(1)
-    lots = lots_of(state, size[i])
-    rest(state.book, 0, place, time_ns[i], price[i] // state.units[0], lots, np.int64(BACKGROUND), s)
+    lots, ticks = lots_of(state, size[i]), price[i] // state.units[0]
+    state.live.mark[place] = ticks >= state.book.row[0, BEST + 1] if s == 0 else ticks <= state.book.row[0, BEST]
+    rest(state.book, 0, place, time_ns[i], ticks, lots, np.int64(BACKGROUND), s)
 
 
 @njit(cache=True, nogil=True)
@@ -326,6 +330,7 @@ def _execute(state, log, i, time_ns, event, order_id, side, price, size, source)
         elif not cross and live.price[place] != price[i]:
             equal = False
             note(state, log, PRICE, live.price[place], i, time_ns, event, order_id, side, price, size, source)
+            log[state.extremes[LOGGED] - 1]["crossed"] |= live.mark[place] != 0
         taken = min(left, size[i])
         if not cross and equal:
             head = head_of(state, s)

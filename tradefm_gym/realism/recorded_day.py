@@ -19,9 +19,12 @@ from tradefm_gym.realism.following import TOTALS, Following, Snapshots
 from tradefm_gym.realism.reference import Reference
 
 LARGEST_LOTS = 2**30
+_LARGEST_SUM = 2.0**62  # totals are int64
 _CONTINUOUS = 2  # code of the phase of continuous trading in snapshots
 COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "source")
+_SECOND_NS = 1_000_000_000
 _NEAR_NS = (4_000_000_000, 2_000_000_000)  # a snapshot shows the book of about this long before and after its stamp
+_VOLUME = "traded volume that is not the venue's"
 
 
 @dataclass
@@ -124,12 +127,14 @@ def _check(feed: Feed, levels: int, reference: Reference | None, lot: int) -> Da
     explained, unexplained = run.differences.conclude(feed, run.facts, watched)
     for finding in last.crossings.findings(run.facts):
         (explained if finding.reason else unexplained).append(finding)
+    if run.volume_recorded is not None and run.volume != run.volume_recorded:
+        example = f"{run.volume:,} in the rows, {run.volume_recorded:,} in the snapshots"
+        unexplained.append(Finding(_VOLUME, "", 1, -1, example))
     return _report(feed, run, last, 0 if opening is None else len(opening), explained, unexplained)
 
 
 def _report(feed, run, last, inferred, explained, unexplained) -> DayCheck:
     totals: dict[str, int] = dict(zip(TOTALS, run.state.totals.tolist(), strict=True))
-    crossed = max(totals["cross_bought"], totals["cross_sold"], totals["cross_sideless"])
     named = totals["fills"] + totals["named_crosses"]
     return DayCheck(
         **describe(feed),
@@ -144,8 +149,8 @@ def _report(feed, run, last, inferred, explained, unexplained) -> DayCheck:
         fills_out_of_priority=run.differences.counts.get(following.PRIORITY, 0),
         cancels=totals["cancels"],
         cancels_differ=totals["cancels"] - totals["cancels_equal"],
-        volume=totals["filled_size"] - run.facts["own_filled"] + totals["hidden_size"] + crossed,
-        volume_recorded=last.volume_recorded,
+        volume=run.volume,
+        volume_recorded=run.volume_recorded,
         totals=totals,
         inferred_opening=inferred,
         agreement=last.agreement(),
@@ -170,9 +175,11 @@ class _Run:
     def __init__(self, feed: Feed, levels: int, reference: Reference | None, lot: int):
         self.feed, self.levels, self.reference, self.lot = feed, levels, reference, lot
         self.rows = 0
+        self.names_orders = False
         self.differences = Differences()
         self.crossings = Crossings()
         self.facts = {"snapshot_rows": 0, "modified": 0, "own_fills": 0, "own_filled": 0}
+        self.sizes = 0.0  # sum of all sizes
         self.state = Following.start(feed.tick, lot)
         self.equal = np.zeros(4, np.int64)
         self.volume_recorded: int | None = None
@@ -192,13 +199,16 @@ class _Run:
         if "phase" in columns:
             use &= columns["phase"] == _CONTINUOUS
         if "volume" in columns and len(columns["volume"]):
-            self.volume_recorded = int(columns["volume"].max())
+            before = int(columns["volume"][0])  # a recording that starts within the day lacks this, or a little more
+            self.volume_recorded = int(columns["volume"].max()) if before == 0 else None
+        # Stamps without a part of a second stand for some moment within theirs.
+        unit_ns = _SECOND_NS if len(time_ns) and not (time_ns % _SECOND_NS).any() else 1
         book = book[use].copy()
         for price, size in ((0, 1), (2, 3)):
             empty = book[..., size] <= 0
             book[..., price] = np.where(empty, 0, book[..., price] // self.feed.tick)
             book[..., size] = np.where(empty, 0, -(-book[..., size] // self.lot))
-        self.snapshots = Snapshots.of(np.ascontiguousarray(time_ns[use]), np.ascontiguousarray(book), _NEAR_NS)
+        self.snapshots = Snapshots.of(np.ascontiguousarray(time_ns[use]), np.ascontiguousarray(book), _NEAR_NS, unit_ns)
 
     def follow(self, opening: FeedRows | None, watched: Watched | None = None) -> None:
         """Carries out the day, after an opening book if one is given."""
@@ -213,6 +223,7 @@ class _Run:
                 continue
             if watched is not None:
                 watched.look(rows)
+            self._add_up(rows)
             touch, log = self._carry_out(rows, self.snapshots)
             self.differences.add(rows, log)
             if self.crossings.session is None:
@@ -221,9 +232,13 @@ class _Run:
             if self.reference is not None:
                 self.equal += self.reference.compare(rows, touch, self.feed.tick)
             self._gather_facts(rows)
+            self.names_orders |= bool(((rows.order_id > 0) | (rows.event == ADD)).any())
             self.rows += len(rows)
         if self.rows == 0:
             raise FeedError(self.feed.path, "the feed has no rows")
+        if not self.names_orders:
+            detail = "no row names an order (order_id is 0 or -1 in all); a set without order ids cannot be executed"
+            raise FeedError(self.feed.path, detail)
         following.compare(self.state, self.snapshots, np.int64(2**62))
         self.crossings.finish()
 
@@ -241,6 +256,13 @@ class _Run:
         self.state, logged = following.follow(self.state, snapshots, columns, touch, log)
         return touch, log[:logged]
 
+    def _add_up(self, rows: FeedRows) -> None:
+        self.sizes += float(rows.size.sum(dtype=np.float64))
+        if self.sizes > _LARGEST_SUM:
+            raise FeedError(
+                self.feed.path, "sizes add up to more than 2^62; they need a larger unit", int(rows.source[-1])
+            )
+
     def _gather_facts(self, rows: FeedRows) -> None:
         again = (rows.event[1:] == ADD) & (rows.event[:-1] != ADD) & (rows.order_id[1:] == rows.order_id[:-1])
         self.facts["snapshot_rows"] += int((rows.flag & SNAPSHOT != 0).sum())
@@ -249,6 +271,13 @@ class _Run:
         self.facts["own_fills"] += int(own.sum())
         self.facts["own_filled"] += int(rows.size[own].sum())
 
+    @property
+    def volume(self) -> int:
+        """Raw size that was traded, each trade once."""
+        totals: dict[str, int] = dict(zip(TOTALS, self.state.totals.tolist(), strict=True))
+        crossed = max(totals["cross_bought"], totals["cross_sold"], totals["cross_sideless"])
+        return totals["filled_size"] - self.facts["own_filled"] + totals["hidden_size"] + crossed
+
     def agreement(self) -> list[Agreement]:
         """What the comparisons with other recordings gave."""
         out = []
@@ -256,12 +285,14 @@ class _Run:
         if compared:
             near = f"at some row from {_NEAR_NS[0] // 10**9} s before to {_NEAR_NS[1] // 10**9} s after the stamp"
             levels = self.snapshots.book.shape[1]
+            seconds = self.snapshots.window_ns[2] == _SECOND_NS
             for k, (what, when) in enumerate(
                 (what, when)
                 for what in ("best bid and ask", f"prices and sizes of the best {levels} levels")
-                for when in ("at the stamp", near)
+                for when in ("at the stamp", "at some row of the stamped second", near)
             ):
-                out.append(Agreement("snapshots", f"{what}, {when}", compared, equal[k]))
+                if seconds or k % 3 != 1:
+                    out.append(Agreement("snapshots", f"{what}, {when}", compared, equal[k]))
         if self.reference is not None:
             bids, asks, both, found = self.equal.tolist()
             for what, equal in (("best bid", bids), ("best ask", asks), ("best bid and ask", both)):
