@@ -38,6 +38,7 @@ from tradefm_gym.realism.reaction import (
 
 LAGS = (1, 4, 16, 64)
 MOMENTS = 64  # of the held-out parts, in which the agent acts
+MOST_TAKERS = 256  # real ones in whose place the agent acts
 QUIET = 16  # events without a taker before one that comes out of the blue
 
 
@@ -154,6 +155,8 @@ class Measurement:
         takers = np.concatenate([self._within(part, size) for part in (self.parts.validation, self.parts.test)])
         if len(takers) < 2:
             return []
+        # Evenly over the time, if there are many.
+        takers = takers[np.unique(np.linspace(0, len(takers) - 1, MOST_TAKERS).astype(np.int64))]
         k = self.arguments.repeats
         flow = TradeFMFlow(self.arguments.model, k * len(takers), bank=self.bank(takers))
         seeds = np.arange(self.arguments.seed, self.arguments.seed + flow.num_envs).astype(np.uint64)

@@ -17,8 +17,8 @@ from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
-# Per bin how often an add crosses; join, touch, improve by spread, sweep; the usual spread, the longest walk.
-SHARES = (*[0.0] * 8, 0.5, 0.8, 0.9, *[1.0] * 5, 0.5, 0.5, 0.1, 0.3, 0.6, 0.9, 0.9, 2.0, 40.0)
+# Per bin how often an add crosses; join, touch, improve by spread, sweep; the usual spread, longest walk, usual span and depth.
+SHARES = (*[0.0] * 8, 0.5, 0.8, 0.9, *[1.0] * 5, 0.5, 0.5, 0.1, 0.3, 0.6, 0.9, 0.9, 2.0, 40.0, 30.0, 500.0)
 
 
 def write_checkpoint(folder: Path, seed: int = 0) -> Path:

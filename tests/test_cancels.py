@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_tradefm import book_bank, records_of_tokens, write_checkpoint
+from small_tradefm import SHARES, book_bank, records_of_tokens, write_checkpoint
 from test_takers import A, D, P, X, flow_of
 
 from tradefm_gym.flow.cancels import order_to_cancel
 from tradefm_gym.flow.tradefm import BUNDLED_MODEL, TradeFMFlow, checkpoint
-from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, SELL, EventBlock
+from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, NOOP, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer, compose
 
@@ -87,6 +87,19 @@ def test_a_generated_cancel_removes_an_order_of_the_bins_that_it_names(tmp_path)
         assert (removed["kind"] == CANCEL).all() and (removed["status"] == CANCELLED).all()
         assert np.array_equal(cell_of[removed["order_id"]], cells)
         assert np.array_equal(removed["size"], sizes[removed["order_id"]])  # the whole order
+
+
+@pytest.mark.parametrize(("usual", "status"), [(1_045.0, CANCELLED), (1_046.0, NOOP)])
+def test_a_cancel_of_an_empty_bin_goes_to_the_nearest_level_unless_the_side_is_thin(tmp_path, usual, status):
+    """Ten bids of 1,045 lots lie 1 to 10 ticks below the mid of 10,000.5, and none where the cancel looks."""
+    folder = write_checkpoint(tmp_path / "small")
+    orders = [(BUY, 10_000 - away, 100 + away) for away in range(10)] + [(SELL, 10_001, 100)]
+    placement = (*SHARES[:-2], 10.0, usual)
+    flow = TradeFMFlow(folder, 1, bank=book_bank(orders, 100.0, placement))
+    removed = records_of_tokens(flow, [compose(1, 0, 0, 5, 0)])[0]
+    assert removed["kind"] == CANCEL and removed["status"] == status and removed["side"] == BUY
+    if status == CANCELLED:
+        assert removed["price"] == 9_991 and removed["size"] == 109  # of the level that is nearest
 
 
 def test_recorded_cancels_are_ranked_among_the_live_orders_that_fit():

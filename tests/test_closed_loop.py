@@ -7,21 +7,42 @@ import numpy as np
 import pytest
 from small_tradefm import SHARES, write_checkpoint, zero_intelligence_bank
 
-from tradefm_gym.flow.placement import PLACEMENT_WIDTH
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH, density
 from tradefm_gym.flow.tradefm import TradeFMFlow
-from tradefm_gym.flow.tradefm_kernels import tilt_takers
+from tradefm_gym.flow.tradefm_kernels import tilt_kinds
+from tradefm_gym.market.events import BUY, LIMIT, SELL
 from tradefm_gym.market.features import FEATURE_STATE
+from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.closed_loop import FILE, ClosedLoop
 from tradefm_gym.model.serving import model_hash
 
 
-def tilted(kinds, fast, slow, persistence, shares=SHARES):
+def book_of(lots=5):
+    """A book with that many lots at each of ten ticks on both sides of 1,000."""
+    market = MarketSimulator(1)
+    for away in range(1, 11):
+        for side in (BUY, SELL):
+            market.send(LIMIT, side, 1_000 - side * away, lots)
+    return market.book
+
+
+def tilted(kinds, fast, slow, persistence, shares=SHARES, restoring=0.0, lots=5):
     """Tilts and strengths of one row."""
     states = np.zeros(1, FEATURE_STATE)
     states["fast"], states["slow"] = fast, slow
     placement = np.array([shares], np.float64)
     tilt, strength = np.zeros((1, 64), np.float32), np.ones((1, 2))
-    tilt_takers(states, placement, np.ones(1, bool), np.array(persistence), kinds[None], tilt, strength)
+    tilt_kinds(
+        book_of(lots),
+        states,
+        placement,
+        np.ones(1, bool),
+        np.array(persistence),
+        restoring,
+        kinds[None],
+        tilt,
+        strength,
+    )
     return tilt[0], strength[0]
 
 
@@ -74,10 +95,22 @@ def test_without_calibration_what_lies_beyond_the_mid_takes(kinds):
     assert (tilt[16:24] < 0).all() and not tilt[24:].any()
 
 
+@pytest.mark.parametrize(("lots", "expected"), [(9, 0.0), (18, math.log(2)), (3, -math.log(3)), (900, 1.0), (1, -1.0)])
+def test_cancels_grow_likelier_with_the_lots_that_rest_near_the_mid(kinds, lots, expected):
+    """Ninety lots are usual within ten ticks of the mid."""
+    shares = (*SHARES[:-2], 10.0, 90.0)
+    tilt, _ = tilted(kinds, 0.0, 0.0, (0.0, 0.0), shares, restoring=0.5, lots=lots)
+    assert not tilt[:32].any()
+    np.testing.assert_allclose(tilt[32:], 0.5 * max(expected, -1.0), atol=1e-6)
+    assert density(book_of(lots), 0, 0, np.array(shares)) == pytest.approx(max(expected, -1.0))
+
+
 def test_rows_that_are_not_wanted_are_left_alone(kinds):
     tilt, strength = np.full((2, 64), 7.0, np.float32), np.full((2, 2), 7.0)
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
-    tilt_takers(states, placement, np.array([False, True]), np.ones(2), np.array([kinds, kinds]), tilt, strength)
+    tilt_kinds(
+        book_of(), states, placement, np.array([False, True]), np.ones(2), 0.0, np.array([kinds, kinds]), tilt, strength
+    )
     assert (tilt[0] == 7.0).all() and (strength[0] == 7.0).all()
     assert not tilt[1, :32].any() and (strength[1] == 1.0).all()
 
@@ -94,8 +127,8 @@ def test_the_file_is_part_of_the_model(tmp_path):
     folder = write_checkpoint(tmp_path / "small")
     before, bank = model_hash(folder), zero_intelligence_bank()
     assert ClosedLoop.load(folder) == ClosedLoop() and TradeFMFlow(folder, bank=bank).persistence == (0.0, 0.0)
-    ClosedLoop((0.01, 0.002), {"assets": ["A"]}).save(folder)
-    assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), {"assets": ["A"]})
+    ClosedLoop((0.01, 0.002), 1.0, {"assets": ["A"]}).save(folder)
+    assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), 1.0, {"assets": ["A"]})
     assert model_hash(folder) != before
     assert TradeFMFlow(folder, bank=bank).persistence == (0.01, 0.002)
     assert TradeFMFlow(folder, bank=bank, persistence=(0.0, 0.0)).persistence == (0.0, 0.0)
@@ -112,6 +145,7 @@ def test_the_file_is_part_of_the_model(tmp_path):
         (json.dumps({"format": 1, "persistence": [0, True]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "persistence": [0, float("nan")]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "strange": 1}), "strange"),
+        (json.dumps({"format": 1, "restoring": -1}), "restoring is -1; allowed is a number"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, text, message):

@@ -1,22 +1,27 @@
+import math
+
 import numpy as np
 import pytest
 from small_tradefm import book_bank, generated_day, records_of_tokens, write_checkpoint
 
 from tradefm_gym.flow.placement import (
+    DEPTH,
     IMPROVE,
     JOIN,
     PLACEMENT_WIDTH,
+    SPAN,
     SPREAD,
     STREAM_STATE,
     SWEEP,
     TOUCH,
     WALK,
     calibrate_placement,
+    density,
     place,
 )
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
-from tradefm_gym.market.events import BUY, DROPPED, FILLED, LIMIT, NO_LIMIT, RESTED, SELL, EventBlock
+from tradefm_gym.market.events import BUY, DROPPED, FILLED, LIMIT, MARKET, NO_LIMIT, RESTED, SELL, EventBlock
 from tradefm_gym.market.features import day_features
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer, compose
@@ -100,6 +105,23 @@ def test_no_taker_goes_farther_than_the_longest_walk(book):
     assert placed(book, SELL, 90, 104, 92, cross=1.0, walk=0) == 100
 
 
+def test_density_counts_the_lots_near_the_mid():
+    market = MarketSimulator(1)
+    for away in range(1, 21):
+        for side in (BUY, SELL):
+            market.send(LIMIT, side, 1_000 - side * away, 5)
+    shares = shares_of()
+    shares[SPAN], shares[DEPTH] = 10.0, 50.0
+    assert density(market.book, 0, 0, shares) == density(market.book, 0, 1, shares) == 0.0
+    shares[DEPTH] = 100.0
+    assert density(market.book, 0, 0, shares) == pytest.approx(-math.log(2))
+    market.send(LIMIT, BUY, 999, 200)
+    assert density(market.book, 0, 0, shares) == pytest.approx(math.log(2.5))
+    market.send(MARKET, BUY, 0, 10_000)  # no asks, no mid
+    assert density(market.book, 0, 0, shares) == -1.0
+    assert density(market.book, 0, 0, np.full(PLACEMENT_WIDTH, -1.0)) == 0.0
+
+
 def test_strength_multiplies_the_odds_of_crossing(book):
     """Odds of 1 to 1 times 3: three of four cross."""
     for first, crosses in ((0.74, True), (0.76, False)):
@@ -112,7 +134,7 @@ def test_generated_takers_of_more_than_the_touch_rest_as_often_as_calibrated(tmp
     """Eight of ten of these orders cross; three of ten of those leave nothing resting, whatever the book holds."""
     away = (8, 30, 50) if deep else (8,)  # basis points and ticks; the touches lie in bins 6 and 9, the others do not
     orders = [(side, 10_000 - side * ticks, 40) for ticks in away for side in (BUY, SELL)]
-    placement = tuple(shares_of(cross=0.8, sweep=0.3).tolist())
+    placement = tuple(shares_of(cross=0.8, sweep=0.3, walk=100).tolist())
     flow = TradeFMFlow(write_checkpoint(tmp_path / "small"), 64, bank=book_bank(orders, 100.0, placement))
     sides = np.arange(64) % 2
     tokens = compose(0, sides, np.where(sides, 6, 9), 4, 0)  # 61 to 81 lots
@@ -160,7 +182,13 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     part = range(day.opening, len(day) // 2)
     features, index, _ = day_features(day.records, part, 100.0)
     shares = calibrate_placement(day, part, features, index, tokenizer.depth_edges, 2.0)
-    assert len(shares) == PLACEMENT_WIDTH and shares[SPREAD] == 2.0 and shares[WALK] >= 0
+    assert (
+        len(shares) == PLACEMENT_WIDTH
+        and shares[SPREAD] == 2.0
+        and shares[WALK] >= 0
+        and shares[SPAN] >= 0
+        and shares[DEPTH] >= 0
+    )
     assert all(0 < share < 1 for share in shares[JOIN:SPREAD])
     assert all(0 <= share <= 1 for share in shares[:JOIN])
     assert max(shares[:6]) == 0.0 and min(shares[10:16]) == 1.0  # deep orders rest, orders beyond the touch cross

@@ -9,7 +9,11 @@ likeliest ratios instead of 1/2, 0.62, 0.82 and 0.98, give tails of 1, 20 and 53
 only.
 
 That keeps what the model said, as far as the book has it: a cancel of another size would tell the model about an
-order that it never saw.
+order that it never saw. A bin without orders has nothing to cancel. Then the order of the nearest level is taken
+whose size is nearest, but only where the side is not thinner than usual (``placement.density``): otherwise the event
+is a counted no-op. The model does not see how many orders rest, so nothing else fills a side again that such
+cancels have hollowed out. Without that exception 7 of 80 markets like CLX5 lost a side and mids like AAPL's jumped
+by up to 1,000 ticks; with no-ops throughout spreads like AAPL's fell from 20 to 8 ticks within 4,096 events, and on.
 """
 
 import numpy as np

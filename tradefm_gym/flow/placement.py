@@ -17,10 +17,13 @@ spread too narrow and loses takers. Shares, calibrated on an asset's training pa
   book as far as its size asks, at most ten levels; what is left then is dropped.
 
 No taker pays more than ``walk`` ticks beyond the opposite touch: 99% of the real ones that exceed it do not. (A book
-that generated takers empty far beyond what real ones do does not heal.)
+that generated takers empty far beyond what real ones do does not heal.) And a side is thin if fewer than ``depth``
+lots rest within ``span`` ticks of the mid, which are the medians of what the ten best levels hold: see ``cancels``.
 
 Everything else is drawn inside the bin as the tokenizer says.
 """
+
+import math
 
 import numpy as np
 from numba import njit
@@ -38,8 +41,10 @@ from tradefm_gym.market.views import level_size, next_level
 
 BINS = 16
 JOIN, TOUCH, IMPROVE, SWEEP = BINS, BINS + 1, BINS + 2, BINS + 6  # after the shares that cross
-SPREAD, WALK = SWEEP + 1, SWEEP + 2  # ticks: the asset's median spread, and how far a taker goes at most
-PLACEMENT_WIDTH = WALK + 1
+# Ticks: the asset's median spread, how far a taker goes at most, how far from the mid the tenth level usually lies.
+SPREAD, WALK, SPAN = SWEEP + 1, SWEEP + 2, SWEEP + 3
+DEPTH = SPAN + 1  # lots that usually rest on the ten best levels of a side
+PLACEMENT_WIDTH = DEPTH + 1
 UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and the asset's placement.
@@ -65,7 +70,7 @@ def calibrate_placement(
     depth_edges: np.ndarray,
     spread: float,
 ) -> tuple[float, ...]:
-    """The shares of a part of a recorded day, then the median spread and the longest walk of a taker.
+    """The shares of a part of a recorded day, then the median spread, the longest walk, the usual span and depth.
 
     Args:
         recorded: a day with orders known by id, or with a book file.
@@ -82,8 +87,8 @@ def calibrate_placement(
     mid[index] = features["mid"]
     adds = np.flatnonzero((recorded.records["kind"] == LIMIT) & (mid > 0))
     adds = adds[(adds >= max(part.start, 1)) & (adds < part.stop)]
-    book, shown = _levels_of(recorded, part.stop)
-    counts, walks = np.zeros((SPREAD, 2), np.int64), [0]
+    book, sizes = _levels_of(recorded, part.stop)
+    counts, walks, spans, depths = np.zeros((SPREAD, 2), np.int64), [0], [], []
     edges = np.concatenate([[-1e4], depth_edges, [np.inf]])
     for i in adds.tolist():
         record, side = recorded.records[i], int(recorded.records[i]["side"])
@@ -92,13 +97,15 @@ def calibrate_placement(
         if own[0] == 0 or opposite[0] == 0:
             continue
         price, touch, best = int(record["price"]), int(opposite[0]), int(own[0])
+        spans.append(abs(own[_LEVELS - 1] - 0.5 * (touch + best)) if own[_LEVELS - 1] > 0 else np.inf)
+        depths.append(sizes[i - 1, s].sum())
         bin_ = int(np.searchsorted(depth_edges, 1e4 * (price - mid[i]) / mid[i], side="right"))
         low, high = mid[i] * (1 + 1e-4 * edges[bin_]), mid[i] * (1 + 1e-4 * edges[bin_ + 1])
         crosses, improves = (price - touch) * side >= 0, (price - best) * side > 0
         joined = own[(own > 0) & (own >= low) & (own < high)]
         counts[bin_ if side == BUY else BINS - 1 - bin_] += (crosses, 1)
         if crosses:
-            if record["filled"] > 0 and record["size"] > shown[i - 1, 1 - s]:
+            if record["filled"] > 0 and record["size"] > sizes[i - 1, 1 - s, 0]:
                 counts[SWEEP] += (record["max_rest"] == 0, 1)
                 walks.append(abs(price - touch))
             continue
@@ -113,29 +120,32 @@ def calibrate_placement(
     beyond = np.arange(BINS) >= BINS // 2  # the bins past the mid, in case a bin is never used
     cross = (counts[:BINS, 0] + beyond) / (counts[:BINS, 1] + 1)
     others = (counts[BINS:, 0] + 1) / (counts[BINS:, 1] + 2)
-    return (*cross.tolist(), *others.tolist(), float(spread), float(np.ceil(np.quantile(walks, 0.99))))
+    walk = float(np.ceil(np.quantile(walks, 0.99)))
+    span = float(np.median(spans)) if spans else 0.0
+    depth = float(np.median(depths)) if spans and np.isfinite(span) else 0.0
+    return (*cross.tolist(), *others.tolist(), float(spread), walk, span if depth else 0.0, depth)
 
 
 def _levels_of(recorded: RecordedFlow, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """After each record: prices (stop, 2, levels) of the best asks and bids, lots (stop, 2) at the touches.
+    """After each record: prices and lots of the best asks and bids, each (stop, 2, levels).
 
     A price is 0 beyond the last level.
     """
     if recorded.book is not None:
         book = recorded.book[:stop]
-        prices = np.stack([book[:, :, 0] * (book[:, :, 1] > 0), book[:, :, 2] * (book[:, :, 3] > 0)], axis=1)
-        return prices, book[:, 0, [1, 3]]
+        sizes = np.stack([book[:, :, 1], book[:, :, 3]], axis=1)
+        return np.stack([book[:, :, 0], book[:, :, 2]], axis=1) * (sizes > 0), sizes
     events = to_events(recorded.records[:stop])
     ids = int(events["order_id"].max(initial=0)) + 1
     market = MarketSimulator(1, MarketConfig(orders=1 << ids.bit_length(), flow_ids=ids, flow_queue=64))
-    prices, touch = np.zeros((stop, 2, _LEVELS), np.int64), np.zeros((stop, 2), np.int64)
+    prices, sizes = np.zeros((stop, 2, _LEVELS), np.int64), np.zeros((stop, 2, _LEVELS), np.int64)
     one = np.ones(1, np.int32)
     for i in range(stop):
         market.feed(EventBlock(events[None, i : i + 1], one))
         market.advance(until_count=np.array([2**62]))
-        found, sizes = market.depth(_LEVELS)
-        prices[i], touch[i] = (found * (sizes > 0))[0, ::-1], sizes[0, ::-1, 0]
-    return prices, touch
+        found, lots = market.depth(_LEVELS)
+        prices[i], sizes[i] = (found * (lots > 0))[0, ::-1], lots[0, ::-1]
+    return prices, sizes
 
 
 @njit(cache=True, nogil=True)
@@ -146,6 +156,22 @@ def spread_bucket(spread, usual) -> int:
     if spread <= usual:
         return 1
     return 2 if spread <= 2 * usual else 3
+
+
+@njit(cache=True, nogil=True)
+def density(book, m, s, shares) -> float:
+    """Logarithm of the lots of side ``s`` near the mid over the usual ones, from -1 to 1; 0 without calibration."""
+    if shares[0] < 0.0 or shares[DEPTH] <= 0.0:
+        return 0.0
+    price, opposite = np.int64(book.row[m, BEST + s]), np.int64(book.row[m, BEST + 1 - s])
+    if is_empty(price) or is_empty(opposite):
+        return -1.0
+    mid, lots = 0.5 * (price + opposite), np.int64(0)
+    most = np.int64(math.e * shares[DEPTH]) + 1
+    while not is_empty(price) and abs(price - mid) <= shares[SPAN] and lots < most:
+        lots += level_size(book, m, s, price, NOBODY)
+        price = next_level(book, m, s, price)
+    return min(max(math.log(max(lots, 1) / shares[DEPTH]), -1.0), 1.0)
 
 
 @njit(cache=True, nogil=True)

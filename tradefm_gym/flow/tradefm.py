@@ -16,12 +16,13 @@ import numpy as np
 from tradefm_gym.arguments import flag, numbers, one_of, shortened, whole
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
-from tradefm_gym.flow.tradefm_kernels import draw, propose, read_tape, tilt_takers
+from tradefm_gym.flow.tradefm_kernels import draw, propose, read_tape, tilt_kinds
 from tradefm_gym.flow.warmup import bank_of
+from tradefm_gym.market.book import BookState
 from tradefm_gym.market.events import CANCEL_NEAREST, CANCEL_WHOLE, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE, FEATURES, new_state, observe
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
-from tradefm_gym.model.closed_loop import ClosedLoop, check_persistence
+from tradefm_gym.model.closed_loop import ClosedLoop, check_persistence, check_restoring
 from tradefm_gym.model.config import load_weights
 from tradefm_gym.model.engine_protocol import KINDS
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
@@ -48,14 +49,15 @@ class TradeFMFlow:
         context: path of a context bank (.npz), or of a recorded day to warm up from (see ``warmup.bank_of``).
         temperature: of sampling.
         cancel: what a generated cancel, which has no id, removes: "matched" = an order of its size in its depth bin
-            (see ``cancels``), and "whole" where the bin is empty; "whole" = the one order of the nearest level whose
-            size is nearest; "nearest" = newest first, spilling until the size is used up.
+            (see ``cancels``), and where none lies there "whole" or, on a thin side, nothing; "whole" = the one order
+            of the nearest level whose size is nearest; "nearest" = newest first, spilling until the size is used up.
         placement: "book" lets the book decide where in its depth bin an order lies (see ``placement``); "drawn" is the
             paper's decoding, blind to the book.
         flag_agents: whether agents' events carry the participant flag (false is an ablation arm).
         deterministic: decode the median of each bin instead of a draw.
         persistence: how much order-flow pressure moves the side of takers (see ``model.closed_loop``); default what the
             checkpoint says, (0, 0) is the network as it was trained.
+        restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
     """
 
     block = 1
@@ -76,6 +78,7 @@ class TradeFMFlow:
         flag_agents: bool = True,
         deterministic: bool = False,
         persistence: tuple[float, float] | None = None,
+        restoring: float | None = None,
     ):
         num_envs = whole("num_envs", num_envs, 1)
         engine_batch = whole("engine_batch", num_envs if engine_batch is None else engine_batch, num_envs)
@@ -102,6 +105,7 @@ class TradeFMFlow:
         closed_loop = ClosedLoop.load(folder)
         self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
         self._persistence = np.array(self.persistence)
+        self.restoring = closed_loop.restoring if restoring is None else check_restoring(restoring)
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
@@ -114,7 +118,7 @@ class TradeFMFlow:
         self.placement = placement
         self.flag_agents = flag_agents
         self.deterministic = deterministic
-        arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence}"
+        arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence} {self.restoring}"
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
@@ -164,7 +168,8 @@ class TradeFMFlow:
         n = self.num_envs
         self._active[:n] = wanted
         draw(self._seeds, self._episodes, self._proposals, wanted, self._bits)
-        tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature, tilt=self._tilts(wanted))
+        tilt = self._tilts(market.book, wanted)
+        tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature, tilt=tilt)
         block = EventBlock.empty(n, 1)
         propose(
             tokens,
@@ -189,12 +194,15 @@ class TradeFMFlow:
         )
         return block
 
-    def _tilts(self, wanted: np.ndarray) -> np.ndarray | None:
+    def _tilts(self, book: BookState, wanted: np.ndarray) -> np.ndarray | None:
         """What the sampling adds to the kinds of event (B, 64), None for nothing."""
-        if not self._persistence.any():
+        if not self._persistence.any() and not self.restoring:
             return None
         kinds = self.engine.kind_log_prob(self._active, self.temperature)
-        tilt_takers(self._states, self._placement, wanted, self._persistence, kinds, self._tilt, self._strength)
+        tilt_kinds(
+            book, self._states, self._placement, wanted, self._persistence, self.restoring, kinds, self._tilt,
+            self._strength,
+        )  # fmt: skip
         return self._tilt
 
     def feature_state(self, row: int) -> np.ndarray:

@@ -6,9 +6,10 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.flow.cancels import order_to_cancel
-from tradefm_gym.flow.placement import place
+from tradefm_gym.flow.placement import density, place
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import mid_estimate, observe_record
+from tradefm_gym.market.layout import NEXT_ID
 from tradefm_gym.model.tokenizer import decode_values, encode_features
 from tradefm_gym.rng import DECODE, SAMPLE, bits
 
@@ -66,14 +67,18 @@ def draw(seeds, episodes, proposals, wanted, out):
 
 
 @njit(cache=True, nogil=True)
-def tilt_takers(states, placement, wanted, persistence, kinds, tilt, strength):
-    """Moves probability to takers of the side of the order-flow pressure; see ``model.closed_loop``.
+def tilt_kinds(book, states, placement, wanted, persistence, restoring, kinds, tilt, strength):
+    """Moves probability to takers of the side of the order-flow pressure and to cancels on dense sides.
+
+    See ``model.closed_loop``.
 
     Args:
+        book: BookState.
         states: (N,) FEATURE_STATE.
         placement: (N, PLACEMENT_WIDTH) float64, how often adds of each depth bin cross.
         wanted: (N,) bool.
         persistence: (2,) float64, what a unit of fast and of slow pressure moves.
+        restoring: log-odds of cancels for each unit of the logarithm of a side's density over the usual one.
         kinds: (N or more, 64) float32, log-probabilities by the network.
         tilt: (N or more, 64) float32, written: what is to be added to them.
         strength: (N, 2) float64, written: factor of the odds that a buy and a sell order crosses.
@@ -94,6 +99,8 @@ def tilt_takers(states, placement, wanted, persistence, kinds, tilt, strength):
         for bin_ in range(16):
             tilt[m, bin_] = math.log(1.0 + buys[bin_] * (strength[m, 0] - 1.0))
             tilt[m, 16 + bin_] = math.log(1.0 + sells[bin_] * (strength[m, 1] - 1.0))
+        for s in range(2):
+            tilt[m, 32 + 16 * s : 48 + 16 * s] = restoring * density(book, m, s, placement[m])
 
 
 @njit(cache=True, nogil=True)
@@ -184,6 +191,8 @@ def propose(
                 slot = order_to_cancel(book, m, s, bottom, top, least_lots, most_lots, uniforms[3])
                 if slot >= 0:
                     event["order_id"], event["size"] = book.orders[m, slot]["order_id"], 0
+                elif density(book, m, s, placement[m]) < 0.0:
+                    event["order_id"] = book.row[m, NEXT_ID]  # nobody's yet: a no-op
         else:
             event["kind"] = LIMIT
             event["order_id"] = -1  # the market numbers it

@@ -6,6 +6,10 @@ its author's intentions than a real one. ``persistence`` makes up for that. It m
 one side to those of the other, by so much for each unit of signed order-flow pressure (see ``market.features``); how
 often somebody takes liquidity stays what the network says. It does not ask who caused the pressure, so an agent's
 orders are followed as anybody's are.
+
+Nor does a network see how many orders rest: adds outnumber what cancels and takers remove by a little, and over ten
+thousand events books grow dense and spreads narrow. ``restoring`` makes cancels likelier on a side where more lots
+than usual rest near the mid, and rarer where there are fewer.
 """
 
 import json
@@ -23,14 +27,17 @@ class ClosedLoop:
 
     Attributes:
         persistence: probability that a unit of fast and a unit of slow pressure move to takers of its side.
+        restoring: log-odds of cancels on a side for each unit of the logarithm of its density over the usual one.
         provenance: what it was calibrated on.
     """
 
     persistence: tuple[float, float] = (0.0, 0.0)
+    restoring: float = 0.0
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "persistence", check_persistence(self.persistence))
+        object.__setattr__(self, "restoring", check_restoring(self.restoring))
 
     @classmethod
     def load(cls, folder: str | Path) -> "ClosedLoop":
@@ -55,7 +62,12 @@ class ClosedLoop:
         """Writes the file of a checkpoint folder; a failed write leaves the old one."""
         path = Path(folder) / FILE
         temporary = path.with_name(path.name + ".tmp")
-        state = {"format": FORMAT, "persistence": list(self.persistence), "provenance": self.provenance}
+        state = {
+            "format": FORMAT,
+            "persistence": list(self.persistence),
+            "restoring": self.restoring,
+            "provenance": self.provenance,
+        }
         temporary.write_text(json.dumps(state, indent=1) + "\n")
         temporary.replace(path)
 
@@ -67,3 +79,10 @@ def check_persistence(value) -> tuple[float, float]:
     if len(numbers) != 2 or not all(real) or not all(0 <= x <= 1 for x in numbers):
         raise ValueError(f"persistence is {value!r}; allowed are two numbers in [0, 1], for fast and slow pressure")
     return float(numbers[0]), float(numbers[1])
+
+
+def check_restoring(value) -> float:
+    """One number in [0, 10]."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 10:
+        raise ValueError(f"restoring is {value!r}; allowed is a number in [0, 10]")
+    return float(value)
