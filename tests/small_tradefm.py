@@ -17,7 +17,7 @@ from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
-# Per bin how often an add crosses; join, touch, improve by spread, sweep; the usual spread, longest walk, usual span and depth.
+# Per bin how often an add crosses; join, touch, improve by spread, sweep; usual spread, longest walk, span, depth.
 SHARES = (*[0.0] * 8, 0.5, 0.8, 0.9, *[1.0] * 5, 0.5, 0.5, 0.1, 0.3, 0.6, 0.9, 0.9, 2.0, 40.0, 30.0, 500.0)
 
 
