@@ -266,7 +266,7 @@ def submit(queue, clocks, seats, agent_ids, events, count):
         if clocks[m, AGENT_END] - clocks[m, AGENT_HEAD] + count[m] > queue.shape[1]:
             return m * width << _FAULT_BITS | FULL
         for k in range(count[m]):
-            fault = _fault(events[m, k], seats, agent_ids)
+            fault = order_fault(events[m, k], seats, agent_ids)
             if fault != NONE:
                 return (m * width + k) << _FAULT_BITS | fault
     for m in range(queue.shape[0]):
@@ -288,7 +288,7 @@ def submit(queue, clocks, seats, agent_ids, events, count):
 
 
 @njit(**KERNEL)
-def _fault(order, seats, agent_ids):
+def order_fault(order, seats, agent_ids):
     """The field with which no market would carry out an agent's order, or NONE.
 
     Fields that an order of its kind does not have are not looked at.

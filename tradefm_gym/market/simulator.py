@@ -5,14 +5,14 @@ Flow models propose events (:meth:`~MarketSimulator.feed`), agents send orders
 out one after another. A row is *starved* when it cannot go on without the next background event.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tradefm_gym.arguments import numbers, rows_mask, shortened, whole
 from tradefm_gym.market import book as books
-from tradefm_gym.market import kernels, refusals, views
+from tradefm_gym.market import kernels, refusals, snapshot_kernels, views
 from tradefm_gym.market import ledger as ledgers
 from tradefm_gym.market.book import ANY_AGENT, NOBODY, BookState, Room
 from tradefm_gym.market.config import MarketConfig
@@ -36,13 +36,16 @@ from tradefm_gym.market.layout import (
     FILLS,
     FLOW_WAITING,
     HALTED,
+    HIGH_WATER,
     LAST_PRICE,
     MID2,
     NEXT_ID,
     OUTSIDE_MID2,
     RECORDS,
 )
-from tradefm_gym.market.state import MarketState, Snapshot, Tape
+from tradefm_gym.market.snapshot import Snapshot, check_fits
+from tradefm_gym.market.snapshot_parts import put
+from tradefm_gym.market.state import MarketState, Tape
 
 __all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
 
@@ -324,29 +327,73 @@ class MarketSimulator:
     # --- Copies -----------------------------------------------------------------------------------------
 
     def snapshot(self, rows: Sequence[int] | np.ndarray | None = None) -> Snapshot:
-        """Copies the whole state of rows (default all)."""
-        rows = self._rows(rows)
-        return Snapshot(self.config, {name: array[rows] for name, array in self._arrays().items()})
+        """The whole state of rows (default all) as a value of its own; see :class:`Snapshot` for files and bytes."""
+        return Snapshot.of(self.config, self._arrays(), self._rows(rows))
 
     def restore(self, snapshot: Snapshot, rows: Sequence[int] | np.ndarray | None = None) -> None:
-        """Writes a snapshot into rows (default all); they go on bit for bit as its rows would have."""
+        """Writes a snapshot into rows (default all); they go on bit for bit as its rows would have.
+
+        Any k rows of a market of any N take a snapshot of k rows, if the configurations are equal.
+
+        Raises:
+            ValueError: if the snapshot does not fit; nothing has changed then.
+        """
         rows = self._rows(rows)
-        if snapshot.config != self.config:
-            raise ValueError("snapshot was taken from a market of another MarketConfig; allowed is an equal one.")
-        stored = len(snapshot.arrays["clocks"])
-        if stored != len(rows):
-            raise ValueError(f"snapshot holds {stored} rows for {len(rows)}; allowed is one each.")
-        kept = snapshot.arrays
-        self._widen(Room(kept["orders"].shape[1] - 1, kept["page_bits"].shape[1], kept["node_bits"].shape[1]))
-        for name, array in self._arrays().items():
-            width = kept[name].shape[1]
-            array[rows, :width] = kept[name]
-            array[rows, width:] = np.zeros((), array.dtype)
-        self.book.near[rows] = 0
-        books.enter_all(self.book, rows)
+        check_fits(snapshot, self.config, self._arrays(), rows)
+        self._put(snapshot.arrays, rows)
+
+    def fork(
+        self,
+        rows: int | Sequence[int] | np.ndarray,
+        into: Sequence[int] | np.ndarray,
+        market: "MarketSimulator | None" = None,
+    ) -> None:
+        """Copies rows onto other rows, which then go on bit for bit as their parents would.
+
+        Args:
+            rows: the parents, one for each of ``into``, or one for all; a parent may have several children.
+            into: rows of ``market`` that are overwritten, each once. All parents are read before.
+            market: where the children live, a market of an equal configuration; None for this one.
+
+        Raises:
+            ValueError: if rows do not exist or configurations differ; nothing has changed then.
+        """
+        market = self if market is None else market
+        if not isinstance(market, MarketSimulator):
+            raise ValueError(f"market is {shortened(market)}; it must be a MarketSimulator or None")
+        children, given = market._rows(into), numbers(rows, "iu")
+        if given is None or given.shape not in ((), (1,), children.shape):
+            raise ValueError(
+                f"rows is {shortened(rows)}; allowed are integers, one or one for each of {len(children)}."
+            )
+        self._rows(np.unique(given))
+        parents = np.ascontiguousarray(np.broadcast_to(given.astype(np.int64), children.shape))
+        market.restore(Snapshot.of(self.config, self._arrays(), parents), children)
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot) -> "MarketSimulator":
+        """A market with a row for each of the snapshot's."""
+        if not isinstance(snapshot, Snapshot):
+            raise ValueError(f"snapshot is {shortened(snapshot)}; it must be a Snapshot")
+        market = cls(len(snapshot), snapshot.config)
+        market.restore(snapshot)
+        return market
+
+    def _put(self, kept: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+        """Writes what ``check_fits`` has passed: first the orders, and what follows from them; then the rest."""
+        used = kept["row"][:, HIGH_WATER]
+        most = 1 << (int(used.max(initial=1)) - 1).bit_length()
+        self._widen(Room(min(most, self.config.orders), 0, 0))
+        ends, how = np.cumsum(used), np.empty(len(rows), np.int64)
+        while True:
+            snapshot_kernels.place(self._book_memory, rows, kept["orders"], ends, how)
+            if not (how == kernels.CRAMPED).any():
+                break
+            self._widen()
+        put(self.config, kept, self._arrays(), rows)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """All that a row is, but for what follows from the rest: configuration, tables of ids, remembered pages."""
+        """All that a row is but configuration, tables of ids and remembered pages; ``snapshot_parts`` knows how."""
         arrays = {**self.book._asdict(), **self._ledger._asdict()}
         for name in ("rules", "limits", "slots", "spilled", "near"):
             del arrays[name]

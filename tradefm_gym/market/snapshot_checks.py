@@ -1,0 +1,156 @@
+"""Whether a market could be in a state: asked of every snapshot that no market has just handed out.
+
+Kernels look at no bounds, so nothing may reach them that would lead them astray. An array that nothing here names
+passes; if a kernel takes an index from it, its check belongs here.
+"""
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+import numpy as np
+
+from tradefm_gym.arguments import shortened
+from tradefm_gym.market import snapshot_kernels
+from tradefm_gym.market.book import MAX_PRICE, MIN_PRICE
+from tradefm_gym.market.config import MarketConfig
+from tradefm_gym.market.events import (
+    ACCOUNT,
+    BACKGROUND,
+    EVENT,
+    FILL,
+    LAST_ANCHOR,
+    LAST_KIND,
+    ORDER,
+    RECORD,
+    SWITCHED,
+)
+from tradefm_gym.market.layout import (
+    AGENT_END,
+    CLOCK_WIDTH,
+    COUNT,
+    COUNTERS,
+    EXECUTED,
+    FILLS,
+    FLOW_WAITING,
+    FREE,
+    HALTED,
+    HIGH_WATER,
+    LAST_PRICE,
+    MID2,
+    NEXT_ID,
+    OUTSIDE_MID2,
+    RECORDS,
+    ROW_WIDTH,
+)
+from tradefm_gym.market.snapshot_parts import PLACES, ROW_REST, in_use
+
+_MOST = 2**62  # of a count that goes on growing
+
+
+def check(config: MarketConfig, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses arrays in which no market of this configuration could be, in one sentence."""
+    count = len(arrays["clocks"]) if "clocks" in arrays and arrays["clocks"].ndim else 0
+    wholes = {
+        "row": ((count, ROW_WIDTH), np.dtype(np.int64)),
+        "clocks": ((count, CLOCK_WIDTH), np.dtype(np.int64)),
+        "counters": ((count, len(COUNTERS)), np.dtype(np.int64)),
+        "accounts": ((count, config.seats + 1), ACCOUNT),
+    }
+    for name, (shape, dtype) in wholes.items():
+        _check_array(arrays, name, shape, dtype)
+    _check_columns(config, arrays["row"], arrays["clocks"])
+    lengths = {name: length for name, (_, length) in in_use(config, arrays["row"], arrays["clocks"]).items()}
+    dtypes = {"orders": ORDER, "records": RECORD, "fills": FILL, "flow_queue": EVENT, "agent_queue": EVENT}
+    for name, length in lengths.items():
+        _check_array(arrays, name, (int(length.sum()),), dtypes[name])
+    for name, array in arrays.items():
+        if name not in lengths and (array.ndim == 0 or len(array) != count):
+            _refuse(f"{shortened(name)} of shape {array.shape}", f"one entry for each of {count} markets")
+    _check_orders(config, arrays["orders"], lengths["orders"], arrays["row"][:, FREE])
+    _check_tape(config, arrays["records"], arrays["fills"])
+    _check_queues(config, arrays["flow_queue"], arrays["agent_queue"], lengths["agent_queue"])
+
+
+def _refuse(what: str, allowed: str) -> NoReturn:
+    raise ValueError(f"snapshot has {what}; allowed is {allowed}.")
+
+
+def _check_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if name not in arrays:
+        _refuse(f"no {name}", f"an array of shape {shape}")
+    array = arrays[name]
+    if array.shape != shape or array.dtype != dtype:
+        _refuse(f"{name} of shape {array.shape} and dtype {shortened(array.dtype)}", f"shape {shape} and {dtype}")
+
+
+def _check_columns(config: MarketConfig, row: np.ndarray, clocks: np.ndarray) -> None:
+    ranges = (
+        ("high-water mark", row, HIGH_WATER, 0, config.orders),
+        ("first free slot", row, FREE, -1, config.orders),
+        ("next id", row, NEXT_ID, 0, _MOST * 2 - 1),
+        ("count of background events", clocks, COUNT, 0, _MOST),
+        ("doubled mid", clocks, MID2, 0, 2 * MAX_PRICE),
+        ("doubled mid without agents", clocks, OUTSIDE_MID2, 0, 2 * MAX_PRICE),
+        ("last price", clocks, LAST_PRICE, 0, MAX_PRICE),
+        ("volume", clocks, EXECUTED, 0, _MOST),
+        ("count of records", clocks, RECORDS, 0, _MOST),
+        ("count of fills", clocks, FILLS, 0, _MOST),
+        ("count of waiting events", clocks, FLOW_WAITING, 0, config.flow_queue),
+        ("count of waiting orders", clocks, AGENT_END, 0, config.agent_queue * max(1, config.seats)),
+        ("switch of halts", clocks, HALTED, 0, 1),
+    )
+    for what, array, column, low, high in ranges:
+        values = array[:, column]
+        wrong = values[(values < low) | (values > high)]
+        if len(wrong):
+            _refuse(f"a {what} of {wrong[0]}", f"{low} to {high}")
+    for array, columns in ((row, ROW_REST), (clocks, PLACES)):
+        if array[:, columns].any():
+            _refuse("numbers in columns that follow from the rest", "0")
+
+
+def _check_orders(config: MarketConfig, orders: np.ndarray, lengths: np.ndarray, free: np.ndarray) -> None:
+    ends = np.cumsum(lengths)
+    m, fault = snapshot_kernels.pool_fault(orders, ends, np.ascontiguousarray(free), config.seats, config.agent_ids)
+    if m >= 0:
+        _refuse(f"{snapshot_kernels.FAULTS[fault]} in market {m}", "what a market can hold")
+    live = orders["size"] > 0
+    market, orders = np.repeat(np.arange(len(lengths)), lengths)[live], orders[live]
+    bits = (1 << (config.flow_ids - 1).bit_length()) - 1
+    ids = np.where(orders["owner"] < 0, orders["order_id"] & bits, orders["order_id"])
+    if _any_twice(market, orders["owner"], ids):
+        _refuse("two live orders of one owner with one id", "one")
+    heads = orders["prev"] < 0
+    if _any_twice(market[heads], orders["side"][heads], orders["price"][heads]):
+        _refuse("two queues at one price", "one")
+
+
+def _any_twice(*keys: np.ndarray) -> bool:
+    """Whether two entries agree in all keys."""
+    order = np.lexsort(keys)
+    same = np.ones(max(0, len(order) - 1), bool)
+    for key in keys:
+        same &= key[order][1:] == key[order][:-1]
+    return bool(same.any())
+
+
+def _check_tape(config: MarketConfig, records: np.ndarray, fills: np.ndarray) -> None:
+    # Side, price and size of a record are what was proposed, however wild.
+    known = (records["kind"] <= LAST_KIND) & (records["anchor"] <= LAST_ANCHOR) & (records["status"] <= SWITCHED)
+    if not (known & (records["filled"] >= 0)).all():
+        _refuse("a record of unknown kind, anchor or status", "what a market writes")
+    sound = (fills["size"] > 0) & (fills["price"] >= MIN_PRICE) & (fills["price"] <= MAX_PRICE)
+    for party in ("maker", "taker"):
+        sound &= (fills[party] >= BACKGROUND) & (fills[party] < config.seats)
+    if not (sound & (np.abs(fills["taker_side"]) == 1)).all():
+        _refuse("a fill between parties or at a price that there are not", "what a market writes")
+
+
+def _check_queues(config: MarketConfig, flow: np.ndarray, agents: np.ndarray, lengths: np.ndarray) -> None:
+    if not ((flow["owner"] == BACKGROUND) & (flow["kind"] <= LAST_KIND) & (flow["anchor"] <= LAST_ANCHOR)).all():
+        _refuse("a waiting event of another owner, kind or anchor", "what can be fed")
+    if snapshot_kernels.first_wrong(agents, config.seats, config.agent_ids) >= 0:
+        _refuse("a waiting order that no market takes", "what can be submitted")
+    market, times = np.repeat(np.arange(len(lengths)), lengths), agents["time_ns"]
+    if ((times[1:] < times[:-1]) & (market[1:] == market[:-1])).any():
+        _refuse("waiting orders out of time", "an order by time")
