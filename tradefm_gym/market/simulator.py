@@ -361,13 +361,11 @@ class MarketSimulator:
         market = self if market is None else market
         if not isinstance(market, MarketSimulator):
             raise ValueError(f"market is {shortened(market)}; it must be a MarketSimulator or None")
-        children, given = market._rows(into), numbers(rows, "iu")
-        if given is None or given.shape not in ((), (1,), children.shape):
-            raise ValueError(
-                f"rows is {shortened(rows)}; allowed are integers, one or one for each of {len(children)}."
-            )
-        self._rows(np.unique(given))
+        children, given = market._rows(into), numbers(rows)
+        if given is None or (given.size and given.dtype.kind == "f") or given.shape not in ((), (1,), children.shape):
+            raise ValueError(f"rows is {shortened(rows)}; allowed is one, or one for each of {len(children)}.")
         parents = np.ascontiguousarray(np.broadcast_to(given.astype(np.int64), children.shape))
+        self._rows(np.unique(parents))
         market.restore(Snapshot.of(self.config, self._arrays(), parents), children)
 
     @classmethod

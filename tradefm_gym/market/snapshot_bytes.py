@@ -35,6 +35,7 @@ LITTLE = sys.byteorder == "little"
 _PREFIX = struct.Struct("<8sII")
 _PLAIN = ("<i8", "<u8", "<i4", "<u4", "<i2", "<u2", "|i1", "|u1", "|b1", "<f8", "<f4")
 _MOST_AXES, _WIDEST = 8, 4096  # axes of an array, bytes of an entry
+_LONGEST = 500  # characters of a reason
 
 
 def pack(config: MarketConfig, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -101,10 +102,14 @@ def _open(data: bytes) -> tuple[Any, memoryview]:
 
 
 def _read_config(values: Any) -> MarketConfig:
+    rules = values.get("self_trade", "") if isinstance(values, dict) else None
+    if not isinstance(rules, str) and not (isinstance(rules, list) and all(isinstance(rule, str) for rule in rules)):
+        raise ValueError(f"data has {shortened(values)} as configuration; allowed is that of a market.")
     try:
         return MarketConfig.from_json(values)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"data has a configuration that no market has: {error}") from error
+        reason = str(error) if len(str(error)) < _LONGEST else "a number is far too large."
+        raise ValueError(f"data has a configuration that no market has: {reason}") from error
 
 
 def _read_entry(entry: Any) -> tuple[str, np.dtype, tuple[int, ...]]:

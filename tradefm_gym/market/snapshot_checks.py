@@ -79,8 +79,10 @@ def _check_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, 
     if name not in arrays:
         _refuse(f"no {name}", f"an array of shape {shape}")
     array = arrays[name]
-    if array.shape != shape or array.dtype != dtype:
-        _refuse(f"{name} of shape {array.shape} and dtype {shortened(array.dtype)}", f"shape {shape} and {dtype}")
+    if array.shape != shape:
+        _refuse(f"{name} of shape {array.shape}", str(shape))
+    if array.dtype != dtype:
+        _refuse(f"{name} of dtype {shortened(array.dtype)}", "that of a market")
 
 
 def _check_columns(config: MarketConfig, row: np.ndarray, clocks: np.ndarray) -> None:
