@@ -35,11 +35,7 @@ class Snapshot:
     def __init__(self, config: MarketConfig, arrays: Mapping[str, np.ndarray]):
         if not isinstance(config, MarketConfig):
             raise ValueError(f"config is {shortened(config)}; it must be a MarketConfig")
-        copies = {name: np.array(array, order="C") for name, array in arrays.items()}
-        for array in copies.values():
-            blank(array)
-        check(config, copies)
-        self._hold(config, copies)
+        self._check(config, {name: np.array(array, order="C") for name, array in arrays.items()})
 
     @classmethod
     def of(cls, config: MarketConfig, arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> "Snapshot":
@@ -47,6 +43,12 @@ class Snapshot:
         snapshot = cls.__new__(cls)
         snapshot._hold(config, take(config, arrays, rows))
         return snapshot
+
+    def _check(self, config: MarketConfig, arrays: dict[str, np.ndarray]) -> None:
+        for array in arrays.values():
+            blank(array)
+        check(config, arrays)
+        self._hold(config, arrays)
 
     def _hold(self, config: MarketConfig, arrays: dict[str, np.ndarray]) -> None:
         for array in arrays.values():
@@ -85,7 +87,8 @@ class Snapshot:
             ValueError: if the bytes are cut off, damaged, of another format or of a newer version, or say
                 something that no market could be in.
         """
-        snapshot = cls(*unpack(data))
+        snapshot = cls.__new__(cls)
+        snapshot._check(*unpack(data))
         if snapshot.to_bytes() != bytes(data):
             raise ValueError("data is a snapshot written in another way than this format has; allowed is one way only.")
         return snapshot

@@ -5,6 +5,7 @@ passes; if a kernel takes an index from it, its check belongs here.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NoReturn
 
 import numpy as np
@@ -44,7 +45,7 @@ from tradefm_gym.market.layout import (
 )
 from tradefm_gym.market.snapshot_parts import PLACES, ROW_REST, in_use
 
-_MOST = 2**62  # of a count that goes on growing
+_MOST = 2**62  # of a count or a sum that goes on growing
 
 
 def check(config: MarketConfig, arrays: Mapping[str, np.ndarray]) -> None:
@@ -59,6 +60,9 @@ def check(config: MarketConfig, arrays: Mapping[str, np.ndarray]) -> None:
     for name, (shape, dtype) in wholes.items():
         _check_array(arrays, name, shape, dtype)
     _check_columns(config, arrays["row"], arrays["clocks"])
+    for name, sums in (("counters", arrays["counters"]), ("accounts", arrays["accounts"].view(np.int64))):
+        if (sums < -_MOST).any() or (sums > _MOST).any():
+            _refuse(f"{name} with a number too large to go on with", f"-{_MOST} to {_MOST}")
     lengths = {name: length for name, (_, length) in in_use(config, arrays["row"], arrays["clocks"]).items()}
     dtypes = {"orders": ORDER, "records": RECORD, "fills": FILL, "flow_queue": EVENT, "agent_queue": EVENT}
     for name, length in lengths.items():
@@ -117,23 +121,23 @@ def _check_orders(config: MarketConfig, orders: np.ndarray, lengths: np.ndarray,
     if m >= 0:
         _refuse(f"{snapshot_kernels.FAULTS[fault]} in market {m}", "what a market can hold")
     live = orders["size"] > 0
-    market, orders = np.repeat(np.arange(len(lengths)), lengths)[live], orders[live]
+    owner, order_id = orders["owner"].astype(np.int64), orders["order_id"]
     bits = (1 << (config.flow_ids - 1).bit_length()) - 1
-    ids = np.where(orders["owner"] < 0, orders["order_id"] & bits, orders["order_id"])
-    if _any_twice(market, orders["owner"], ids):
+    ids = (owner + 1) << 32 | np.where(owner < 0, order_id & bits, order_id)  # below 2^30, as ids of agents are
+    queues = orders["price"].astype(np.int64) << 1 | (orders["side"] > 0)
+    if _any_twice(ids, live, ends):
         _refuse("two live orders of one owner with one id", "one")
-    heads = orders["prev"] < 0
-    if _any_twice(market[heads], orders["side"][heads], orders["price"][heads]):
+    if _any_twice(queues, live & (orders["prev"] < 0), ends):
         _refuse("two queues at one price", "one")
 
 
-def _any_twice(*keys: np.ndarray) -> bool:
-    """Whether two entries agree in all keys."""
-    order = np.lexsort(keys)
-    same = np.ones(max(0, len(order) - 1), bool)
-    for key in keys:
-        same &= key[order][1:] == key[order][:-1]
-    return bool(same.any())
+def _any_twice(keys: np.ndarray, which: np.ndarray, ends: np.ndarray) -> bool:
+    """Whether two of the chosen entries of one market have the same key."""
+    for begin, end in pairwise([0, *ends.tolist()]):
+        found = np.sort(keys[begin:end][which[begin:end]])
+        if (found[1:] == found[:-1]).any():
+            return True
+    return False
 
 
 def _check_tape(config: MarketConfig, records: np.ndarray, fills: np.ndarray) -> None:
