@@ -1,4 +1,4 @@
-"""Is the suite awake? Two dozen one-line faults in the kernels, one at a time; each has to fail it.
+"""Is the suite awake? Some two dozen one-line faults in the kernels, one at a time; each has to fail it.
 
 Run by hand, from the root of the checkout: ``python tests/mutations.py``. It works in a copy and takes minutes.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SUITE = ("tests/test_book.py", *sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_order_*.py")))
-LATER = ("tests/test_simulator.py", "tests/test_differential.py")  # only where those let a fault pass
+COPIES = ("tests/test_snapshots.py", "tests/test_snapshot_bytes.py")
+LATER = (*COPIES, "tests/test_simulator.py", "tests/test_differential.py")  # only where those let a fault pass
 
 # File, the line as it is, and the fault.
 FAULTS = (
@@ -42,6 +43,11 @@ FAULTS = (
     ("ledger.py", "provider[\"fees\"] += rules[0, MAKER_FEE] * size", "provider[\"fees\"] += size"),
     ("resolve.py", "price = (mid2 + 1) >> 1", "price = mid2 >> 1"),
     ("cancels.py", "lots = min(lots, size)", "lots = max(lots, size)"),
+    ("snapshot_kernels.py", "level[\"depth\"] = head, last, depth", "level[\"depth\"] = head, head, depth"),
+    ("snapshot_kernels.py", "if queued + dead != count:", "if queued + dead > count:"),
+    ("snapshot_kernels.py", "or other[\"price\"] != order[\"price\"]:", "or other[\"price\"] == 0:"),
+    ("snapshot_parts.py", "_ROW_STATE = (FREE, HIGH_WATER, NEXT_ID)", "_ROW_STATE = (HIGH_WATER, NEXT_ID)"),
+    ("snapshot_parts.py", "\"flow_queue\": (clocks[:, FLOW_HEAD],", "\"flow_queue\": (0 * clocks[:, FLOW_HEAD],"),
 )  # fmt: skip
 
 

@@ -204,6 +204,7 @@ STRUCTURE = [
     (live("next", -2), "queue whose links do not meet"),
     (live("prev", 10**6), "queue whose links do not meet"),
     (live("prev", -7), "queue whose links do not meet"),
+    (lambda: put("orders", first(lambda o: (o["size"] > 0) & (o["prev"] >= 0)), 9_000, "price")(), "do not meet"),
     (live("size", -1), "an order that no owner could have"),
     (live("price", 0), "an order that no owner could have"),
     (live("price", 2**30), "an order that no owner could have"),

@@ -42,6 +42,8 @@ def pack(config: MarketConfig, arrays: Mapping[str, np.ndarray]) -> bytes:
     """A configuration and arrays as bytes."""
     names = sorted(arrays)
     listed = [{"name": name, "dtype": _described(arrays[name].dtype), "shape": arrays[name].shape} for name in names]
+    for entry in listed:
+        _read_dtype(entry["dtype"])  # what could not be read is not written
     header = json.dumps({"config": config.to_json(), "arrays": listed}, sort_keys=True, separators=(",", ":")).encode()
     parts: list[Any] = [_PREFIX.pack(MAGIC, VERSION, len(header)), header]
     for name in names:

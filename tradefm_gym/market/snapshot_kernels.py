@@ -164,15 +164,14 @@ def _is_order(order, seats, agent_ids):
 
 @njit(**KERNEL)
 def _is_linked(orders, first, count, slot):
-    """Whether both neighbours of a live order, whose ``next`` is in range, know it and are of its queue."""
+    """Whether the one before a live order is at its price, and the one behind it, which is in range, knows it."""
     order = orders[first + slot]
     if order["prev"] < -1 or order["prev"] >= count:
         return False
     if order["prev"] >= 0:
+        # If that one does not know it, no walk from a head comes here; if it is of the other side, the book is crossed.
         other = orders[first + np.int64(order["prev"])]
-        if other["size"] <= 0 or other["next"] != slot:
-            return False
-        if other["price"] != order["price"] or other["side"] != order["side"]:
+        if other["size"] <= 0 or other["price"] != order["price"]:
             return False
     if order["next"] >= 0:
         other = orders[first + np.int64(order["next"])]
