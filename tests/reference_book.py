@@ -5,6 +5,8 @@ compares it with the kernels after every event.
 """
 
 from bisect import bisect_left, insort
+from fractions import Fraction
+from math import ceil
 
 from tradefm_gym.market.events import (
     ABSOLUTE,
@@ -264,11 +266,15 @@ class ReferenceMarket:
             lots = min(left, maker.size)
             wait = now - maker.time_ns
             self.fills.append((now, maker.order_id, order_id, wait, price, lots, maker.owner, owner, side))
-            for who, sign, fee in ((owner, side, self.config.taker_fee), (maker.owner, -side, self.config.maker_fee)):
+            config = self.config
+            for who, sign, fee, rate in (
+                (owner, side, config.taker_fee, config.taker_rate),
+                (maker.owner, -side, config.maker_fee, config.maker_rate),
+            ):
                 account = self.accounts[who]  # -1 is the last
                 account[0] -= sign * price * lots * 1000
                 account[1] += sign * lots
-                account[2] += fee * lots
+                account[2] += fee * lots + ceil(Fraction(price * lots * rate, 1000))
                 account[3] += lots
             self.executed += lots
             self.last_price = price

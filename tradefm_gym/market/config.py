@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 
 PREVENTION = ("off", "cancel_newest", "cancel_oldest", "cancel_both")
+MAX_RATE = 100_000  # a tenth of the notional
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class MarketConfig:
     self_trade: str | tuple[str, ...] = "cancel_newest"  # one of PREVENTION for all seats, or one for each
     maker_fee: int = 0  # 1/1000 ticks a lot; negative is a rebate
     taker_fee: int = 0  # 1/1000 ticks a lot
+    maker_rate: int = 0  # parts per million of a fill's notional, besides the fee; negative is a rebate
+    taker_rate: int = 0  # parts per million of a fill's notional, besides the fee
     tick: int = 1  # prices are its multiples
     lot: int = 1  # sizes are its multiples
 
@@ -83,6 +86,8 @@ _RANGES = {
     "agent_queue": (1, 2**24),
     "maker_fee": (-(2**31), 2**31),
     "taker_fee": (-(2**31), 2**31),
+    "maker_rate": (-MAX_RATE, MAX_RATE),
+    "taker_rate": (-MAX_RATE, MAX_RATE),
     "tick": (1, 2**20),
     "lot": (1, 2**20),
 }
