@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass, fields
 
+from tradefm_gym.market.latency import Latency, each_seat, read_latencies
+
 PREVENTION = ("off", "cancel_newest", "cancel_oldest", "cancel_both")
 MAX_RATE = 100_000  # a tenth of the notional
 
@@ -27,6 +29,8 @@ class MarketConfig:
     taker_fee: int = 0  # 1/1000 ticks a lot
     maker_rate: int = 0  # parts per million of a fill's notional, besides the fee; negative is a rebate
     taker_rate: int = 0  # parts per million of a fill's notional, besides the fee
+    order_latency: Latency | tuple[Latency, ...] = None  # of orders, for all seats or one each; see latency.py
+    data_latency: Latency | tuple[Latency, ...] = None  # of all that a seat sees of the market
     tick: int = 1  # prices are its multiples
     lot: int = 1  # sizes are its multiples
 
@@ -35,6 +39,9 @@ class MarketConfig:
             value = getattr(self, field.name)
             if field.name == "self_trade":
                 self._check_self_trade()
+                continue
+            if field.name in ("order_latency", "data_latency"):
+                object.__setattr__(self, field.name, read_latencies(field.name, value, self.seats))
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{field.name} is {value!r}; allowed is an int.")
@@ -60,8 +67,18 @@ class MarketConfig:
         """What keeps each seat from trading with itself; among background orders it is always allowed."""
         return (self.self_trade,) * self.seats if isinstance(self.self_trade, str) else self.self_trade
 
+    @property
+    def order_latencies(self) -> tuple[Latency, ...]:
+        """How long the orders of each seat are on their way."""
+        return each_seat(self.order_latency, self.seats)
+
+    @property
+    def data_latencies(self) -> tuple[Latency, ...]:
+        """How old the market is that each seat sees."""
+        return each_seat(self.data_latency, self.seats)
+
     def to_json(self) -> dict:
-        """A dict of plain numbers and strings."""
+        """A dict of plain numbers and strings, lists of them and such dicts."""
         return asdict(self)
 
     @classmethod

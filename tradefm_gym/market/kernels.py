@@ -39,6 +39,7 @@ from tradefm_gym.market.events import (
     REJECTED,
     SELL,
 )
+from tradefm_gym.market.delays import goes_first
 from tradefm_gym.market.ids import place_of
 from tradefm_gym.market.layout import (
     AGENT_END,
@@ -257,8 +258,11 @@ def feed(queue, clocks, events, count):
 
 
 @njit(**SERIAL)
-def submit(queue, clocks, seats, agent_ids, events, count):
-    """Sorts agents' orders into the queues, stable by time; the first refusal (see ``read_refusal``), or -1."""
+def submit(queue, clocks, names, seats, agent_ids, events, count):
+    """Sorts agents' orders into the queues by time of arrival; the first refusal (see ``read_refusal``), or -1.
+
+    Of one time the seats have the turns that ``delays.goes_first`` says; orders of one seat stay as they were sent.
+    """
     width = max(1, events.shape[1])
     for m in range(queue.shape[0]):
         if count[m] < 0 or count[m] > events.shape[1]:
@@ -278,13 +282,22 @@ def submit(queue, clocks, seats, agent_ids, events, count):
             clocks[m, AGENT_HEAD] = 0
         for k in range(count[m]):
             place = end
-            while place > 0 and queue[m, place - 1]["time_ns"] > events[m, k]["time_ns"]:
+            while place > 0 and _is_later(names, m, queue[m, place - 1], events[m, k]):
                 queue[m, place] = queue[m, place - 1]
                 place -= 1
             queue[m, place] = events[m, k]
             end += 1
         clocks[m, AGENT_END] = end
     return -1
+
+
+@njit(**SERIAL)
+def _is_later(names, m, waiting, order):
+    """Whether an order in the queue gives way to a new one."""
+    if waiting["time_ns"] != order["time_ns"]:
+        return waiting["time_ns"] > order["time_ns"]
+    owner, other = np.int64(order["owner"]), np.int64(waiting["owner"])
+    return owner != other and goes_first(names, m, order["time_ns"], owner, other)
 
 
 @njit(**KERNEL)

@@ -3,6 +3,15 @@
 Flow models propose events (:meth:`~MarketSimulator.feed`), agents send orders
 (:meth:`~MarketSimulator.submit`), :meth:`~MarketSimulator.advance` merges both by time and carries them
 out one after another. A row is *starved* when it cannot go on without the next background event.
+
+Who comes first where times are equal: agents' orders precede background events; among agents the seats come in an
+order that is drawn for each instant anew, all orders being equally likely; orders of one seat stay as they were sent,
+and background events as they were fed. Times of agents' orders are times of arrival.
+
+Latency (``order_latency`` and ``data_latency`` of the config) is drawn from the counter-based stream, by the row's seed
+and episode (:meth:`~MarketSimulator.seed`), the seat, and the number of its order or of the event. A seat with an order
+latency states when it sends; one session is one channel, in which no order overtakes an earlier one. A seat with a data
+latency sees :meth:`~MarketSimulator.view`, the market's past.
 """
 
 from collections.abc import Sequence
@@ -43,6 +52,7 @@ from tradefm_gym.market.layout import (
     RECORDS,
 )
 from tradefm_gym.market.state import MarketState, Snapshot, Tape
+from tradefm_gym.market.transit import Transit, events_of
 
 __all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
 
@@ -82,6 +92,7 @@ class MarketSimulator:
         self.accounts, clocks = self._ledger.accounts, self._ledger.clocks
         self._flow_queue = np.zeros((num_markets, config.flow_queue), EVENT)
         self._agent_queue = np.zeros((num_markets, config.agent_queue * max(1, config.seats)), EVENT)
+        self._transit = Transit(num_markets, config, MarketSimulator)
         self._never = np.full(num_markets, _NEVER)
         self.tape = Tape(self._ledger.records, self._ledger.fills, clocks[:, RECORDS], clocks[:, FILLS])
         self.counters = self._ledger.counters
@@ -101,14 +112,30 @@ class MarketSimulator:
 
     # --- Start ------------------------------------------------------------------------------------------
 
-    def reset(self, mask: np.ndarray | None = None) -> None:
+    def seed(self, seeds: Any = None, episodes: Any = None, mask: np.ndarray | None = None) -> None:
+        """Names the draws of rows (latencies, turns of seats); at first 0 and 0. To be called before an episode.
+
+        Args:
+            seeds: (N,) or one integer, read as uint64; None keeps them.
+            episodes: (N,) or one integer, read as uint32; None keeps them.
+            mask: (N,) bool, which rows; None for all.
+        """
+        self._transit.seed(slice(None) if mask is None else self._mask(mask), seeds, episodes)
+
+    def reset(self, mask: np.ndarray | None = None, seeds: Any = None, episodes: Any = None) -> None:
         """Empties rows: book, accounts, tape, queues, clocks and counters.
 
         Args:
             mask: (N,) bool, which rows; None for all.
+            seeds: as :meth:`seed` reads them.
+            episodes: as :meth:`seed` reads them.
         """
         rows = np.arange(self.num_markets) if mask is None else np.flatnonzero(self._mask(mask))
+        self._transit.seed(rows, seeds, episodes)
         kernels.clear(self._book_memory, self._ledger_memory, rows)
+        self._transit.restart(rows)
+        for view in self._transit.views.values():
+            view.reset(mask)
 
     def load(
         self, m: int, orders: np.ndarray, records: np.ndarray, clock_ns: int, mid2: int = 0, next_flow_id: int = 0
@@ -117,7 +144,10 @@ class MarketSimulator:
         self.load_rows([m], [MarketState(orders, records, clock_ns, mid2, next_flow_id)])
 
     def load_rows(self, rows: Sequence[int] | np.ndarray, states: Sequence[MarketState]) -> None:
-        """Resets ``rows`` and gives each its start state. Nothing changes if one of the states is refused."""
+        """Resets ``rows`` and gives each its start state. Nothing changes if one of the states is refused.
+
+        The rows keep their seeds and episodes, see :meth:`seed`.
+        """
         rows = self._rows(rows)
         if len(states) != len(rows):
             raise ValueError(f"states has {len(states)} entries for {len(rows)} rows; allowed is one each.")
@@ -139,22 +169,31 @@ class MarketSimulator:
             if not (ends == kernels.CRAMPED).any():
                 break
             self._widen()
+        self._transit.restart(rows)
+        for view in self._transit.views.values():
+            view.load_rows(rows, states)
 
     # --- Events -----------------------------------------------------------------------------------------
 
     def submit(self, orders: EventBlock) -> None:
         """Queues agents' orders: ``owner`` is the seat, ``time_ns`` the time of arrival.
 
-        The queue is stable by (time, submission). Order ids are local to the seat, 0 <= id < ``agent_ids``;
+        For a seat with an order latency ``time_ns`` is the time of sending, a time before the clock counts as now, and
+        its orders arrive in the order in which they were submitted. Ties as the module says. Order ids are local to the seat, 0 <= id < ``agent_ids``;
         the id of a live order is refused when the order arrives.
 
         Raises:
             ValueError: if an order could never be carried out, or the queue has no room; nothing is queued then.
         """
         refusals.check_block("orders", orders, self.num_markets)
-        config, queue = self.config, self._agent_queue
-        refusal = kernels.submit(queue, self._clocks, config.seats, config.agent_ids, orders.events, orders.count)
+        config, queue, transit = self.config, self._agent_queue, self._transit
+        settle = None
+        if transit.delays_orders:
+            orders, settle = transit.stamp(self._clocks, orders)
+        refusal = kernels.submit(queue, self._clocks, transit.names, config.seats, config.agent_ids, *orders)
         refusals.check_queued("orders", orders, refusal, config)
+        if settle is not None:
+            settle()
 
     def feed(self, block: EventBlock) -> None:
         """Appends background events to the rows' queues, in the order in which they are to happen.
@@ -194,13 +233,19 @@ class MarketSimulator:
             self._end("until_ns", until_ns),
             self._end("until_volume", until_volume),
         )
+        views = self._transit.views
+        if views:
+            self._transit.reserve_waiting(self)
         how = np.empty(self.num_markets, np.int64)
         advance = kernels.advance if self.num_markets < _FEW else kernels.advance_parallel
         while True:
             advance(self._book_memory, self._ledger_memory, self._flow_queue, self._agent_queue, *ends, how)
             if not (how == kernels.CRAMPED).any():
-                return how == kernels.STARVED
+                break
             self._widen()
+        if views:
+            self._transit.refresh(self)
+        return how == kernels.STARVED
 
     def execute(self, block: EventBlock, strict: bool = False) -> None:
         """Carries out events one after another where they lie, past all queues: the fast way for given messages.
@@ -217,7 +262,15 @@ class MarketSimulator:
         """
         refusals.check_block("block", block, self.num_markets)
         refusals.check_counts("block", block)
-        done, how = np.zeros(self.num_markets, np.int64), np.empty(self.num_markets, np.int64)
+        if self._transit.views:
+            self._transit.reserve(self, block.count.astype(np.int64))
+        self._carry_out(block, np.zeros(self.num_markets, np.int64), strict)
+        if self._transit.views:
+            self._transit.refresh(self)
+
+    def _carry_out(self, block: EventBlock, done: np.ndarray, strict: bool = False) -> None:
+        """Events of each row from number ``done`` (N,) int64 on."""
+        how = np.empty(self.num_markets, np.int64)
         execute = kernels.execute if self.num_markets < _FEW else kernels.execute_parallel
         while True:
             execute(self._book_memory, self._ledger_memory, block.events, block.count, strict, done, how)
@@ -248,6 +301,8 @@ class MarketSimulator:
         readable = 0 <= kind <= LAST_KIND and 0 <= anchor <= LAST_ANCHOR
         if not (readable and 0 <= row < self.num_markets and BACKGROUND <= owner < config.seats):
             refusals.check_message(row, self.num_markets, kind, owner, anchor, config)
+        if self._transit.views:
+            self._transit.reserve(self, 1)
         while True:
             status: Any = kernels.send(
                 self._book_memory, self._ledger_memory, row, kind, side, price, size, order_id, owner, time_ns,
@@ -317,6 +372,31 @@ class MarketSimulator:
         """Lots ahead of an owner's order, shaped as ``order_id`` (N,) or (N, k); -1 if it is not live."""
         return self.orders_of(owner, order_id)[2]
 
+    def in_flight(self, owner: int) -> EventBlock:
+        """Orders that a seat has sent and that have not arrived, (N, K) EVENT by time of arrival (``time_ns``)."""
+        clocks = self._clocks
+        return events_of(self._agent_queue, clocks[:, AGENT_HEAD], clocks[:, AGENT_END], self._seat(owner))
+
+    def view(self, owner: int) -> "MarketSimulator":
+        """The market as a seat sees it by now: this one, or with a data latency the past of it that has reached the seat.
+
+        Every reading of a view is the true market's after the last event that the seat has heard of, and its clock
+        says when that happened. It is kept up to date by ``advance`` and ``execute``, and by this method after ``send``.
+        Nothing may be sent to it. News are in order: if ``lognormal`` or a table lets one overtake another, it waits.
+        """
+        seat = self._seat(owner)
+        if seat not in self._transit.views:
+            return self
+        self._transit.refresh(self)
+        return self._transit.views[seat]
+
+    def unseen(self, owner: int) -> EventBlock:
+        """Orders of a seat that have arrived and whose outcome its view does not show, (N, K) EVENT as they came.
+
+        Together with :meth:`in_flight` these are all orders of which the seat cannot know what became of them.
+        """
+        return self._transit.unseen(self, self._seat(owner))
+
     def waiting(self) -> tuple[np.ndarray, np.ndarray]:
         """Background and agents' events not yet carried out, two (N,) int64."""
         return self._clocks[:, FLOW_WAITING].copy(), self._clocks[:, AGENT_END] - self._clocks[:, AGENT_HEAD]
@@ -337,20 +417,25 @@ class MarketSimulator:
         if stored != len(rows):
             raise ValueError(f"snapshot holds {stored} rows for {len(rows)}; allowed is one each.")
         kept = snapshot.arrays
-        self._widen(Room(kept["orders"].shape[1] - 1, kept["page_bits"].shape[1], kept["node_bits"].shape[1]))
+        views = self._transit.views
+        for prefix, market in (("", self), *((f"view_{seat}_", view) for seat, view in views.items())):
+            orders, *others = (kept[f"{prefix}{name}"].shape[1] for name in ("orders", "page_bits", "node_bits", "log"))
+            market._widen(Room(orders - 1, *others))
         for name, array in self._arrays().items():
             width = kept[name].shape[1]
             array[rows, :width] = kept[name]
             array[rows, width:] = np.zeros((), array.dtype)
-        self.book.near[rows] = 0
-        books.enter_all(self.book, rows)
+        for market in (self, *views.values()):
+            market.book.near[rows] = 0
+            books.enter_all(market.book, rows)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """All that a row is, but for what follows from the rest: configuration, tables of ids, remembered pages."""
         arrays = {**self.book._asdict(), **self._ledger._asdict()}
         for name in ("rules", "limits", "slots", "spilled", "near"):
             del arrays[name]
-        return {**arrays, "flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
+        queues = {"flow_queue": self._flow_queue, "agent_queue": self._agent_queue}
+        return {**arrays, **queues, **self._transit.arrays()}
 
     def _widen(self, room: Room | None = None) -> None:
         """Gives the books more room: what is short is doubled, or at least ``room`` is had."""
