@@ -173,6 +173,7 @@ class TradingSession:
                 self.context_of[m] = fixed[m]
             else:
                 self.context_of[m] = self.contexts[(self._bits(m, _CONTEXT_DRAW)[0] * len(self.contexts)) >> 32]
+        self.market.seed(self.seeds, self.episodes, rows)
         self.flow.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
         self.role.reset(rows, self.flow.bank.scale[self.context_of], draws, plan)
         self.running |= rows

@@ -120,6 +120,7 @@ class Transit:
         """The seat's own events that were carried out and that its view does not show."""
         if seat not in self.views:
             return EventBlock.empty(market.num_markets, 0)
+        self.refresh(market)
         first = self.seen[:, list(self.views).index(seat)] - market.book.row[:, LOG_BASE]
         return events_of(market.book.log, first, market.book.row[:, LOG_END], seat)
 
