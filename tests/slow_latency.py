@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from tradefm_gym import rng
 from tradefm_gym.market.latency import Lognormal, Quantiles, Samples
 
@@ -20,7 +22,7 @@ def draw_ns(latency, seed, episode, seat, number, purpose):
     """The latency of a seat's message ``number``."""
     if latency is None or isinstance(latency, int):
         return latency or 0
-    first, second = (float(u) for u in rng.uniforms(seed, episode, seat * 2**48 + number, purpose))
+    first, second = (float(u) for u in rng.uniforms(np.uint64(seed), episode, seat * 2**48 + number, purpose))
     if isinstance(latency, Lognormal):
         normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
         return int(max(latency.median_ns * math.exp(latency.sigma * normal), latency.floor_ns) + 0.5)

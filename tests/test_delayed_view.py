@@ -88,7 +88,7 @@ def test_a_view_is_the_market_that_was_advanced_to_that_much_earlier(seed, num_m
 
 
 def shown_by(market, latency, seed, episode, seat, m):
-    """How many of the market's events the seat has heard of, by plain Python; each wrote one record (no self-trades)."""
+    """How many of the market's events the seat has heard of, by plain Python; each of them wrote one record."""
     channel = Channel(latency, seed, episode, seat, rng.DATA_LATENCY)
     arrivals = [channel.arrival(int(time)) for time in market.tape.read_records(m)["time_ns"]]
     assert arrivals == sorted(arrivals)

@@ -108,9 +108,9 @@ def test_late_orders_in_any_number_of_markets_equal_the_reference(latencies, num
     watched = {m: ReferenceMarket(config, (seed + m) % 2**64, episode) for m in {0, num_markets - 1}}
     simulator.seed(np.array([(seed + m) % 2**64 for m in range(num_markets)], np.uint64), episode)
     channels = {
-        m: [Channel(latency, reference.seed, episode, seat, rng.ORDER_LATENCY) for seat, latency in enumerate(latencies)]
+        m: [Channel(latencies[seat], reference.seed, episode, seat, rng.ORDER_LATENCY) for seat in range(3)]
         for m, reference in watched.items()
-    }  # fmt: skip
+    }
     flows = [np.random.default_rng([data, m]) for m in range(num_markets)]
     for turn in range(4):
         flow = [random_events(g, 30, start_ns=40 * turn, next_id=30 * turn, center=1_000) for g in flows]

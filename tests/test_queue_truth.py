@@ -9,7 +9,18 @@ from reference_book import ReferenceMarket
 
 from tradefm_gym.market.config import PREVENTION
 from tradefm_gym.market.events import (
-    BACKGROUND, BUY, CANCEL, EVENT, FILL_OR_KILL, LIMIT, MARKET, MODIFY, POST_ONLY, POST_ONLY_SLIDE, PRINT, SELL,
+    BACKGROUND,
+    BUY,
+    CANCEL,
+    EVENT,
+    FILL_OR_KILL,
+    LIMIT,
+    MARKET,
+    MODIFY,
+    POST_ONLY,
+    POST_ONLY_SLIDE,
+    PRINT,
+    SELL,
     EventBlock,
 )  # fmt: skip
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
@@ -18,11 +29,17 @@ OWNERS = (BACKGROUND, 0, 1)
 IDS = np.arange(-1, 17)
 ANCHORS = (0, 0, 1, 2, 3)
 
-# Few prices and ids, so that queues are long, orders change often and some change what they are.
+
+def _crowd(order):
+    """Few prices and ids, so that queues are long and orders change often."""
+    price = 95 + order["price"] % 8 if order["anchor"] == 0 else order["price"]
+    return {**order, "price": price, "order_id": order["order_id"] % 16}
+
+
 crowded = st.one_of(
     orders(LIMIT), orders(LIMIT, ANCHORS), orders(MODIFY), orders(MODIFY, ANCHORS), orders(CANCEL), orders(MARKET),
     orders(POST_ONLY), orders(POST_ONLY_SLIDE), orders(FILL_OR_KILL),
-).map(lambda o: {**o, "price": 95 + o["price"] % 8 if o["anchor"] == 0 else o["price"], "order_id": o["order_id"] % 16})  # fmt: skip
+).map(_crowd)  # fmt: skip
 
 
 @agreed

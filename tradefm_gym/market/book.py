@@ -232,14 +232,32 @@ def _look_closer(book, m):
         and row[m, LIVE_PAGES] < book.page_bits.shape[1]
         and row[m, LIVE_NODES] + NODES_A_PRICE <= book.node_bits.shape[1]
     )
-    if fits:
+    if fits and book.log.shape[1] == 0:
         row[m, TIGHT] = 0
     return fits
 
 
+@njit(**INLINE)
+def is_ready(book, m, event, now):
+    """Whether ``event`` can be carried out without widening the arrays; the log, if there is one, has it then."""
+    return book.row[m, TIGHT] == 0 or _look_closer_and_log(book, m, event, now)
+
+
 @njit(**KERNEL)
-def write_log(book, m, now, kind, side, price, size, order_id, owner, max_rest, anchor):
-    """Notes an event as it came, before it is carried out at ``now``; the caller saw to it that there is room."""
+def _look_closer_and_log(book, m, event, now):
+    if not _look_closer(book, m):
+        return False
+    if book.log.shape[1] > 0:  # the caller saw to it that there is room
+        place = book.row[m, LOG_END]
+        book.row[m, LOG_END] = place + 1
+        book.log[m, place] = event
+        book.log[m, place]["time_ns"] = now
+    return True
+
+
+@njit(**KERNEL)
+def log_message(book, m, now, kind, side, price, size, order_id, owner, max_rest, anchor):
+    """Notes what lies in no array, as it came, before it is carried out at ``now``."""
     aside()
     event = book.log[m, book.row[m, LOG_END]]
     book.row[m, LOG_END] += 1

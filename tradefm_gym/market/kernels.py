@@ -21,10 +21,13 @@ from tradefm_gym.market.book import (
     MIN_PRICE,
     empty,
     has_room,
+    is_ready,
+    log_message,
     open_book,
     rest,
 )
 from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, fetch
+from tradefm_gym.market.delays import goes_first
 from tradefm_gym.market.events import (
     ABSOLUTE,
     BACKGROUND,
@@ -39,7 +42,6 @@ from tradefm_gym.market.events import (
     REJECTED,
     SELL,
 )
-from tradefm_gym.market.delays import goes_first
 from tradefm_gym.market.ids import place_of
 from tradefm_gym.market.layout import (
     AGENT_END,
@@ -128,18 +130,20 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
             if not from_agent and flow_time > until_ns:
                 clocks[m, CLOCK] = until_ns
                 return ENDED
-        if not has_room(book, m):
-            return CRAMPED
         if from_agent:
             event = agent_queue[m, head]
-            clocks[m, AGENT_HEAD] = head + 1
             now = max(now, agent_time)
+            if not is_ready(book, m, event, now):
+                return CRAMPED
+            clocks[m, AGENT_HEAD] = head + 1
         else:
             event = flow_queue[m, place]
+            now = flow_time
+            if not is_ready(book, m, event, now):
+                return CRAMPED
             clocks[m, FLOW_HEAD] = place + 1 if place + 1 < flow_queue.shape[1] else 0
             clocks[m, FLOW_WAITING] -= 1
             clocks[m, COUNT] += event["kind"] != PRINT
-            now = flow_time
         process(book, ledger, m, event, now)
 
 
@@ -173,8 +177,6 @@ def _execute(book, ledger, events, count, strict, done, m):
         if deep:
             _look_ahead(book, m, events, k, count)
         event = events[m, k]
-        if not has_room(book, m):
-            return k, CRAMPED
         owner = np.int64(event["owner"])
         if owner < BACKGROUND or owner >= ledger.accounts.shape[1] - 1:
             return k, REFUSED + OWNER
@@ -182,8 +184,11 @@ def _execute(book, ledger, events, count, strict, done, m):
             return k, REFUSED + KIND
         if event["anchor"] > LAST_ANCHOR:
             return k, REFUSED + ANCHOR
+        now = max(clocks[m, CLOCK], event["time_ns"])
+        if not is_ready(book, m, event, now):
+            return k, CRAMPED
         clocks[m, COUNT] += owner < 0 and event["kind"] != PRINT
-        status = process(book, ledger, m, event, max(clocks[m, CLOCK], event["time_ns"]))
+        status = process(book, ledger, m, event, now)
         if status == REJECTED and strict and ledger.counters[m, COUNT_POOL_FULL] != refused:
             return k + 1, REFUSED + FULL
     return count, ENDED
@@ -228,6 +233,8 @@ def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owne
     clocks = ledger.clocks
     clocks[m, COUNT] += owner < 0 and kind != PRINT
     now = max(clocks[m, CLOCK], time_ns)
+    if book.log.shape[1] > 0:
+        log_message(book, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
     return carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
 
 

@@ -67,7 +67,7 @@ def each_seat(latencies: Latency | tuple[Latency, ...], seats: int) -> tuple[Lat
 
 
 def table(latencies: tuple[Latency, ...]) -> np.ndarray:
-    """The latencies of seats as kernels read them: (A, ENTRIES + longest table) float64, which holds these ns exactly."""
+    """The latencies of seats as kernels read them: (A, ENTRIES + longest) float64, which holds these ns exactly."""
     entries = [_entries(latency) for latency in latencies]
     found = np.zeros((len(latencies), ENTRIES + max((len(some) for some in entries), default=0)))
     for row, latency, some in zip(found, latencies, entries, strict=True):
@@ -76,7 +76,7 @@ def table(latencies: tuple[Latency, ...]) -> np.ndarray:
             row[:LENGTH] = LOGNORMAL, latency.median_ns, latency.sigma, latency.floor_ns
         elif some:
             row[KIND] = QUANTILES if isinstance(latency, Quantiles) else SAMPLES
-        elif latency:
+        elif isinstance(latency, int) and latency:
             row[:SIGMA] = FIXED, latency
     return found
 

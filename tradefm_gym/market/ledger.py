@@ -26,9 +26,11 @@ MAKER_FEE = 0
 TAKER_FEE = 1
 MAKER_RATE = 2
 TAKER_RATE = 3
-PREVENTS = 5
+FEES = 4  # both fees together, or RATED where there is a rate besides
+PREVENTS = 6
 CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH = 1, 2, 3
 
+RATED = -(2**62)
 MONEY = 1000  # units of money in one tick-lot
 MOST_NOTIONAL = (2**63 - 1) // MONEY  # tick-lots; the cash of a larger fill fits no account
 
@@ -41,7 +43,7 @@ class Ledger(NamedTuple):
     accounts: np.ndarray  # (N, A + 1) ACCOUNT
     clocks: np.ndarray  # (N, CLOCK_WIDTH) int64, columns in layout.py
     counters: np.ndarray  # (N, len(COUNTERS)) int64
-    rules: np.ndarray  # (1, 5 + A) int64, columns above
+    rules: np.ndarray  # (1, 6 + A) int64, columns above
 
 
 def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger]:
@@ -55,6 +57,8 @@ def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger
     ledger.rules[0, TAKER_FEE] = config.taker_fee
     ledger.rules[0, MAKER_RATE] = config.maker_rate
     ledger.rules[0, TAKER_RATE] = config.taker_rate
+    rated = config.maker_rate != 0 or config.taker_rate != 0
+    ledger.rules[0, FEES] = RATED if rated else config.maker_fee + config.taker_fee
     ledger.rules[0, PREVENTS:] = [PREVENTION.index(rule) for rule in config.preventions]
     return memory, ledger
 
@@ -136,12 +140,14 @@ def write_fill(ledger, m, now, maker_id, maker, since_ns, taker_id, taker, taker
     fill["taker_side"] = taker_side
     clocks[m, EXECUTED] += size
     clocks[m, LAST_PRICE] = price
-    if rules[0, MAKER_RATE] | rules[0, TAKER_RATE] != 0:
+    fees = rules[0, FEES]
+    if fees == RATED:
         _charge_notional(ledger, m, maker, taker, price * size)
+        fees = rules[0, MAKER_FEE] + rules[0, TAKER_FEE]
     last = ledger.accounts.shape[1] - 1
     if maker < 0 and taker < 0:  # cash and inventory go from one pocket to the other
         both = ledger.accounts[m, last]
-        both["fees"] += (rules[0, MAKER_FEE] + rules[0, TAKER_FEE]) * size
+        both["fees"] += fees * size
         both["volume"] += 2 * size
         return
     provider = ledger.accounts[m, maker if maker >= 0 else last]

@@ -6,7 +6,7 @@ Row kernels. Nothing raises here: every event leaves a record whose status says 
 import numpy as np
 from numba import njit
 
-from tradefm_gym.market.book import ANY_AGENT, EMPTY_ASK, EMPTY_BID, MAX_PRICE, MIN_PRICE, reduce, rest, write_log
+from tradefm_gym.market.book import ANY_AGENT, EMPTY_ASK, EMPTY_BID, MAX_PRICE, MIN_PRICE, reduce, rest
 from tradefm_gym.market.cancels import cancel
 from tradefm_gym.market.compiler import INLINE, KERNEL, aside
 from tradefm_gym.market.events import (
@@ -85,8 +85,6 @@ def carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, ma
     filled = np.int64(0)
     notional = np.int64(0)
     clocks[m, CLOCK] = now
-    if book.log.shape[1] > 0:
-        write_log(book, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
     if kind == CANCEL:
         status, order_id, price, size, side = cancel(book, ledger, m, order_id, price, size, owner, side, anchor)
     elif kind == PRINT:

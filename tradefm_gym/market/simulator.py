@@ -179,8 +179,8 @@ class MarketSimulator:
         """Queues agents' orders: ``owner`` is the seat, ``time_ns`` the time of arrival.
 
         For a seat with an order latency ``time_ns`` is the time of sending, a time before the clock counts as now, and
-        its orders arrive in the order in which they were submitted. Ties as the module says. Order ids are local to the seat, 0 <= id < ``agent_ids``;
-        the id of a live order is refused when the order arrives.
+        its orders arrive in the order in which they were submitted. Ties are decided as the module says. Order ids are
+        local to the seat, 0 <= id < ``agent_ids``; the id of a live order is refused when the order arrives.
 
         Raises:
             ValueError: if an order could never be carried out, or the queue has no room; nothing is queued then.
@@ -378,11 +378,11 @@ class MarketSimulator:
         return events_of(self._agent_queue, clocks[:, AGENT_HEAD], clocks[:, AGENT_END], self._seat(owner))
 
     def view(self, owner: int) -> "MarketSimulator":
-        """The market as a seat sees it by now: this one, or with a data latency the past of it that has reached the seat.
+        """The market as a seat sees it by now: this one, or with a data latency its past.
 
         Every reading of a view is the true market's after the last event that the seat has heard of, and its clock
-        says when that happened. It is kept up to date by ``advance`` and ``execute``, and by this method after ``send``.
-        Nothing may be sent to it. News are in order: if ``lognormal`` or a table lets one overtake another, it waits.
+        says when that happened. News come in order: one that would overtake another waits for it. ``advance`` and
+        ``execute`` keep a view up to date, and this method does after ``send``. Nothing is to be sent to it.
         """
         seat = self._seat(owner)
         if seat not in self._transit.views:

@@ -59,7 +59,7 @@ class Transit:
             found |= {f"view_{seat}_{name}": array for name, array in view._arrays().items()}
         return found
 
-    def seed(self, rows: np.ndarray, seeds: Any, episodes: Any) -> None:
+    def seed(self, rows: np.ndarray | slice, seeds: Any, episodes: Any) -> None:
         """Names the draws of rows; None keeps a name."""
         for column, name, given, bits in ((SEED, "seeds", seeds, 64), (EPISODE, "episodes", episodes, 32)):
             if given is None:
