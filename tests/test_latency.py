@@ -181,6 +181,19 @@ def test_what_is_refused_takes_no_draw():
     assert market.in_flight(0).events.tolist() == fresh.in_flight(0).events.tolist()
 
 
+def test_a_restored_market_draws_what_the_first_one_would_have():
+    market = MarketSimulator(2, MarketConfig(order_latency=Lognormal(1_000, 1.0)))
+    market.seed([5, 6], 2)
+    market.submit(block([[order(0, order_id=0)], [order(0, order_id=0), order(0, order_id=1)]]))
+    other = MarketSimulator(1, market.config)
+    other.restore(market.snapshot([1]))
+    later = [order(300, order_id=2), order(9_000, order_id=3)]
+    market.submit(block([[], later]))
+    other.submit(block([later]))
+    assert other.in_flight(0).events[0].tolist() == market.in_flight(0).events[1].tolist()
+    assert market.in_flight(0).count.tolist() == [1, 4]
+
+
 # --- Ties -------------------------------------------------------------------------------------------------
 
 
