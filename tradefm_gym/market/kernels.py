@@ -130,17 +130,13 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
             if not from_agent and flow_time > until_ns:
                 clocks[m, CLOCK] = until_ns
                 return ENDED
+        event = agent_queue[m, head] if from_agent else flow_queue[m, place]
+        now = max(now, agent_time) if from_agent else flow_time
+        if not is_ready(book, m, event, now):
+            return CRAMPED
         if from_agent:
-            event = agent_queue[m, head]
-            now = max(now, agent_time)
-            if not is_ready(book, m, event, now):
-                return CRAMPED
             clocks[m, AGENT_HEAD] = head + 1
         else:
-            event = flow_queue[m, place]
-            now = flow_time
-            if not is_ready(book, m, event, now):
-                return CRAMPED
             clocks[m, FLOW_HEAD] = place + 1 if place + 1 < flow_queue.shape[1] else 0
             clocks[m, FLOW_WAITING] -= 1
             clocks[m, COUNT] += event["kind"] != PRINT
