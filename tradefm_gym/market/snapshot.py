@@ -13,11 +13,11 @@ from tradefm_gym.arguments import shortened
 from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.snapshot_bytes import DIGEST, pack, unpack
 from tradefm_gym.market.snapshot_checks import check
-from tradefm_gym.market.snapshot_parts import REBUILT, blank, in_use, take
+from tradefm_gym.market.snapshot_parts import blank, each_market, in_use, is_kept, take
 
 
 class Snapshot:
-    """The state of some markets at one moment: books, accounts, tapes, queues, clocks and counters.
+    """The state of some markets at one moment: books, accounts, tapes, queues, clocks, counters, and what is under way.
 
     A value: its arrays cannot be written, two of equal markets are equal, and it can be pickled (as its bytes).
     The state of a flow, such as a model's cache, is no part of it.
@@ -25,8 +25,9 @@ class Snapshot:
     Attributes:
         config: the markets' capacities and rules.
         arrays: by name. Most have an entry for each market. Those of which a market uses a part (``orders``,
-            ``records``, ``fills``, ``flow_queue``, ``agent_queue``) have the used parts one after another, rings
-            from their oldest entry on; how long each is follows from ``row`` and ``clocks``.
+            ``records``, ``fills``, ``flow_queue``, ``agent_queue``, ``log``) have the used parts one after another,
+            rings from their oldest entry on; how long each is follows from ``row`` and ``clocks``. What a seat with
+            late data sees is there as another market, its arrays named ``view_SEAT_...``.
 
     Raises:
         ValueError: if no market could be in this state.
@@ -125,13 +126,22 @@ def check_fits(snapshot: Snapshot, config: MarketConfig, arrays: Mapping[str, np
         raise ValueError("snapshot was taken from a market of another MarketConfig; allowed is an equal one.")
     if len(snapshot) != len(rows):
         raise ValueError(f"snapshot holds {len(snapshot)} rows for {len(rows)}; allowed is one each.")
-    wanted = {name for name in arrays if name not in REBUILT}
-    if wanted != set(snapshot.arrays):
-        odd = ", ".join(sorted(shortened(name) for name in wanted ^ set(snapshot.arrays)))
+    theirs = {prefix: kept for prefix, _, kept in each_market(config, snapshot.arrays)}
+    for prefix, of_market, own in each_market(config, arrays):
+        _check_arrays(of_market, prefix, theirs[prefix], own, len(rows))
+
+
+def _check_arrays(
+    config: MarketConfig, prefix: str, theirs: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], count: int
+) -> None:
+    wanted = {name for name in own if is_kept(name)}
+    if wanted != set(theirs):
+        odd = ", ".join(sorted(shortened(prefix + name) for name in wanted ^ set(theirs)))
         raise ValueError(f"snapshot and market differ in their arrays ({odd}); allowed are the same.")
-    parts = in_use(config, snapshot.arrays["row"], snapshot.arrays["clocks"])
+    parts = in_use(config, theirs)
     for name in wanted:
-        kept, own = snapshot.arrays[name], arrays[name]
-        shape = (int(parts[name][1].sum()),) if name in parts else (len(rows), *own.shape[1:])
-        if kept.dtype != own.dtype or kept.shape != shape:
-            raise ValueError(f"snapshot has {name} of another shape or dtype; allowed is {shape} of {own.dtype}.")
+        kept, array = theirs[name], own[name]
+        shape = (int(parts[name][1].sum()),) if name in parts else (count, *array.shape[1:])
+        if kept.dtype != array.dtype or kept.shape != shape:
+            what = f"{prefix}{name} of another shape or dtype"
+            raise ValueError(f"snapshot has {what}; allowed is {shape} of {array.dtype}.")

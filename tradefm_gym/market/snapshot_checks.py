@@ -14,6 +14,7 @@ from tradefm_gym.arguments import shortened
 from tradefm_gym.market import snapshot_kernels
 from tradefm_gym.market.book import MAX_PRICE, MIN_PRICE
 from tradefm_gym.market.config import MarketConfig
+from tradefm_gym.market.delays import EPISODE, LATEST
 from tradefm_gym.market.events import (
     ACCOUNT,
     BACKGROUND,
@@ -25,8 +26,10 @@ from tradefm_gym.market.events import (
     RECORD,
     SWITCHED,
 )
+from tradefm_gym.market.latency import MAX_NS
 from tradefm_gym.market.layout import (
     AGENT_END,
+    CLOCK,
     CLOCK_WIDTH,
     COUNT,
     COUNTERS,
@@ -37,25 +40,54 @@ from tradefm_gym.market.layout import (
     HALTED,
     HIGH_WATER,
     LAST_PRICE,
+    LOG_BASE,
+    LOG_END,
     MID2,
     NEXT_ID,
     OUTSIDE_MID2,
     RECORDS,
     ROW_WIDTH,
 )
-from tradefm_gym.market.snapshot_parts import PLACES, ROW_REST, in_use
+from tradefm_gym.market.snapshot_parts import PLACES, ROW_REST, each_market, earliest, in_use, seen_by_all
 
 _MOST = 2**62  # of a count or a sum that goes on growing
+_DTYPES = {
+    "orders": ORDER,
+    "records": RECORD,
+    "fills": FILL,
+    "flow_queue": EVENT,
+    "agent_queue": EVENT,
+    "log": EVENT,
+}
 
 
 def check(config: MarketConfig, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuses arrays in which no market of this configuration could be, in one sentence."""
     count = len(arrays["clocks"]) if "clocks" in arrays and arrays["clocks"].ndim else 0
+    for prefix, of_market, own in each_market(config, arrays):
+        try:
+            _check_market(of_market, own, count)
+        except _UnsoundError as error:
+            what, allowed = error.args
+            where = f" in {prefix}: what that seat sees" if prefix else ""
+            raise ValueError(f"snapshot has {what}{where}; allowed is {allowed}.") from None
+
+
+class _UnsoundError(Exception):
+    """What is wrong, and what is allowed."""
+
+
+def _check_market(config: MarketConfig, arrays: Mapping[str, np.ndarray], count: int) -> None:
+    sending = config.seats if any(config.order_latencies) else 0
     wholes = {
         "row": ((count, ROW_WIDTH), np.dtype(np.int64)),
         "clocks": ((count, CLOCK_WIDTH), np.dtype(np.int64)),
         "counters": ((count, len(COUNTERS)), np.dtype(np.int64)),
         "accounts": ((count, config.seats + 1), ACCOUNT),
+        "names": ((count, 2), np.dtype(np.uint64)),
+        "sent": ((count, sending), np.dtype(np.int64)),
+        "arrived": ((count, sending), np.dtype(np.int64)),
+        "seen": ((count, len(config.late_seats)), np.dtype(np.int64)),
     }
     for name, (shape, dtype) in wholes.items():
         _check_array(arrays, name, shape, dtype)
@@ -63,20 +95,22 @@ def check(config: MarketConfig, arrays: Mapping[str, np.ndarray]) -> None:
     for name, sums in (("counters", arrays["counters"]), ("accounts", arrays["accounts"].view(np.int64))):
         if (sums < -_MOST).any() or (sums > _MOST).any():
             _refuse(f"{name} with a number too large to go on with", f"-{_MOST} to {_MOST}")
-    lengths = {name: length for name, (_, length) in in_use(config, arrays["row"], arrays["clocks"]).items()}
-    dtypes = {"orders": ORDER, "records": RECORD, "fills": FILL, "flow_queue": EVENT, "agent_queue": EVENT}
+    _check_seen(arrays["row"], arrays["seen"])
+    lengths = {name: length for name, (_, length) in in_use(config, arrays).items()}
     for name, length in lengths.items():
-        _check_array(arrays, name, (int(length.sum()),), dtypes[name])
+        _check_array(arrays, name, (int(length.sum()),), _DTYPES[name])
     for name, array in arrays.items():
         if name not in lengths and (array.ndim == 0 or len(array) != count):
             _refuse(f"{shortened(name)} of shape {array.shape}", f"one entry for each of {count} markets")
     _check_orders(config, arrays["orders"], lengths["orders"], arrays["row"][:, FREE])
     _check_tape(config, arrays["records"], arrays["fills"])
     _check_queues(config, arrays["flow_queue"], arrays["agent_queue"], lengths["agent_queue"])
+    _check_log(config, arrays["log"], lengths["log"], arrays["clocks"])
+    _check_channels(config, arrays, lengths["agent_queue"])
 
 
 def _refuse(what: str, allowed: str) -> NoReturn:
-    raise ValueError(f"snapshot has {what}; allowed is {allowed}.")
+    raise _UnsoundError(what, allowed)
 
 
 def _check_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -94,6 +128,8 @@ def _check_columns(config: MarketConfig, row: np.ndarray, clocks: np.ndarray) ->
         ("high-water mark", row, HIGH_WATER, 0, config.orders),
         ("first free slot", row, FREE, -1, config.orders),
         ("next id", row, NEXT_ID, 0, _MOST * 2 - 1),
+        ("count of forgotten events", row, LOG_BASE, 0, _MOST // 2),
+        ("count of logged events", row, LOG_END, 0, _MOST // 2),
         ("count of background events", clocks, COUNT, 0, _MOST),
         ("doubled mid", clocks, MID2, 0, 2 * MAX_PRICE),
         ("doubled mid without agents", clocks, OUTSIDE_MID2, 0, 2 * MAX_PRICE),
@@ -157,6 +193,50 @@ def _check_queues(config: MarketConfig, flow: np.ndarray, agents: np.ndarray, le
         _refuse("a waiting event of another owner, kind or anchor", "what can be fed")
     if snapshot_kernels.first_wrong(agents, config.seats, config.agent_ids) >= 0:
         _refuse("a waiting order that no market takes", "what can be submitted")
-    market, times = np.repeat(np.arange(len(lengths)), lengths), agents["time_ns"]
-    if ((times[1:] < times[:-1]) & (market[1:] == market[:-1])).any():
+    if _falls(agents["time_ns"], lengths):
         _refuse("waiting orders out of time", "an order by time")
+
+
+def _falls(times: np.ndarray, lengths: np.ndarray) -> bool:
+    """Whether in one of the markets a time is before the one that precedes it."""
+    market = np.repeat(np.arange(len(lengths)), lengths)
+    return bool(((times[1:] < times[:-1]) & (market[1:] == market[:-1])).any())
+
+
+def _check_seen(row: np.ndarray, seen: np.ndarray) -> None:
+    """A log begins where the slowest seat stands, and nobody has seen more than has happened."""
+    wrong = row[:, LOG_BASE] != seen_by_all(seen)
+    ends = row[:, LOG_BASE] + row[:, LOG_END]
+    wrong |= (seen > ends[:, None]).any(axis=1) if seen.shape[1] else row[:, LOG_END] != 0
+    if wrong.any():
+        _refuse("a log that does not begin with the first event that a seat has not seen", "one that does")
+
+
+def _check_log(config: MarketConfig, log: np.ndarray, lengths: np.ndarray, clocks: np.ndarray) -> None:
+    # As on the tape, the other fields are what was proposed.
+    owned = (log["owner"] >= BACKGROUND) & (log["owner"] < config.seats)
+    if not (owned & (log["kind"] <= LAST_KIND) & (log["anchor"] <= LAST_ANCHOR)).all():
+        _refuse("a logged event of unknown owner, kind or anchor", "what a market carries out")
+    if _falls(log["time_ns"], lengths) or (log["time_ns"] > np.repeat(clocks[:, CLOCK], lengths)).any():
+        _refuse("logged events out of time", "an order by time up to the clock")
+
+
+def _check_channels(config: MarketConfig, arrays: Mapping[str, np.ndarray], lengths: np.ndarray) -> None:
+    """Orders of a seat arrive as they were sent: none that waits comes after the last."""
+    if (arrays["names"][:, EPISODE] >= 2**32).any():
+        _refuse("an episode of a larger number", "less than 2^32")
+    sent, arrived, first = arrays["sent"], arrays["arrived"], earliest(arrays["clocks"])
+    if not sent.shape[1]:
+        return
+    prompt = [seat for seat, latency in enumerate(config.order_latencies) if not latency]
+    late = (arrived == 0) | ((arrived > first) & (arrived > 0) & (arrived <= LATEST + MAX_NS))
+    if sent[:, prompt].any() or arrived[:, prompt].any() or not (late & (sent >= 0) & (sent <= _MOST)).all():
+        _refuse("counts or times of sent orders that do not fit", "what a market writes")
+    orders, market = arrays["agent_queue"], np.repeat(np.arange(len(lengths)), lengths)
+    last = np.maximum(arrived, first)
+    last[:, prompt] = np.iinfo(np.int64).max
+    waiting = np.zeros_like(sent)
+    np.add.at(waiting, (market, orders["owner"]), 1)
+    waiting[:, prompt] = 0
+    if (orders["time_ns"] > last[market, orders["owner"]]).any() or (waiting > sent).any():
+        _refuse("an order under way that was not sent or overtakes another", "what a market writes")
