@@ -13,7 +13,7 @@ from tradefm_gym import rng
 from tradefm_gym.market.events import BACKGROUND, BUY, LIMIT, NO_LIMIT, ORDER, PRINT, RECORD, SELL, EventBlock
 from tradefm_gym.market.latency import MAX_NS, Lognormal, Quantiles
 from tradefm_gym.market.layout import LOG_END
-from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, MarketState
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, MarketState, Snapshot
 
 LARGE = {
     "levels": 64, "orders": 60, "seats": 2, "flow_ids": 64, "agent_ids": 16, "maker_fee": -2, "taker_rate": 70,
@@ -107,7 +107,9 @@ def test_news_arrive_when_their_draws_say_and_a_view_is_the_past_of_so_many_even
     for one in (market, logger):
         one.reset(seeds=np.arange(seed, seed + n), episodes=3)
     before = [0, 0]
-    for flow, agents in stream(data, range(n), 3, 30):
+    for turn, (flow, agents) in enumerate(stream(data, range(n), 3, 30)):
+        if turn == data % 4:  # goes on in a copy, with news under way
+            market = MarketSimulator.from_snapshot(Snapshot.from_bytes(market.snapshot().to_bytes()))
         for one in (market, logger):
             one.feed(flow)
             one.submit(agents)

@@ -17,7 +17,7 @@ from tradefm_gym import rng
 from tradefm_gym.market import delays
 from tradefm_gym.market.events import BACKGROUND, BUY, EVENT, LIMIT, MARKET, NO_LIMIT, EventBlock
 from tradefm_gym.market.latency import MAX_NS, Lognormal, Quantiles, Samples, table
-from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, Snapshot
 
 SEATS = {"seats": 3, "flow_queue": 4096, "agent_queue": 512, "agent_ids": 64}
 
@@ -113,6 +113,8 @@ def test_late_orders_in_any_number_of_markets_equal_the_reference(latencies, num
     }
     flows = [np.random.default_rng([data, m]) for m in range(num_markets)]
     for turn in range(4):
+        if turn == data % 4:  # goes on in a copy, with orders under way
+            simulator = MarketSimulator.from_snapshot(Snapshot.from_bytes(simulator.snapshot().to_bytes()))
         flow = [random_events(g, 30, start_ns=40 * turn, next_id=30 * turn, center=1_000) for g in flows]
         agents = [random_orders(g, 12, 40 * turn) for g in flows]
         agents = [events[takeable(events, config)] for events in agents]

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from forked_markets import CONFIG, run
+from forked_markets import CONFIG, LATE, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from market_checks import JIT
@@ -23,14 +23,18 @@ FUZZED = settings(
 )
 
 
+BOTH = pytest.mark.parametrize("config", [CONFIG, LATE])
+
+
 @cache
-def sound():
+def sound(config=CONFIG):
     """Bytes of two markets in the middle of a stream, with orders of all owners, dead slots and waiting events."""
-    snapshot = run(2, DONE, first_stream=2).market.snapshot()
+    snapshot = run(2, DONE, 2, config).market.snapshot()
     arrays = snapshot.arrays
     first = arrays["orders"][: arrays["row"][0, layout.HIGH_WATER]]
     assert {1, -1} <= set(first["side"].tolist()) and {-1, 0, 1, 2} <= set(arrays["orders"]["owner"].tolist())
     assert (first["size"] == 0).any() and len(arrays["flow_queue"]) and len(arrays["agent_queue"]) > 1
+    assert config == CONFIG or (len(arrays["log"]) > 9 and arrays["row"][1, layout.LOG_END] and arrays["arrived"].all())
     return snapshot.to_bytes()
 
 
@@ -57,32 +61,37 @@ def assert_refused_or_in_order(data):
         assert str(error).endswith(".") and "\n" not in str(error) and len(str(error)) < 400
         return False
     assert snapshot.to_bytes() == data
-    if snapshot.config != CONFIG:
+    if snapshot.config not in (CONFIG, LATE):
         return True
-    market = MarketSimulator(2, CONFIG)
+    market = MarketSimulator(2, snapshot.config)
     before = market.snapshot()
     try:
         market.restore(snapshot)
     except ValueError:
         assert market.snapshot() == before
         return False
-    herd = run(2, 0, first_stream=2)
+    assert Snapshot.of(snapshot.config, market._arrays(), np.arange(2)) == snapshot
+    herd = run(2, 0, 2, snapshot.config)
     herd.market, herd.steps = market, DONE
     for m in range(2):
         herd.seen(m)
-    assert market.snapshot() == snapshot
+    after = market.snapshot()  # with another seed, say, seats may have heard of more
+    assert after == snapshot or snapshot.config == LATE
+    market.restore(after)
+    assert market.snapshot() == after
     herd.step()
     herd.seen(0)
     return True
 
 
+@BOTH
 @settings(FUZZED)
-@given(st.data())
-def test_damaged_bytes_are_refused(data):
-    whole = bytearray(sound())
+@given(data=st.data())
+def test_damaged_bytes_are_refused(config, data):
+    whole = bytearray(sound(config))
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
-    if bytes(whole) != sound():
+    if bytes(whole) != sound(config):
         with pytest.raises(ValueError):
             Snapshot.from_bytes(bytes(whole))
 
@@ -95,22 +104,26 @@ def test_truncated_bytes_are_refused(length):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # of extreme times, where the compiler is off
+@BOTH
 @settings(FUZZED)
-@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=4))
-def test_damaged_bytes_with_a_digest_make_no_broken_market(flips):
-    whole = bytearray(sound())
+@given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=4))
+def test_damaged_bytes_with_a_digest_make_no_broken_market(config, flips):
+    whole = bytearray(sound(config))
     for place, mask in flips:
         whole[int(place * (len(whole) - 33))] ^= mask
     assert_refused_or_in_order(sealed(whole))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # of extreme times, where the compiler is off
+@BOTH
 @settings(FUZZED)
-@given(st.data())
-def test_numbers_written_over_make_no_broken_market(data):
-    config, arrays = unpack(sound())
+@given(data=st.data())
+def test_numbers_written_over_make_no_broken_market(config, data):
+    config, arrays = unpack(sound(config))
+    under_way = ("log", "seen", "arrived", "sent", "names", "view_0_orders", "view_2_row") * (config == LATE)
+    names = [name for name in sorted(arrays) if arrays[name].size]
     for _ in range(data.draw(st.integers(1, 3))):
-        name = data.draw(st.sampled_from(("orders", "orders", *sorted(arrays))))
+        name = data.draw(st.sampled_from(("orders", "orders", *under_way, *names)))
         array = arrays[name]
         if array.dtype.names:
             array = array[data.draw(st.sampled_from(array.dtype.names))]
@@ -143,19 +156,23 @@ def test_headers_of_any_form_are_refused(anything, where):
     assert not assert_refused_or_in_order(with_header(change))
 
 
-def edited(name, edit):
+def edited(name, edit, config=CONFIG):
     """Sound bytes with one array changed in place, or replaced by what ``edit`` returns."""
-    config, arrays = unpack(sound())
+    config, arrays = unpack(sound(config))
     changed = edit(arrays[name])
     arrays[name] = arrays[name] if changed is None else changed
     return pack(config, arrays)
 
 
-def put(name, place, value, field=None):
+def put(name, place, value, field=None, config=CONFIG):
     def edit(array):
         (array if field is None else array[field])[place] = value
 
-    return lambda: edited(name, edit)
+    return lambda: edited(name, edit, config)
+
+
+def late(name, place, value, field=None):
+    return put(name, place, value, field, LATE)
 
 
 def first(condition):
@@ -244,6 +261,36 @@ STRUCTURE = [
     (lambda: with_array("more", np.zeros(3)), "more' of shape .* one entry for each of 2 markets"),
     (lambda: pack(CONFIG, {"row": np.zeros((2, 24), np.int64)}), "snapshot has .*row"),
     (lambda: pack(MarketConfig(), unpack(sound())[1]), "accounts of shape"),
+    # What is under way.
+    (late("seen", (0, 0), -1), "a log that does not begin"),
+    (late("seen", (1, 1), 10**6), "a log that does not begin"),
+    (late("row", (1, layout.LOG_BASE), 0), "a log that does not begin"),
+    (late("row", (0, layout.LOG_END), -1), "logged events of -1; allowed is 0"),
+    (late("row", (0, layout.LOG_END), 2**62), "logged events of 4611686018427387904; allowed is 0"),
+    (late("row", (0, layout.LOG_END), 2**61), "a log|log of shape"),
+    (put("row", (0, layout.LOG_END), 1), "a log that does not begin"),
+    (late("log", 0, 3, "owner"), "a logged event of unknown owner"),
+    (late("log", 1, 9, "kind"), "a logged event of unknown owner"),
+    (late("log", 2, 4, "anchor"), "a logged event of unknown owner"),
+    (late("log", 0, 2**40, "time_ns"), "logged events out of time"),
+    (late("log", -1, 2**40, "time_ns"), "logged events out of time"),
+    (late("names", (0, 1), 2**32), "an episode of a larger number"),
+    (late("sent", (0, 0), -1), "counts or times of sent orders"),
+    (late("sent", (0, slice(None)), 0), "an order under way that was not sent"),
+    (late("arrived", (0, 1), 1), "counts or times of sent orders"),
+    (late("arrived", (0, 1), 2**63 - 1), "counts or times of sent orders"),
+    (late("arrived", (slice(None), slice(None)), 0), "an order under way that was not sent or overtakes"),
+    (lambda: edited("seen", lambda array: array[:, :1].copy(), LATE), r"seen of shape \(2, 1\)"),
+    (lambda: edited("log", lambda array: array[1:].copy(), LATE), "log of shape"),
+    (late("view_0_orders", 0, 10**6, "next"), "meet in market 0 in view_0_: what that seat sees"),
+    (late("view_2_row", (1, layout.FREE), 149), "dead ones in market 1 in view_2_: what that seat sees"),
+    (late("view_2_clocks", (0, layout.HALTED), 2), "halts of 2 in view_2_"),
+    (late("view_0_clocks", (0, layout.FLOW_WAITING), 1), r"flow_queue of shape \(0,\) in view_0_"),
+    (late("view_0_fills", 0, 3, "maker"), "a fill between parties .* in view_0_"),
+    (late("view_2_row", (0, layout.LOG_END), 1), "a log that does not begin .* in view_2_"),
+    (lambda: edited("view_0_accounts", lambda array: array[:1].copy(), LATE), r"accounts of shape \(1, 4\) in view_0_"),
+    (lambda: pack(LATE, unpack(sound())[1]), "(sent|seen) of shape|no row in view_0_"),
+    (lambda: pack(CONFIG, unpack(sound(LATE))[1]), "sent of shape"),
 ]
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forked_markets import CONFIG, Herd, dirty_events, go_on, run
+from forked_markets import CONFIG, LATE, LATER, Herd, dirty_events, go_on, run
 from market_checks import JIT
 
-from tradefm_gym.market import layout
+from tradefm_gym.market import delays, layout
 from tradefm_gym.market.book import Room
 from tradefm_gym.market.events import CANCEL, CANCEL_RANDOM, HALT, LIMIT, NO_LIMIT, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, Snapshot
@@ -22,19 +22,41 @@ assert sum(forks for *_, forks in ROUNDS) == 1000
 
 @pytest.mark.parametrize("parents, children, forks", ROUNDS)
 def test_random_forks_at_random_times_go_on_as_their_parents(parents, children, forks):
+    parent = go_on_alike(parents, children, forks, CONFIG)
+    if JIT:
+        market = parent.market
+        assert parents % 3 != 1 or market.book.orders.shape[1] - 1 == CONFIG.orders  # was widened
+        assert market.book.page_bits.shape[1] > 1  # as well
+        assert (market.tape.record_count > CONFIG.tape).all() and market.counters.any()
+
+
+@pytest.mark.parametrize("config", [LATE, LATER])
+@pytest.mark.parametrize("parents, children, forks", [(1, 3, 20), (3, 16, 60), (16, 5, 60), (7, 64, 60)])
+def test_random_forks_with_orders_and_news_under_way_go_on_as_their_parents(parents, children, forks, config):
+    market = go_on_alike(parents, children, forks, config).market
+    if JIT:
+        flying = np.array([market.in_flight(seat).count for seat in range(3)])
+        unseen = np.array([market.unseen(seat).count for seat in config.late_seats])
+        assert flying.any() and unseen.any() and market.book.row[:, layout.LOG_BASE].any()
+        assert market.book.log.shape[1] > 64  # was widened
+
+
+def go_on_alike(parents, children, forks, config):
+    """Forks at random times and compares; returns the parents."""
     rng = np.random.default_rng([parents, children])
     forks = forks if JIT else 3
-    parent = Herd(parents)
+    parent = Herd(parents, config=config)
     if parents % 3 == 1:
         parent.crowd()
-    child = run(children, int(rng.integers(0, 3)), first_stream=100)  # is in the middle of something else
+    child = run(children, int(rng.integers(0, 3)), 100, config)  # is in the middle of something else
     turn = 0
     while forks > 0:
         for _ in range(int(rng.integers(0, 5))):
             parent.step()
         if turn % 4 == 3:  # into a market in which nothing has happened, or one that is wide already
-            child = Herd(children)
-            child.market._widen(Room(int(rng.integers(1, 150)), int(rng.integers(1, 90)), int(rng.integers(1, 200))))
+            child, room = Herd(children, config=config), rng.integers(1, (150, 90, 200, 300)).tolist()
+            for market in (child.market, *child.market._transit.views.values()):
+                market._widen(Room(*room[:3], room[3] * (market.book.log.shape[1] > 0)))
         count = int(rng.integers(1, min(parents, children, forks) + 1))
         rows, into = rng.permutation(parents)[:count], rng.permutation(children)[:count]
         copy(parent.market, rows, child.market, into, turn % 3)
@@ -47,11 +69,7 @@ def test_random_forks_at_random_times_go_on_as_their_parents(parents, children, 
             assert child.seen(n) == parent.seen(m)
         assert child.market.snapshot(into) == parent.market.snapshot(rows)
         forks, turn = forks - count, turn + 1
-    if JIT:
-        market = parent.market
-        assert parents % 3 != 1 or market.book.orders.shape[1] - 1 == CONFIG.orders  # was widened
-        assert market.book.page_bits.shape[1] > 1  # as well
-        assert (market.tape.record_count > CONFIG.tape).all() and market.counters.any()
+    return parent
 
 
 def copy(market, rows, target, into, way):
@@ -77,9 +95,10 @@ def test_rows_fork_within_a_market_and_have_several_children():
     assert len({herd.market.snapshot([m]) for m in range(5)}) == 1
 
 
+@pytest.mark.parametrize("config", [CONFIG, LATE, LATER])
 @pytest.mark.parametrize("compiler_off", ["0", "1"])
-def test_a_saved_snapshot_goes_on_in_another_process(tmp_path, compiler_off):
-    herd, path = run(4, 8 if JIT else 3), tmp_path / "market.bin"
+def test_a_saved_snapshot_goes_on_in_another_process(tmp_path, compiler_off, config):
+    herd, path = run(4, 8 if JIT else 3, config=config), tmp_path / "market.bin"
     rows = [3, 1]
     snapshot = herd.market.snapshot(rows)
     snapshot.save(path)
@@ -98,10 +117,12 @@ def test_a_saved_snapshot_goes_on_in_another_process(tmp_path, compiler_off):
 # --- Equal states, equal bytes ---------------------------------------------------------------------------------
 
 
-def test_bytes_do_not_tell_of_widening_neighbours_or_what_was_before():
-    plain, wide, used = run(1, 0), run(3, 0), run(1, 9 if JIT else 2)
-    wide.market._widen(Room(140, 70, 170))
+@pytest.mark.parametrize("config", [CONFIG, LATE, LATER])
+def test_bytes_do_not_tell_of_widening_neighbours_or_what_was_before(config):
+    plain, wide, used = (run(n, steps, config=config) for n, steps in ((1, 0), (3, 0), (1, 9 if JIT else 2)))
+    wide.market._widen(Room(140, 70, 170, 500 if config.late_seats else 0))
     wide.streams[:] = 5, 0, 7
+    wide.market.seed(wide.streams, 2)
     used.market.reset()
     used.steps = 0
     for herd in (plain, wide, used):
@@ -111,9 +132,48 @@ def test_bytes_do_not_tell_of_widening_neighbours_or_what_was_before():
     assert wide.market.snapshot([1]).to_bytes() == used.market.snapshot().to_bytes() == expected
     assert wide.market.snapshot([0]).to_bytes() != expected
     for herd in (plain, used):
-        herd.market.reset()
-    empty = MarketSimulator(1, CONFIG).snapshot()
-    assert plain.market.snapshot() == used.market.snapshot() == empty and len(empty.to_bytes()) < 4096
+        herd.market.reset(seeds=0, episodes=0)
+    empty = MarketSimulator(1, config).snapshot()
+    assert plain.market.snapshot() == used.market.snapshot() == empty
+    assert len(empty.to_bytes()) < 4096 * (1 + len(config.late_seats))
+
+
+@pytest.mark.parametrize("config", [LATE, LATER])
+def test_bytes_do_not_tell_who_has_looked_at_a_view_or_how_much_was_forgotten(config):
+    one, other = run(2, 5 if JIT else 2, config=config), run(2, 5 if JIT else 2, config=config)
+    for k in range(20):
+        for herd in (one, other):
+            herd.market.send(LIMIT, 1, 9_000, 1, k, time_ns=150 + 2 * k, row=1)
+        other.market.view(0)
+    transit, log = other.market._transit, other.market.book.log
+    least = transit.seen.min(axis=1)
+    assert (transit.seen > one.market._transit.seen).any()
+    delays.forget_seen(log, other.market.book.row, least)
+    assert (other.market.book.row[:, layout.LOG_BASE] != one.market.book.row[:, layout.LOG_BASE]).any()
+    assert one.market.snapshot().to_bytes() == other.market.snapshot().to_bytes()
+    for herd in (one, other):
+        herd.step()
+    assert one.seen(1) == other.seen(1)
+
+
+def test_bytes_do_not_tell_when_the_last_order_came():
+    markets = [MarketSimulator(1, MarketConfig(order_latency=10, tape=2)) for _ in range(2)]
+    block = EventBlock.empty(1, 1)
+    block.events["owner"], block.events["kind"], block.count[:] = 0, CANCEL, 1
+    for market, sent_ns in zip(markets, (5, 3), strict=True):
+        block.events["time_ns"] = sent_ns
+        market.submit(block)
+        for _ in range(3):
+            market.send(CANCEL, 1, 0, 0, 7, time_ns=20)
+            market.advance()
+        assert market.in_flight(0).count[0] == 0 and market._transit.arrived[0, 0] == sent_ns + 10
+    assert markets[0].snapshot() == markets[1].snapshot()
+    for market in markets:
+        market.submit(block)
+    assert markets[0].in_flight(0).events.tolist() == markets[1].in_flight(0).events.tolist()
+    assert markets[0].snapshot() == markets[1].snapshot()
+    markets[0].submit(block)
+    assert markets[0].snapshot() != markets[1].snapshot()
 
 
 def test_bytes_do_not_tell_where_queues_begin_or_what_lies_between_fields():
@@ -138,6 +198,18 @@ def test_bytes_do_not_tell_where_queues_begin_or_what_lies_between_fields():
     assert markets[0]._clocks[0, layout.FLOW_HEAD] == markets[1]._clocks[0, layout.FLOW_HEAD]
     assert markets[0].tape.record_count[0] == 34 and [int(n[0]) for n in markets[0].waiting()] == [10, 4]
     assert markets[0].snapshot().to_bytes() == markets[1].snapshot().to_bytes()
+
+
+def test_the_names_of_draws_and_the_count_of_orders_are_state():
+    herd = run(1, 3 if JIT else 1, config=LATE)
+    digests = {herd.market.snapshot().digest}
+    herd.market.seed(9)
+    digests.add(herd.market.snapshot().digest)
+    herd.market.seed(9, 1)
+    digests.add(herd.market.snapshot().digest)
+    herd.market._transit.sent[0, 1] += 1
+    digests.add(herd.market.snapshot().digest)
+    assert len(digests) == 4
 
 
 def test_the_slot_of_an_order_is_state_since_a_random_cancel_finds_it():

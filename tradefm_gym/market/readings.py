@@ -1,7 +1,5 @@
 """What can be read of N markets: their touch and depth, orders, and what is under way."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tradefm_gym.arguments import shortened, whole
@@ -11,9 +9,6 @@ from tradefm_gym.market.copies import MarketCopies
 from tradefm_gym.market.events import BACKGROUND, EventBlock
 from tradefm_gym.market.layout import AGENT_END, AGENT_HEAD, FLOW_WAITING
 from tradefm_gym.market.transit import events_of
-
-if TYPE_CHECKING:
-    from tradefm_gym.market.simulator import MarketSimulator
 
 FEW = 128  # below this many markets a loop stays in the calling thread
 
@@ -84,7 +79,7 @@ class MarketReadings(MarketCopies):
         clocks = self._clocks
         return events_of(self._agent_queue, clocks[:, AGENT_HEAD], clocks[:, AGENT_END], self._seat(owner))
 
-    def view(self, owner: int) -> "MarketSimulator":
+    def view(self, owner: int) -> "MarketReadings":
         """The market as a seat sees it by now: this one, or with a data latency its past.
 
         Every reading of a view is the true market's after the last event that the seat has heard of, and its clock

@@ -20,6 +20,7 @@ from tradefm_gym.market.latency import table
 from tradefm_gym.market.layout import AGENT_END, AGENT_HEAD, FLOW_WAITING, LOG_BASE, LOG_END
 
 if TYPE_CHECKING:
+    from tradefm_gym.market.copies import MarketCopies
     from tradefm_gym.market.simulator import MarketSimulator
 
 
@@ -84,7 +85,7 @@ class Transit:
 
     # --- News -------------------------------------------------------------------------------------------
 
-    def reserve(self, market: "MarketSimulator", events: np.ndarray | int) -> None:
+    def reserve(self, market: "MarketCopies", events: np.ndarray | int) -> None:
         """Sees to it that the log has room for so many (N,) more events."""
         wanted = int((market.book.row[:, LOG_END] + events).max())
         if wanted <= market.book.log.shape[1]:
@@ -95,12 +96,12 @@ class Transit:
         if 2 * wanted > market.book.log.shape[1]:  # or most calls would have to move what is left
             market._widen(Room(0, 0, 0, max(2 * wanted, 2 * market.book.log.shape[1])))
 
-    def reserve_waiting(self, market: "MarketSimulator") -> None:
+    def reserve_waiting(self, market: "MarketCopies") -> None:
         """The same for all that waits in the queues."""
         clocks = market._clocks
         self.reserve(market, clocks[:, FLOW_WAITING] + clocks[:, AGENT_END] - clocks[:, AGENT_HEAD])
 
-    def refresh(self, market: "MarketSimulator") -> None:
+    def refresh(self, market: "MarketCopies") -> None:
         """Shows each view what its seat hears of by the market's clocks."""
         first, last = np.empty(market.num_markets, np.int64), np.empty(market.num_markets, np.int32)
         log, row = market.book.log, market.book.row
@@ -109,7 +110,7 @@ class Transit:
             delays.find_due(*news, seat, v, self.seen, self.shown, first, last)
             view._carry_out(EventBlock(log, last), first)
 
-    def unseen(self, market: "MarketSimulator", seat: int) -> EventBlock:
+    def unseen(self, market: "MarketCopies", seat: int) -> EventBlock:
         """The seat's own events that were carried out and that its view does not show."""
         if seat not in self.views:
             return EventBlock.empty(market.num_markets, 0)
