@@ -61,7 +61,10 @@ def each_market(
     config: MarketConfig, arrays: Mapping[str, np.ndarray]
 ) -> list[tuple[str, MarketConfig, dict[str, np.ndarray]]]:
     """The markets whose arrays these are: prefix, configuration and arrays of the true one and of each view."""
-    found: dict[str, dict[str, np.ndarray]] = {"": {}, **{prefix_of(seat): {} for seat in config.late_seats}}
+    late = config.late_seats
+    if not late:  # most markets: names need not be read
+        return [("", config, dict(arrays))]
+    found: dict[str, dict[str, np.ndarray]] = {"": {}, **{prefix_of(seat): {} for seat in late}}
     for name, array in arrays.items():
         match = _OF_VIEW.fullmatch(name)
         prefix = prefix_of(int(match[1])) if match else ""
