@@ -5,7 +5,10 @@ compares it with the kernels after every event.
 """
 
 from bisect import bisect_left, insort
+from fractions import Fraction
+from math import ceil
 
+from tradefm_gym import rng
 from tradefm_gym.market.events import (
     ABSOLUTE,
     CANCEL,
@@ -93,8 +96,8 @@ class Side:
 class ReferenceMarket:
     """One market of ``config``; ``records``, ``fills`` and ``accounts`` grow as lists of tuples."""
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, seed=0, episode=0):
+        self.config, self.seed, self.episode = config, seed, episode
         self.sides = {1: Side(1), -1: Side(-1)}
         self.live = {}  # (owner, id) -> Order
         self.slots = []  # slot -> Order or None
@@ -107,6 +110,7 @@ class ReferenceMarket:
         self.accounts = [[0, 0, 0, 0] for _ in range(config.seats + 1)]
         self.flow, self.agents = [], []
         self.flow_head = self.agent_head = 0
+        self.turns = {}
         self.clock = self.count = self.mid2 = self.outside_mid2 = self.last_price = self.executed = 0
         self.dropped_lots = self.prevented_lots = self.pool_full = self.halted = 0
 
@@ -118,8 +122,17 @@ class ReferenceMarket:
 
     def submit(self, events):
         waiting = self.agents[self.agent_head :] + list(events)
-        self.agents = sorted(waiting, key=lambda event: event[0])
+        self.agents = sorted(waiting, key=lambda event: (event[0], self.turn(event[0], event[5]), event[5]))
         self.agent_head = 0
+
+    def turn(self, time_ns, owner):
+        """What a seat has drawn for an instant; the smaller number goes first."""
+        if self.config.seats == 1:
+            return 0
+        if (time_ns, owner) not in self.turns:
+            words = rng.bits_array(self.seed, self.episode, time_ns, rng.TURN, owner + 1)
+            self.turns[time_ns, owner] = int(words[0, -1])
+        return self.turns[time_ns, owner]
 
     def advance(self, until_count=2**62, until_ns=2**62, until_volume=2**62):
         while True:
@@ -264,11 +277,15 @@ class ReferenceMarket:
             lots = min(left, maker.size)
             wait = now - maker.time_ns
             self.fills.append((now, maker.order_id, order_id, wait, price, lots, maker.owner, owner, side))
-            for who, sign, fee in ((owner, side, self.config.taker_fee), (maker.owner, -side, self.config.maker_fee)):
+            config = self.config
+            for who, sign, fee, rate in (
+                (owner, side, config.taker_fee, config.taker_rate),
+                (maker.owner, -side, config.maker_fee, config.maker_rate),
+            ):
                 account = self.accounts[who]  # -1 is the last
                 account[0] -= sign * price * lots * 1000
                 account[1] += sign * lots
-                account[2] += fee * lots
+                account[2] += fee * lots + ceil(Fraction(price * lots * rate, 1000))
                 account[3] += lots
             self.executed += lots
             self.last_price = price

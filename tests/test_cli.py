@@ -163,3 +163,10 @@ def test_an_unknown_command_is_refused_without_a_traceback():
     result = subprocess.run([sys.executable, "-m", "tradefm_gym.cli", "dance"], capture_output=True, text=True)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("way", ["snapshot", "snapshot-to-bytes", "snapshot-from-bytes", "restore", "fork"])
+def test_copies_of_markets_are_measured(capsys, way):
+    assert cli.main(["bench", "book", "--json", "--quick", "--only", f"{way}-100-n1"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["name"] == f"{way}-100-n1" and found["unit"] == "markets/s" and found["value"] > 0

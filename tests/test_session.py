@@ -139,6 +139,21 @@ def test_fees_reach_the_reward():
     np.testing.assert_array_equal(costs[1] - costs[0], [0, 0, 120 * 250, 0])
 
 
+def test_rates_reach_the_reward_and_what_is_left_unfilled():
+    terms = []
+    for rate in (0, 400):
+        session = quiet(role=ExecutionRole(decisions=1), taker_rate=rate)
+        session.reset(options={"side": 1, "quantity": 5_000})  # more than there is
+        terms.append(session.step(np.array([[1.0, 1.0]], np.float32)).terms[0])
+    fills = session.market.tape.read_fills(0)
+    notionals = fills["price"].astype(np.int64) * fills["size"]
+    assert 0 < fills["size"].sum() < 5_000
+    charged = sum(-(-int(notional) * 400 // 1_000) for notional in notionals)
+    grown, left = terms[1] - terms[0], 5_000 - fills["size"].sum()
+    beyond = 1_003 + 4  # the last price seen and the spread
+    assert grown.tolist() == [0, 0, charged, -(-left * beyond * 400 // 1_000)]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -152,6 +167,8 @@ def test_fees_reach_the_reward():
         ({"seats": 2**15}, "seats is 32768; it must be an integer from 1 to 32767"),
         ({"maker_fee": 0.5}, "maker_fee is 0.5; it must be an integer from -2147483648 to 2147483648"),
         ({"taker_fee": "x"}, "taker_fee is 'x'; it must be an integer"),
+        ({"maker_rate": None}, "maker_rate is None; it must be an integer from -100000 to 100000"),
+        ({"taker_rate": 200_000}, "taker_rate is 200000; it must be an integer from -100000 to 100000"),
         ({"flow_options": 3}, "flow_options is 3; it must be a dict or None"),
         ({"flow": "brownian"}, "flow 'brownian' is not known; allowed are"),
     ],

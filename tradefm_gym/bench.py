@@ -136,8 +136,13 @@ def benchmarks(only: str | None = None, suite: str = "rooms") -> list[Benchmark]
         everything.append(Benchmark(f"execution-{flow}-n64", steps, 2, partial(_vector_environment, flow, 64)))
     if suite == "book":
         from tradefm_gym.bench_book import book_benchmarks
+        from tradefm_gym.bench_forks import fork_benchmarks
 
-        everything = [*book_benchmarks(), *(one for one in everything if one.name.startswith("market-n256"))]
+        everything = [
+            *book_benchmarks(),
+            *fork_benchmarks(),
+            *(one for one in everything if one.name.startswith("market-n256")),
+        ]
     chosen = [benchmark for benchmark in everything if only is None or (only and only in benchmark.name)]
     if not chosen:
         names = ", ".join(benchmark.name for benchmark in everything)

@@ -14,6 +14,9 @@ SAMPLE = 2  # a model's next token
 DECODE = 3  # the place within a token's bins
 EPISODE = 4  # side, size and start context of an episode
 AGENT = 5  # reserved for policies
+ORDER_LATENCY = 6  # how long an order is under way
+DATA_LATENCY = 7  # how old the news of an event are when a seat hears of it
+TURN = 8  # which seat comes first at one instant
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
@@ -61,6 +64,12 @@ def _unit(high, low):
 def bits(seed, episode, index, purpose):
     """Four independent uint32 words of (seed, episode, index, purpose)."""
     return _block(seed, episode, index, purpose, 0)
+
+
+@njit(cache=True, nogil=True)
+def word(seed, episode, index, purpose, place):
+    """One uint32 of a longer stream: entry ``place`` of what :func:`bits_array` gives."""
+    return _block(seed, episode, index, purpose, place >> 2)[place & 3]
 
 
 @njit(cache=True, nogil=True)

@@ -241,6 +241,7 @@ class ExecutionRole:
             rows,
             self.seat,
             market.config.taker_fee,
+            market.config.taker_rate,
             outcome.terms,
             outcome.reward,
             outcome.terminated,

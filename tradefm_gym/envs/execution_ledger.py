@@ -5,6 +5,7 @@ from numba import njit, prange
 
 from tradefm_gym.envs.observation import LEVELS, SLOW
 from tradefm_gym.market.events import CANCEL, CANCELLED, LIMIT, PRINT, RESTED
+from tradefm_gym.market.ledger import notional_fee
 
 MAX_RESTING = 16  # own orders at once; all rest at one price
 HALF_TICK = 500  # of money: doubled ticks to 1/1000 ticks
@@ -178,7 +179,7 @@ def unfilled_price(state, spread):
 
 
 @njit(cache=True, nogil=True)
-def _book_terms(state, account, taker_fee, terms):
+def _book_terms(state, account, taker_fee, taker_rate, terms):
     """Writes the four terms of one interval, all of them differences of the integer account.
 
     Spread, timing and fees add up to the account's loss against the arrival mid; only what is left unfilled
@@ -199,7 +200,7 @@ def _book_terms(state, account, taker_fee, terms):
     if left > 0 and state["decision"] == state["decisions"]:
         price = unfilled_price(state, state["spread"])
         against_arrival = state["side"] * (2 * price - state["arrival_mid2"]) * HALF_TICK
-        terms[3] = left * (against_arrival + max(taker_fee, 0))
+        terms[3] = left * (against_arrival + max(taker_fee, 0)) + max(notional_fee(left * price, taker_rate), 0)
     return left == 0 or state["decision"] == state["decisions"]
 
 
@@ -219,6 +220,7 @@ def settle_interval(
     rows,
     seat,
     taker_fee,
+    taker_rate,
     terms,
     reward,
     terminated,
@@ -240,6 +242,7 @@ def settle_interval(
         rows: (N,) bool.
         seat: the role's account.
         taker_fee: 1/1000 ticks a lot.
+        taker_rate: parts per million of the notional.
         terms: (N, 4) int64, written: spread, timing, fees, unfilled in 1/1000 tick-lots.
         reward: (N,) float64, written: minus their sum in basis points of the arrival notional.
         terminated: (N,) bool, written.
@@ -251,7 +254,7 @@ def settle_interval(
         if rows[m]:
             row = state[m]
             read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
-            terminated[m] = _book_terms(row, accounts[m, seat], taker_fee, terms[m])
+            terminated[m] = _book_terms(row, accounts[m, seat], taker_fee, taker_rate, terms[m])
             cost = terms[m, 0] + terms[m, 1] + terms[m, 2] + terms[m, 3]
             row["cost"] += cost
             reward[m] = -10_000.0 * float(cost) / float(row["quantity"] * row["arrival_mid2"] * HALF_TICK)

@@ -38,6 +38,8 @@ def execution_session(
     engine_batch: int | None = None,
     maker_fee: int = 0,
     taker_fee: int = 0,
+    maker_rate: int = 0,
+    taker_rate: int = 0,
     discrete: bool = False,
 ) -> TradingSession:
     """A session of N execution tasks; the arguments are those of ``ExecutionEnv``."""
@@ -63,6 +65,8 @@ def execution_session(
         seats=seats,
         maker_fee=maker_fee,
         taker_fee=taker_fee,
+        maker_rate=maker_rate,
+        taker_rate=taker_rate,
         flow_options=options,
     )
 
@@ -121,6 +125,8 @@ class ExecutionEnv(gymnasium.Env):
         engine_batch: rows of the model's batch; results of a TradeFM flow are compared at equal batches.
         maker_fee: 1/1000 ticks a lot; negative is a rebate.
         taker_fee: 1/1000 ticks a lot.
+        maker_rate: parts per million of the notional, besides the fee; negative is a rebate.
+        taker_rate: parts per million of the notional, besides the fee.
         discrete: number the actions.
         render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
 

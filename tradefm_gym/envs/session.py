@@ -15,6 +15,7 @@ from tradefm_gym.arguments import numbers, one_of, rows_mask, shortened, whole
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import SPLITS, FlowModel
 from tradefm_gym.flow.registry import make_flow
+from tradefm_gym.market.config import MAX_RATE
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -83,6 +84,8 @@ class TradingSession:
         seats: agents' seats in each market; the role takes seat 0.
         maker_fee: 1/1000 ticks a lot (negative: a rebate).
         taker_fee: 1/1000 ticks a lot.
+        maker_rate: parts per million of the notional, besides the fee (negative: a rebate).
+        taker_rate: parts per million of the notional, besides the fee.
         flow_options: passed on to the flow when it is given by name.
 
     Raises:
@@ -105,6 +108,8 @@ class TradingSession:
         seats: int = 1,
         maker_fee: int = 0,
         taker_fee: int = 0,
+        maker_rate: int = 0,
+        taker_rate: int = 0,
         flow_options: dict[str, Any] | None = None,
     ):
         if not isinstance(clock, str) or clock not in CLOCKS:
@@ -117,6 +122,8 @@ class TradingSession:
         seats = whole("seats", seats, 1, MAX_SEATS)
         fees = {"maker_fee": maker_fee, "taker_fee": taker_fee}
         fees = {name: whole(name, fee, -MAX_FEE, MAX_FEE) for name, fee in fees.items()}
+        rates = {"maker_rate": maker_rate, "taker_rate": taker_rate}
+        fees |= {name: whole(name, rate, -MAX_RATE, MAX_RATE) for name, rate in rates.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
         self.contexts = self.flow.bank.split(split)
         if not len(self.contexts):
@@ -173,6 +180,7 @@ class TradingSession:
                 self.context_of[m] = fixed[m]
             else:
                 self.context_of[m] = self.contexts[(self._bits(m, _CONTEXT_DRAW)[0] * len(self.contexts)) >> 32]
+        self.market.seed(self.seeds, self.episodes, rows)
         self.flow.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
         self.role.reset(rows, self.flow.bank.scale[self.context_of], draws, plan)
         self.running |= rows

@@ -1,7 +1,8 @@
 """What trading does to the owners: cash, inventory, fees and volume, in integers (booked by ``ledger.write_fill``).
 
 Cash is in 1/1000 tick-lots and excludes fees, so that cash and inventory sum to zero over all owners of
-a market (the background flow is the last of them). Fees paid to the venue have their own column.
+a market (the background flow is the last of them). Fees paid to the venue have their own column: a part for each lot
+and a part of the notional, which is rounded up to a unit of money for each fill and party.
 """
 
 import numpy as np

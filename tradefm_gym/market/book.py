@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tradefm_gym.market.compiler import INLINE, KERNEL, SERIAL
+from tradefm_gym.market.compiler import INLINE, KERNEL, SERIAL, aside
 from tradefm_gym.market.config import MarketConfig
-from tradefm_gym.market.events import ORDER
+from tradefm_gym.market.events import EVENT, ORDER
 from tradefm_gym.market.ids import enter, forget
 from tradefm_gym.market.layout import (
     AGENT_IDS,
@@ -31,6 +31,7 @@ from tradefm_gym.market.layout import (
     LIVE,
     LIVE_NODES,
     LIVE_PAGES,
+    LOG_END,
     LOT,
     ROW_WIDTH,
     SPILLED,
@@ -58,6 +59,7 @@ EMPTY_ASK = 2**30
 ANY_AGENT = -2  # as ``without``: leaves background orders only
 NOBODY = -3
 
+_LOG = 64  # at first, where there is a log
 _NODES = 16  # at first: both trees, wherever the touch lies, and a few more
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -75,6 +77,7 @@ class BookState(NamedTuple):
     children: np.ndarray  # (N, 64 x nodes) uint32: nodes of the next tier, or pages
     node_bits: np.ndarray  # (N, nodes) uint64: children in use; node 0 is the root of the bids, 1 of the asks
     near: np.ndarray  # (N, 64 or more) uint32: for each side pairs (page number + 1, page)
+    log: np.ndarray  # (N, L) EVENT: what was carried out and a delayed view has not seen; L = 0 where there is none
     row: np.ndarray  # (N, ROW_WIDTH) int64, columns in layout.py
     limits: np.ndarray  # (1, LIMITS_WIDTH) int64, columns in layout.py
 
@@ -85,11 +88,13 @@ class Room(NamedTuple):
     orders: int
     pages: int
     nodes: int
+    log: int = 0
 
 
 def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -> tuple[np.ndarray, BookState]:
     """Empty books, and the block of memory in which they lie."""
-    room = room or Room(min(128, config.orders), config.levels // 64, _NODES)
+    log = _LOG if any(config.data_latencies) else 0
+    room = room or Room(min(128, config.orders), config.levels // 64, _NODES, log)
     slots = 1 << (4 * room.orders - 1).bit_length()
     near = max(64, 4 << (room.pages - 1).bit_length())
     widths = (
@@ -101,9 +106,10 @@ def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -
         64 * room.nodes,
         room.nodes,
         near,
+        room.log,
         ROW_WIDTH,
     )
-    dtypes = (ORDER, np.int32, np.int32, LEVEL, np.uint64, np.uint32, np.uint64, np.uint32, np.int64)
+    dtypes = (ORDER, np.int32, np.int32, LEVEL, np.uint64, np.uint32, np.uint64, np.uint32, EVENT, np.int64)
     parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
     memory, views = carve([*parts, ((1, LIMITS_WIDTH), np.int64)])
     book = BookState(*views)
@@ -121,7 +127,7 @@ def widen(
 ) -> tuple[np.ndarray, BookState]:
     """The same books in wider arrays: of at least ``room``, or with whatever is short doubled."""
     row = book.row
-    have = Room(book.orders.shape[1] - 1, book.page_bits.shape[1], book.node_bits.shape[1])
+    have = Room(book.orders.shape[1] - 1, book.page_bits.shape[1], book.node_bits.shape[1], book.log.shape[1])
     if room is not None and all(wanted <= had for wanted, had in zip(room, have, strict=True)):
         return memory, book
     if room is None:
@@ -168,8 +174,9 @@ def open_book(memory):
         part_of(memory, 5, np.uint32),
         part_of(memory, 6, np.uint64),
         part_of(memory, 7, np.uint32),
-        part_of(memory, 8, np.int64),
+        part_of(memory, 8, EVENT),
         part_of(memory, 9, np.int64),
+        part_of(memory, 10, np.int64),
     )
 
 
@@ -225,9 +232,44 @@ def _look_closer(book, m):
         and row[m, LIVE_PAGES] < book.page_bits.shape[1]
         and row[m, LIVE_NODES] + NODES_A_PRICE <= book.node_bits.shape[1]
     )
-    if fits:
+    if fits and book.log.shape[1] == 0:
         row[m, TIGHT] = 0
     return fits
+
+
+@njit(**INLINE)
+def is_ready(book, m, event, now):
+    """Whether ``event`` can be carried out without widening the arrays; the log, if there is one, has it then."""
+    return book.row[m, TIGHT] == 0 or _look_closer_and_log(book, m, event, now)
+
+
+@njit(**KERNEL)
+def _look_closer_and_log(book, m, event, now):
+    if not _look_closer(book, m):
+        return False
+    if book.log.shape[1] > 0:  # the caller saw to it that there is room
+        place = book.row[m, LOG_END]
+        book.row[m, LOG_END] = place + 1
+        book.log[m, place] = event
+        book.log[m, place]["time_ns"] = now
+    return True
+
+
+@njit(**KERNEL)
+def log_message(book, m, now, kind, side, price, size, order_id, owner, max_rest, anchor):
+    """Notes what lies in no array, as it came, before it is carried out at ``now``."""
+    aside()
+    event = book.log[m, book.row[m, LOG_END]]
+    book.row[m, LOG_END] += 1
+    event["time_ns"] = now
+    event["order_id"] = order_id
+    event["price"] = price
+    event["size"] = size
+    event["max_rest"] = max_rest
+    event["owner"] = owner
+    event["kind"] = kind
+    event["side"] = side
+    event["anchor"] = anchor
 
 
 # --- Orders: rest, reduce, remove -------------------------------------------------------------------

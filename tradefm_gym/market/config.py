@@ -1,8 +1,11 @@
 """How big an exchange is and what it charges."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+
+from tradefm_gym.market.latency import Latency, each_seat, read_latencies
 
 PREVENTION = ("off", "cancel_newest", "cancel_oldest", "cancel_both")
+MAX_RATE = 100_000  # a tenth of the notional
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class MarketConfig:
     self_trade: str | tuple[str, ...] = "cancel_newest"  # one of PREVENTION for all seats, or one for each
     maker_fee: int = 0  # 1/1000 ticks a lot; negative is a rebate
     taker_fee: int = 0  # 1/1000 ticks a lot
+    maker_rate: int = 0  # parts per million of a fill's notional, besides the fee; negative is a rebate
+    taker_rate: int = 0  # parts per million of a fill's notional, besides the fee
+    order_latency: Latency | tuple[Latency, ...] = None  # of orders, for all seats or one each; see latency.py
+    data_latency: Latency | tuple[Latency, ...] = None  # of all that a seat sees of the market
     tick: int = 1  # prices are its multiples
     lot: int = 1  # sizes are its multiples
 
@@ -32,6 +39,9 @@ class MarketConfig:
             value = getattr(self, field.name)
             if field.name == "self_trade":
                 self._check_self_trade()
+                continue
+            if field.name in ("order_latency", "data_latency"):
+                object.__setattr__(self, field.name, read_latencies(field.name, value, self.seats))
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{field.name} is {value!r}; allowed is an int.")
@@ -57,8 +67,28 @@ class MarketConfig:
         """What keeps each seat from trading with itself; among background orders it is always allowed."""
         return (self.self_trade,) * self.seats if isinstance(self.self_trade, str) else self.self_trade
 
+    @property
+    def order_latencies(self) -> tuple[Latency, ...]:
+        """How long the orders of each seat are on their way."""
+        return each_seat(self.order_latency, self.seats)
+
+    @property
+    def data_latencies(self) -> tuple[Latency, ...]:
+        """How old the market is that each seat sees."""
+        return each_seat(self.data_latency, self.seats)
+
+    @property
+    def late_seats(self) -> tuple[int, ...]:
+        """Seats that see an older market."""
+        return tuple(seat for seat, latency in enumerate(self.data_latencies) if latency)
+
+    @property
+    def of_views(self) -> "MarketConfig":
+        """The configuration of the markets that those seats see: nothing is under way in the past."""
+        return replace(self, order_latency=None, data_latency=None)
+
     def to_json(self) -> dict:
-        """A dict of plain numbers and strings."""
+        """A dict of plain numbers and strings, lists of them and such dicts."""
         return asdict(self)
 
     @classmethod
@@ -83,6 +113,8 @@ _RANGES = {
     "agent_queue": (1, 2**24),
     "maker_fee": (-(2**31), 2**31),
     "taker_fee": (-(2**31), 2**31),
+    "maker_rate": (-MAX_RATE, MAX_RATE),
+    "taker_rate": (-MAX_RATE, MAX_RATE),
     "tick": (1, 2**20),
     "lot": (1, 2**20),
 }

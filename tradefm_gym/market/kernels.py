@@ -21,10 +21,13 @@ from tradefm_gym.market.book import (
     MIN_PRICE,
     empty,
     has_room,
+    is_ready,
+    log_message,
     open_book,
     rest,
 )
 from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, fetch
+from tradefm_gym.market.delays import goes_first
 from tradefm_gym.market.events import (
     ABSOLUTE,
     BACKGROUND,
@@ -127,18 +130,16 @@ def _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until
             if not from_agent and flow_time > until_ns:
                 clocks[m, CLOCK] = until_ns
                 return ENDED
-        if not has_room(book, m):
+        event = agent_queue[m, head] if from_agent else flow_queue[m, place]
+        now = max(now, agent_time) if from_agent else flow_time
+        if not is_ready(book, m, event, now):
             return CRAMPED
         if from_agent:
-            event = agent_queue[m, head]
             clocks[m, AGENT_HEAD] = head + 1
-            now = max(now, agent_time)
         else:
-            event = flow_queue[m, place]
             clocks[m, FLOW_HEAD] = place + 1 if place + 1 < flow_queue.shape[1] else 0
             clocks[m, FLOW_WAITING] -= 1
             clocks[m, COUNT] += event["kind"] != PRINT
-            now = flow_time
         process(book, ledger, m, event, now)
 
 
@@ -172,8 +173,6 @@ def _execute(book, ledger, events, count, strict, done, m):
         if deep:
             _look_ahead(book, m, events, k, count)
         event = events[m, k]
-        if not has_room(book, m):
-            return k, CRAMPED
         owner = np.int64(event["owner"])
         if owner < BACKGROUND or owner >= ledger.accounts.shape[1] - 1:
             return k, REFUSED + OWNER
@@ -181,8 +180,11 @@ def _execute(book, ledger, events, count, strict, done, m):
             return k, REFUSED + KIND
         if event["anchor"] > LAST_ANCHOR:
             return k, REFUSED + ANCHOR
+        now = max(clocks[m, CLOCK], event["time_ns"])
+        if not is_ready(book, m, event, now):
+            return k, CRAMPED
         clocks[m, COUNT] += owner < 0 and event["kind"] != PRINT
-        status = process(book, ledger, m, event, max(clocks[m, CLOCK], event["time_ns"]))
+        status = process(book, ledger, m, event, now)
         if status == REJECTED and strict and ledger.counters[m, COUNT_POOL_FULL] != refused:
             return k + 1, REFUSED + FULL
     return count, ENDED
@@ -227,6 +229,8 @@ def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owne
     clocks = ledger.clocks
     clocks[m, COUNT] += owner < 0 and kind != PRINT
     now = max(clocks[m, CLOCK], time_ns)
+    if book.log.shape[1] > 0:
+        log_message(book, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
     return carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
 
 
@@ -257,8 +261,11 @@ def feed(queue, clocks, events, count):
 
 
 @njit(**SERIAL)
-def submit(queue, clocks, seats, agent_ids, events, count):
-    """Sorts agents' orders into the queues, stable by time; the first refusal (see ``read_refusal``), or -1."""
+def submit(queue, clocks, names, seats, agent_ids, events, count):
+    """Sorts agents' orders into the queues by time of arrival; the first refusal (see ``read_refusal``), or -1.
+
+    Of one time the seats have the turns that ``delays.goes_first`` says; orders of one seat stay as they were sent.
+    """
     width = max(1, events.shape[1])
     for m in range(queue.shape[0]):
         if count[m] < 0 or count[m] > events.shape[1]:
@@ -266,7 +273,7 @@ def submit(queue, clocks, seats, agent_ids, events, count):
         if clocks[m, AGENT_END] - clocks[m, AGENT_HEAD] + count[m] > queue.shape[1]:
             return m * width << _FAULT_BITS | FULL
         for k in range(count[m]):
-            fault = _fault(events[m, k], seats, agent_ids)
+            fault = order_fault(events[m, k], seats, agent_ids)
             if fault != NONE:
                 return (m * width + k) << _FAULT_BITS | fault
     for m in range(queue.shape[0]):
@@ -278,7 +285,7 @@ def submit(queue, clocks, seats, agent_ids, events, count):
             clocks[m, AGENT_HEAD] = 0
         for k in range(count[m]):
             place = end
-            while place > 0 and queue[m, place - 1]["time_ns"] > events[m, k]["time_ns"]:
+            while place > 0 and _is_later(names, m, queue[m, place - 1], events[m, k]):
                 queue[m, place] = queue[m, place - 1]
                 place -= 1
             queue[m, place] = events[m, k]
@@ -287,8 +294,17 @@ def submit(queue, clocks, seats, agent_ids, events, count):
     return -1
 
 
+@njit(**SERIAL)
+def _is_later(names, m, waiting, order):
+    """Whether an order in the queue gives way to a new one."""
+    if waiting["time_ns"] != order["time_ns"]:
+        return waiting["time_ns"] > order["time_ns"]
+    owner, other = np.int64(order["owner"]), np.int64(waiting["owner"])
+    return owner != other and goes_first(names, m, order["time_ns"], owner, other)
+
+
 @njit(**KERNEL)
-def _fault(order, seats, agent_ids):
+def order_fault(order, seats, agent_ids):
     """The field with which no market would carry out an agent's order, or NONE.
 
     Fields that an order of its kind does not have are not looked at.

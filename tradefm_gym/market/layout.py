@@ -18,9 +18,11 @@ LIVE_PAGES = 9
 FREE_NODE = 10  # first free node + 1, linked by its first child
 HIGH_NODE = 11
 LIVE_NODES = 12
-TIGHT = 13  # not 0: the arrays may have no room for another event, look closer
+TIGHT = 13  # not 0: the arrays may have no room for another event, look closer; so always where events are logged
 IDLE = 14  # number + 1 of a side's page that is empty but kept: the next order often comes back to it; 0 without
 SPILLED = 16  # orders whose id lies elsewhere than in its own place
+LOG_BASE = 17  # events that were logged and are no longer kept
+LOG_END = 18  # events in the log
 ROW_WIDTH = 24
 
 # Columns of ``BookState.limits``.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tradefm_gym.market.compiler import INLINE
+from tradefm_gym.market.compiler import INLINE, KERNEL, aside
 from tradefm_gym.market.config import PREVENTION, MarketConfig
 from tradefm_gym.market.events import ABSOLUTE, ACCOUNT, FILL, RECORD
 from tradefm_gym.market.layout import (
@@ -24,10 +24,15 @@ from tradefm_gym.market.memory import carve, part_of
 # Columns of ``rules``; from PREVENTS on the place of each owner's rule in PREVENTION, the background (-1) first.
 MAKER_FEE = 0
 TAKER_FEE = 1
-PREVENTS = 3
+MAKER_RATE = 2
+TAKER_RATE = 3
+FEES = 4  # both fees together, or RATED where there is a rate besides
+PREVENTS = 6
 CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH = 1, 2, 3
 
+RATED = -(2**62)
 MONEY = 1000  # units of money in one tick-lot
+MOST_NOTIONAL = (2**63 - 1) // MONEY  # tick-lots; the cash of a larger fill fits no account
 
 
 class Ledger(NamedTuple):
@@ -38,7 +43,7 @@ class Ledger(NamedTuple):
     accounts: np.ndarray  # (N, A + 1) ACCOUNT
     clocks: np.ndarray  # (N, CLOCK_WIDTH) int64, columns in layout.py
     counters: np.ndarray  # (N, len(COUNTERS)) int64
-    rules: np.ndarray  # (1, 3 + A) int64, columns above
+    rules: np.ndarray  # (1, 6 + A) int64, columns above
 
 
 def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger]:
@@ -50,6 +55,10 @@ def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger
     ledger = Ledger(*views)
     ledger.rules[0, MAKER_FEE] = config.maker_fee
     ledger.rules[0, TAKER_FEE] = config.taker_fee
+    ledger.rules[0, MAKER_RATE] = config.maker_rate
+    ledger.rules[0, TAKER_RATE] = config.taker_rate
+    rated = config.maker_rate != 0 or config.taker_rate != 0
+    ledger.rules[0, FEES] = RATED if rated else config.maker_fee + config.taker_fee
     ledger.rules[0, PREVENTS:] = [PREVENTION.index(rule) for rule in config.preventions]
     return memory, ledger
 
@@ -92,6 +101,27 @@ def write_record(
 
 
 @njit(**INLINE)
+def notional_fee(notional, rate):
+    """What ``rate`` parts per million of a notional (tick-lots) are in money, rounded up: the venue never loses by it.
+
+    So a fee is at most one unit above the exact share of its fill, and a rebate at most one below. The product is
+    taken in two parts, for notional x rate need not fit 64 bits.
+    """
+    notional = min(notional, np.int64(MOST_NOTIONAL))
+    thousands, rest = notional // 1000, notional % 1000  # a millionth of a tick-lot is 1/1000 of a unit
+    return thousands * rate - (-rest * rate // 1000)
+
+
+@njit(**KERNEL)
+def _charge_notional(ledger, m, maker, taker, notional):
+    """Books the part of the fees that grows with the price."""
+    aside()
+    last = ledger.accounts.shape[1] - 1
+    ledger.accounts[m, maker if maker >= 0 else last]["fees"] += notional_fee(notional, ledger.rules[0, MAKER_RATE])
+    ledger.accounts[m, taker if taker >= 0 else last]["fees"] += notional_fee(notional, ledger.rules[0, TAKER_RATE])
+
+
+@njit(**INLINE)
 def write_fill(ledger, m, now, maker_id, maker, since_ns, taker_id, taker, taker_side, price, size):
     """Appends to the tape and books both parties."""
     clocks, rules = ledger.clocks, ledger.rules
@@ -110,10 +140,14 @@ def write_fill(ledger, m, now, maker_id, maker, since_ns, taker_id, taker, taker
     fill["taker_side"] = taker_side
     clocks[m, EXECUTED] += size
     clocks[m, LAST_PRICE] = price
+    fees = rules[0, FEES]
+    if fees == RATED:
+        _charge_notional(ledger, m, maker, taker, price * size)
+        fees = rules[0, MAKER_FEE] + rules[0, TAKER_FEE]
     last = ledger.accounts.shape[1] - 1
     if maker < 0 and taker < 0:  # cash and inventory go from one pocket to the other
         both = ledger.accounts[m, last]
-        both["fees"] += (rules[0, MAKER_FEE] + rules[0, TAKER_FEE]) * size
+        both["fees"] += fees * size
         both["volume"] += 2 * size
         return
     provider = ledger.accounts[m, maker if maker >= 0 else last]

@@ -1,11 +1,8 @@
-"""What a market hands out and takes in: its tape, start states, and snapshots."""
+"""What a market hands out and takes in: its tape and start states (snapshots are in ``snapshot.py``)."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-
-from tradefm_gym.market.config import MarketConfig
 
 
 class Tape(NamedTuple):
@@ -36,14 +33,6 @@ class MarketState(NamedTuple):
     clock_ns: int = 0
     mid2: int = 0  # doubled mid, used while a side is empty
     next_flow_id: int = 0  # at least one more than the largest id in ``orders``
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Copies of all arrays for some rows: books, accounts, tapes, queues, clocks and counters."""
-
-    config: MarketConfig
-    arrays: dict[str, np.ndarray]  # name -> (n, ...)
 
 
 def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np.ndarray:
