@@ -17,6 +17,7 @@ from tradefm_gym.market.events import (
     FILL_OR_KILL,
     FILLED,
     HALT,
+    INSIDE,
     MARKET,
     MID,
     MODIFY,
@@ -245,7 +246,15 @@ class ReferenceMarket:
             reference = self.reference(-side)
             return None if reference is None or reference == 0 else reference - side * price
         reference = self.reference(side)
-        return None if reference is None or reference == 0 else reference + side * price
+        if reference is None or reference == 0:
+            return None
+        if anchor == INSIDE:
+            tick = self.config.tick
+            opposite = self.reference(-side)
+            steps = side * (opposite - reference) // tick if opposite else 0  # from touch to touch
+            share = min(max(price, 0), 65535)
+            return reference if steps < 2 else reference + side * tick * (1 + share * (steps - 1) // 65536)
+        return reference + side * price
 
     def match(self, now, side, limit, size, owner, order_id):
         left, notional = size, 0

@@ -4,10 +4,11 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, MAX_PRICE, MIN_PRICE
-from tradefm_gym.market.compiler import INLINE
-from tradefm_gym.market.events import ABSOLUTE, MID, OPPOSITE
+from tradefm_gym.market.compiler import INLINE, KERNEL, aside
+from tradefm_gym.market.events import ABSOLUTE, INSIDE, MID, OPPOSITE
 from tradefm_gym.market.layout import BEST, LOT, MID2, TICK
 
+INSIDE_SHARES = 2**16  # of which INSIDE counts
 UNKNOWN = -(2**40)  # a price that could not be resolved
 
 
@@ -61,6 +62,17 @@ def reference(book, ledger, m, s):
     return max(_half(book, mid2, s), opposite + tick)
 
 
+@njit(**KERNEL)
+def _steps_inside(book, ledger, m, s, held, share):
+    """How far inside the touch ``held`` an order improves it by a share of the spread; 0 where there is no room."""
+    aside()
+    tick = book.limits[0, TICK]
+    opposite = reference(book, ledger, m, 1 - s)
+    room = (1 - 2 * s) * (opposite - held) // tick - 1 if opposite != 0 else np.int64(0)
+    share = min(max(share, np.int64(0)), np.int64(INSIDE_SHARES - 1))
+    return (1 + (share * room >> 16)) * tick if room > 0 else np.int64(0)
+
+
 @njit(**INLINE)
 def resolve(book, ledger, m, s, anchor, price):
     """The absolute price of an order on side ``s``, UNKNOWN if there is nothing to hold on to."""
@@ -73,4 +85,6 @@ def resolve(book, ledger, m, s, anchor, price):
     held = reference(book, ledger, m, 1 - s if anchor == OPPOSITE else s)
     if held == 0:
         return np.int64(UNKNOWN)
+    if anchor == INSIDE:
+        return held + (1 - 2 * s) * _steps_inside(book, ledger, m, s, held, price)
     return held - inside if anchor == OPPOSITE else held + inside
