@@ -14,6 +14,7 @@ SAMPLE = 2  # a model's next token
 DECODE = 3  # the place within a token's bins
 EPISODE = 4  # side, size and start context of an episode
 AGENT = 5  # reserved for policies
+THINNING = 6  # candidates for the time and type of a flow's event, as many blocks as it takes
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
@@ -61,6 +62,13 @@ def _unit(high, low):
 def bits(seed, episode, index, purpose):
     """Four independent uint32 words of (seed, episode, index, purpose)."""
     return _block(seed, episode, index, purpose, 0)
+
+
+@njit(cache=True, nogil=True)
+def further_uniforms(seed, episode, index, purpose, block):
+    """Two independent float64 in [0, 1) of block 0 to 65,535 of a place; those of block 0 equal :func:`uniforms`."""
+    w0, w1, w2, w3 = _block(seed, episode, index, purpose, block)
+    return _unit(w0, w1), _unit(w2, w3)
 
 
 @njit(cache=True, nogil=True)
