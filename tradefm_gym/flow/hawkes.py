@@ -20,17 +20,16 @@ from numba import njit, prange
 
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.burn_in import CONTEXTS, OPENING_NS, burnt_in_bank
-from tradefm_gym.flow.elementary import decayed, waiting
 from tradefm_gym.flow.hawkes_events import ANCHOR, CANCEL_DEEP, CANCEL_TOUCH, EVENT_KIND, MARKETABLE, TYPES
 from tradefm_gym.flow.hawkes_parameters import BUNDLED, HawkesParameters
 from tradefm_gym.flow.hawkes_process import usual_excitement
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
+from tradefm_gym.flow.thinning import edges_in_ns, jumps_of, next_arrival
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL_WHOLE, NO_LIMIT, ORDER, RECORD, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
-from tradefm_gym.rng import FLOW, THINNING, bits, further_uniforms
+from tradefm_gym.rng import FLOW, bits
 
 BLOCK = 64
-_NS = 1_000_000_000
 
 
 class HawkesState(NamedTuple):
@@ -158,8 +157,7 @@ def _loaded(path: Path, _: int) -> HawkesParameters:
 
 def _lookup_tables(parameters: HawkesParameters) -> _Tables:
     process = parameters.process
-    jumps = np.ascontiguousarray((process.amplitudes * process.decays).transpose(1, 0, 2))
-    edges_ns = np.round(process.edges * _NS).astype(np.int64)
+    edges_ns, jumps = edges_in_ns(process), jumps_of(process)
     return _Tables(process.baseline, edges_ns, process.decays, jumps, process.floor, parameters.marks)
 
 
@@ -185,49 +183,6 @@ def _burnt_in_bank(parameters: HawkesParameters) -> ContextBank:
 
 
 @njit(cache=True, nogil=True)
-def _next_type(seed, episode, index, clock_ns, excitement, kept, baseline, edges_ns, decays, floor):
-    """Time and type of the next event; ``excitement`` (12, D) has faded until then.
-
-    Until something happens no intensity rises above its baseline and what excites it now: that bounds their sum.
-    """
-    width, many = excitement.shape
-    candidate = 0
-    while True:
-        part = 0
-        while part < len(edges_ns) and edges_ns[part] <= clock_ns:
-            part += 1
-        bound = 0.0
-        for i in range(width):
-            intensity = baseline[i, part]
-            for d in range(many):
-                intensity += max(excitement[i, d], 0.0)
-            bound += max(intensity, floor[i])
-        # A proposal needs about four candidates; none comes near the 65,536 that have names.
-        first, second = further_uniforms(seed, episode, index, THINNING, candidate & 0xFFFF)
-        candidate += 1
-        wait_ns = np.int64(min(waiting(1.0 - first) / bound * 1e9, 9e17))
-        changes = part < len(edges_ns) and clock_ns + wait_ns >= edges_ns[part]
-        if changes:  # the bound holds no longer: go on from there
-            wait_ns = edges_ns[part] - clock_ns
-        for d in range(many):
-            kept[d] = decayed(decays[d] * (wait_ns * 1e-9))
-        for i in range(width):
-            for d in range(many):
-                excitement[i, d] *= kept[d]
-        clock_ns += wait_ns
-        if changes:
-            continue
-        level, total = second * bound, 0.0
-        for i in range(width):
-            intensity = baseline[i, part]
-            for d in range(many):
-                intensity += excitement[i, d]
-            total += max(intensity, floor[i])
-            if level < total:
-                return clock_ns, i
-
-
-@njit(cache=True, nogil=True)
 def _write(event, clock_ns, chosen, mark, lots_resting):
     """Fills an EVENT of a type from its mark's ticks and lots."""
     kind = chosen // 2
@@ -249,7 +204,7 @@ def _propose_row(
     kept = np.zeros(len(decays))
     for k in range(len(events)):
         index = first + k
-        clock_ns, chosen = _next_type(
+        clock_ns, chosen = next_arrival(
             seed, episode, index, clock_ns, excitement, kept, baseline, edges_ns, decays, floor
         )  # fmt: skip
         excitement += jumps[chosen]

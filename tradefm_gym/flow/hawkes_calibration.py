@@ -19,6 +19,8 @@ from tradefm_gym.flow.recorded_starts import prepare
 _GAIN = 2e-3  # nats per event of the validation part: less is not worth another decay
 _LONGEST_MEMORY_S = 50.0
 _FASTEST = 1e6  # per second
+_STEPS = 200  # of a search from nothing
+_STEPS_ON = 50  # of one that starts from a fit; with inhibition each takes long
 _BOOK = 2048  # orders a side that a usual book keeps, the nearest
 
 Progress = Callable[[str], None]
@@ -28,7 +30,7 @@ Progress = Callable[[str], None]
 class FitOptions:
     """What ``fit_hawkes`` may try."""
 
-    decays: int = 6  # at most; the number is chosen on the validation part
+    decays: int = 8  # at most; 2, 4, 6, ... are compared on the validation part
     parts: int = 1  # parts of the training time with a baseline of their own; the last one goes on for ever
     inhibition: str = "choose"  # "yes", "no", or what explains the validation part better
     symmetric: bool = True  # both sides of the book share their parameters
@@ -62,7 +64,8 @@ def fit_hawkes(
     tried: list[dict] = []
     chosen = _chosen(day, validation, tuple(edges.tolist()), options, tried, tell)
     if len(train.counted) > options.choose_on:
-        chosen = fit(train, len(TYPES), chosen.form, start=chosen.process, progress=_prefixed("all events", tell))
+        tell_all = _prefixed("all events", tell)
+        chosen = fit(train, len(TYPES), chosen.form, chosen.process, None, 1e-7, _STEPS_ON, tell_all)
     tell("goodness of fit")
     seconds = time.perf_counter() - started
     report = _report(recorded, chosen, train, validation, tried, seconds)
@@ -82,12 +85,11 @@ def _chosen(
     stop = day.train.stop
     part = day.observed(slice(max(day.train.start, stop - options.choose_on), stop))
     best, best_score = None, -np.inf
-    for count in range(min(2, options.decays), options.decays + 1):
+    for count in range(2 - options.decays % 2, options.decays + 1, 2):
         form = Form(_decays(day, count), edges, options.symmetric, inhibition=False)
         found, score = _scored(part, validation, form, None, tried, tell)
-        if best is not None and score < best_score + _GAIN:
-            break
-        best, best_score = found, score
+        if best is None or score > best_score + _GAIN:
+            best, best_score = found, score
     assert best is not None
     if options.inhibition != "no":
         form = Form(best.form.decays, edges, options.symmetric, inhibition=True)
@@ -103,7 +105,8 @@ def _scored(
     begun = time.perf_counter()
     label = f"{len(form.decays)} decays" + (", inhibition" if form.inhibition else "")
     process = None if start is None else start.process
-    found = fit(part, len(TYPES), form, process, tolerance=1e-7, progress=_prefixed(label, tell))
+    steps = _STEPS_ON if form.inhibition else _STEPS
+    found = fit(part, len(TYPES), form, process, None, 1e-7, steps, _prefixed(label, tell))
     score = log_likelihood(found.process, validation) / len(validation.counted)
     tried.append(
         {

@@ -19,7 +19,6 @@ _RADIUS_AIM = 0.945  # the penalty holds it here, a little below what is allowed
 _FLOOR_SHARE = 0.01  # of a type's mean rate: its least intensity
 _LOWEST = 1e-9  # per second, of a baseline
 _STRONGEST = 5.0  # events that one event may bring about, or prevent, at one decay
-_ITERATIONS = 400
 _MEMORY = 20  # pairs that L-BFGS-B keeps
 
 
@@ -86,6 +85,7 @@ def fit(
     start: HawkesProcess | None = None,
     floor: np.ndarray | None = None,
     tolerance: float = 1e-8,
+    iterations: int = 300,
     progress: Callable[[str], None] | None = None,
 ) -> Fit:
     """The process of a form that makes the observed events most likely, its spectral radius below 0.95.
@@ -98,6 +98,7 @@ def fit(
             by default half of the events are excited, by all types alike.
         floor: (types,) least intensities; by default 1% of the mean rate of each type.
         tolerance: relative change of the likelihood per event at which the search ends.
+        iterations: of the search at most, for each strength of the penalty on the spectral radius.
         progress: told what goes on, once an iteration.
 
     Raises:
@@ -112,7 +113,7 @@ def fit(
     free = form.free(first)
     search = _Search(observed, form, floor, _scales(rates, form), progress)
     for penalty in (3e2, 3e3, 3e4):  # nothing where the radius is small enough
-        free = search.minimise(free, penalty, tolerance)
+        free = search.minimise(free, penalty, tolerance, iterations)
         radius = spectral_radius(form.unfold(free, floor))
         if radius < MOST_RADIUS:
             break
@@ -154,14 +155,14 @@ class _Search:
         self.observed, self.form, self.floor, self.scales = observed, form, floor, scales
         self.progress, self.evaluations, self.penalty, self.value = progress, 0, 0.0, 0.0
 
-    def minimise(self, free: np.ndarray, penalty: float, tolerance: float) -> np.ndarray:
+    def minimise(self, free: np.ndarray, penalty: float, tolerance: float, iterations: int) -> np.ndarray:
         """The best free parameters, from ``free`` on."""
         from scipy.optimize import minimize
 
         self.penalty = penalty
         lower, upper = _bounds(len(self.floor), self.form)
         bounds = np.stack([lower, upper], axis=1) / self.scales[:, None]
-        limits = {"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS}
+        limits = {"maxiter": iterations, "maxfun": 2 * iterations}
         options = {"maxcor": _MEMORY, "ftol": tolerance, "gtol": 1e-7, **limits}
         found = minimize(
             self._loss, free / self.scales, jac=True, method="L-BFGS-B", bounds=bounds, options=options,

@@ -302,13 +302,25 @@ def _above(constant, heights, decays, span, weights, work):
 def _crossings(constant, heights, decays, span, work):
     """Instants within (0, span) where the sum changes its sign, ascending in ``work[0]``; returns how many.
 
-    Between two crossings of a sum lies one of its derivative, and the derivative, divided by its slowest
-    exponential, is a sum with one term less: so they are found from the shortest sum up.
+    A sum crosses at most as often as its coefficients change their sign. Between two crossings of a sum lies one of
+    its derivative, and the derivative, divided by its slowest exponential, is a sum with one term less: so they are
+    found from the shortest sum up.
     """
     many = len(decays)
     work[1, 0] = constant
     for d in range(many):
         work[1, d + 1] = heights[d]
+    changes, last = 0, constant  # of sign, from the slowest term to the fastest: at least as many as crossings
+    for d in range(many):
+        if heights[d] != 0.0:
+            changes += (heights[d] < 0.0) != (last < 0.0) and last != 0.0
+            last = heights[d]
+    starts, ends = _sum(work, 1, decays, 0.0) < 0.0, _sum(work, 1, decays, span) < 0.0
+    if changes < 2 and starts == ends:
+        return 0
+    if changes < 3 and starts != ends:
+        work[0, 0] = _crossing(work, 1, decays, 0.0, span, starts)
+        return 1
     for level in range(1, many):  # row level + 1: coefficients of the sum that has lost its first ``level`` terms
         slowest = decays[level - 2] if level > 1 else 0.0
         for d in range(level, many + 1):
@@ -340,7 +352,7 @@ def _sum(work, level, decays, t):
 
 @njit(cache=True, nogil=True)
 def _crossing(work, level, decays, low, high, rises):
-    """The one crossing of a monotone sum between ``low`` and ``high``: Newton's steps, halving where they leave."""
+    """The one crossing of a sum between ``low`` and ``high``: Newton's steps, halving where they leave."""
     slowest = decays[level - 2] if level > 1 else 0.0
     limit = _CLOSE * (high - low)
     t = low
