@@ -219,7 +219,7 @@ class FitHawkes:
     out: Path = Path("hawkes.json")  # then flow="hawkes:hawkes.json"
     decays: int = 8  # at most so many exponentials a kernel; how many is chosen on the validation part
     parts: int = 1  # parts of the training time, each with baselines of its own
-    inhibition: Literal["choose", "yes", "no"] = "choose"  # whether events may keep others away
+    inhibition: Literal["choose", "yes", "no"] = "no"  # whether events may keep others away; takes ten times as long
     symmetric: bool = True  # both sides of the book share their parameters
 
     def run(self) -> int:

@@ -16,7 +16,7 @@ from tradefm_gym.flow.hawkes_parameters import MARK_BITS, HawkesParameters
 from tradefm_gym.flow.hawkes_process import Observed, log_likelihood, poisson, spectral_radius
 from tradefm_gym.flow.recorded_starts import prepare
 
-_GAIN = 2e-3  # nats per event of the validation part: less is not worth another decay
+_GAIN = 2e-3  # nats per event of the validation part: less is not worth more parameters
 _LONGEST_MEMORY_S = 50.0
 _FASTEST = 1e6  # per second
 _STEPS = 200  # of a search from nothing
@@ -32,9 +32,11 @@ class FitOptions:
 
     decays: int = 8  # at most; 2, 4, 6, ... are compared on the validation part
     parts: int = 1  # parts of the training time with a baseline of their own; the last one goes on for ever
-    inhibition: str = "choose"  # "yes", "no", or what explains the validation part better
+    inhibition: str = (
+        "no"  # "yes", "no", or "choose": what explains the validation part better; takes ten times as long
+    )
     symmetric: bool = True  # both sides of the book share their parameters
-    choose_on: int = 40_000  # training events, the last ones, on which forms are compared; the winner is fitted on all
+    choose_on: int = 30_000  # training events, the last ones, on which forms are compared; the winner is fitted on all
 
     def __post_init__(self) -> None:
         whole("decays", self.decays, 1, 12)
@@ -94,7 +96,7 @@ def _chosen(
     if options.inhibition != "no":
         form = Form(best.form.decays, edges, options.symmetric, inhibition=True)
         found, score = _scored(part, validation, form, best, tried, tell)
-        if options.inhibition == "yes" or score > best_score:
+        if options.inhibition == "yes" or score > best_score + _GAIN:
             best = found
     return best
 
