@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from market_checks import JIT, assert_same_book, assert_same_tape
 from reference_book import ReferenceMarket
 
-from tradefm_gym.market.events import ABSOLUTE, BACKGROUND, BUY, INSIDE, LIMIT, NO_LIMIT, PRINT, SELL
+from tradefm_gym.market.events import ABSOLUTE, BACKGROUND, BUY, LIMIT, NO_LIMIT, PRINT, SELL
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
 SMALL = {"levels": 64, "orders": 60, "seats": 2, "flow_ids": 64, "agent_ids": 16, "maker_fee": -2, "taker_fee": 5}
@@ -66,7 +66,7 @@ class Pair:
 def orders(kind, anchors=(ABSOLUTE,), max_rest=(NO_LIMIT,)):
     """A strategy for the arguments of :meth:`Pair.send`."""
     anchored = st.sampled_from(anchors).flatmap(
-        lambda anchor: st.tuples(st.just(anchor), {ABSOLUTE: _PRICES, INSIDE: _SHARES}.get(anchor, _TICKS))
+        lambda anchor: st.tuples(st.just(anchor), _PRICES if anchor == ABSOLUTE else st.integers(-4, 4))
     )
     return st.tuples(
         st.just(kind), st.sampled_from((BUY, SELL)), anchored, _SIZES, st.integers(-1, 12),
@@ -76,8 +76,6 @@ def orders(kind, anchors=(ABSOLUTE,), max_rest=(NO_LIMIT,)):
 
 
 _PRICES = st.one_of(st.integers(95, 105), st.integers(95, 105), st.integers(1, 400), st.sampled_from((-1, 0, 2**30)))
-_TICKS = st.integers(-4, 4)
-_SHARES = st.one_of(st.integers(-1, 65536), st.sampled_from((0, 16384, 32768, 65535, -(2**31), 2**31 - 1)))
 _SIZES = st.one_of(st.integers(1, 12), st.integers(1, 12), st.integers(-1, 60))
 
 

@@ -245,16 +245,14 @@ class ReferenceMarket:
         if anchor == OPPOSITE:
             reference = self.reference(-side)
             return None if reference is None or reference == 0 else reference - side * price
-        reference = self.reference(side)
-        if reference is None or reference == 0:
-            return None
         if anchor == INSIDE:
-            tick = self.config.tick
-            opposite = self.reference(-side)
-            steps = side * (opposite - reference) // tick if opposite else 0  # from touch to touch
-            share = min(max(price, 0), 65535)
-            return reference if steps < 2 else reference + side * tick * (1 + share * (steps - 1) // 65536)
-        return reference + side * price
+            own, opposite = self.reference(side), self.reference(-side)
+            if not opposite:
+                return own or None
+            inside = opposite - side * max(price, self.config.tick)
+            return inside if not own else max(inside, own) if side > 0 else min(inside, own)
+        reference = self.reference(side)
+        return None if reference is None or reference == 0 else reference + side * price
 
     def match(self, now, side, limit, size, owner, order_id):
         left, notional = size, 0

@@ -21,16 +21,19 @@ def test_at_the_mid_rounded_away_from_the_spread():
     assert pair.send(LIMIT, BUY, 3, 5, 4, anchor=MID)["filled"] == 5, "beyond the mid far enough it crosses"
 
 
-def test_inside_by_a_share_of_the_spread_and_never_across():
-    pair = Pair().rest((BUY, 100, 5), (SELL, 105, 5))  # ticks 101 to 104 lie inside
-    for share, price in ((0, 101), (16_383, 101), (16_384, 102), (32_768, 103), (65_535, 104), (2**30, 104), (-1, 101)):
-        assert pair.send(LIMIT, BUY, share, 1, 2, anchor=INSIDE)["price"] == price
+def test_inside_the_spread_never_across_and_never_behind():
+    pair = Pair().rest((BUY, 100, 5), (SELL, 105, 5))
+    for ticks, price in ((1, 104), (3, 102), (4, 101), (5, 100), (6, 100), (99, 100), (0, 104), (-7, 104)):
+        assert pair.send(LIMIT, BUY, ticks, 1, 2, anchor=INSIDE)["price"] == price
         pair.send(CANCEL, order_id=2)
-        assert pair.send(LIMIT, SELL, share, 1, 2, anchor=INSIDE)["price"] == 205 - price
+        assert pair.send(LIMIT, SELL, ticks, 1, 2, anchor=INSIDE)["price"] == 205 - price
         pair.send(CANCEL, order_id=2)
     pair.send(LIMIT, SELL, 101, 5, 3)
-    assert pair.send(LIMIT, BUY, 40_000, 1, 4, anchor=INSIDE)["price"] == 100, "there is no room: it joins the touch"
-    assert pair.send(LIMIT, SELL, 40_000, 1, 5, anchor=INSIDE)["price"] == 101
+    assert pair.send(LIMIT, BUY, 1, 1, 4, anchor=INSIDE)["price"] == 100, "there is no room: it joins the touch"
+    assert pair.send(LIMIT, SELL, 1, 1, 5, anchor=INSIDE)["price"] == 101
+    pair = Pair().rest((BUY, 100, 5))
+    assert pair.send(LIMIT, BUY, 3, 1, 2, anchor=INSIDE)["price"] == 100, "of one side alone its own best is known"
+    assert pair.send(LIMIT, SELL, 3, 1, 3, anchor=INSIDE)["price"] == 103
 
 
 def test_without_any_price_there_is_nothing_to_hold_on_to():

@@ -2,8 +2,8 @@
 
 The types are those of Jain, Firoozye, Kochems and Treleaven (arXiv 2312.08927). Times and types are a multivariate
 Hawkes process (``hawkes_process``), simulated by thinning (Ogata 1981); what an event brings along is drawn from the
-empirical joint distribution of its type. The flow never looks at a book: prices hang on the touch, or on a share of
-the spread, that they meet on arrival, and a cancel removes the order nearest to its depth and size.
+empirical joint distribution of its type. The flow never looks at a book: prices hang on the best prices that they
+meet on arrival, and a cancel removes the order nearest to its depth and size.
 
 The draws of proposal k are named by k: its candidates are the blocks 0, 1, 2, ... of purpose THINNING, each two
 uniforms, one for the wait until the candidate and one that accepts it and tells its type; its mark is of purpose FLOW.
@@ -20,12 +20,24 @@ from numba import njit, prange
 
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.burn_in import CONTEXTS, OPENING_NS, burnt_in_bank
-from tradefm_gym.flow.hawkes_events import ANCHOR, CANCEL_DEEP, CANCEL_TOUCH, EVENT_KIND, MARKETABLE, TYPES
+from tradefm_gym.flow.hawkes_events import CANCEL_DEEP, CANCEL_TOUCH, EVENT_KIND, MARKETABLE, TYPES
 from tradefm_gym.flow.hawkes_parameters import BUNDLED, HawkesParameters
 from tradefm_gym.flow.hawkes_process import usual_excitement
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
 from tradefm_gym.flow.thinning import edges_in_ns, jumps_of, next_arrival
-from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL_WHOLE, NO_LIMIT, ORDER, RECORD, SELL, EventBlock
+from tradefm_gym.market.events import (
+    BACKGROUND,
+    BUY,
+    CANCEL_WHOLE,
+    INSIDE,
+    NO_LIMIT,
+    OPPOSITE,
+    ORDER,
+    RECORD,
+    SELL,
+    TOUCH,
+    EventBlock,
+)
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.rng import FLOW, bits
 
@@ -161,7 +173,7 @@ def _lookup_tables(parameters: HawkesParameters) -> _Tables:
     return _Tables(process.baseline, edges_ns, process.decays, jumps, process.floor, parameters.marks)
 
 
-def _seed_bank(parameters: HawkesParameters) -> ContextBank:
+def seed_bank(parameters: HawkesParameters) -> ContextBank:
     """The usual book, as the one start state of a bank."""
     bids, asks = parameters.bids, parameters.asks
     orders = np.zeros(len(bids) + len(asks), ORDER)
@@ -178,7 +190,7 @@ def _seed_bank(parameters: HawkesParameters) -> ContextBank:
 @lru_cache(maxsize=8)
 def _burnt_in_bank(parameters: HawkesParameters) -> ContextBank:
     """States of 96 markets that ran on this flow from its usual book, and what it remembers in each."""
-    flow = HawkesFlow(sum(CONTEXTS), parameters, _seed_bank(parameters))
+    flow = HawkesFlow(sum(CONTEXTS), parameters, seed_bank(parameters))
     return burnt_in_bank(flow, f"hawkes {parameters.version()}, burnt in", flow.memory)
 
 
@@ -188,7 +200,7 @@ def _write(event, clock_ns, chosen, mark, lots_resting):
     kind = chosen // 2
     event["time_ns"] = clock_ns
     event["kind"] = EVENT_KIND[kind]
-    event["anchor"] = ANCHOR[kind]
+    event["anchor"] = OPPOSITE if kind == MARKETABLE else INSIDE if mark[0] > 0 else TOUCH
     event["side"] = BUY if chosen % 2 == 0 else SELL
     event["price"] = mark[0]
     event["size"] = mark[1]

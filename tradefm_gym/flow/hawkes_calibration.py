@@ -13,7 +13,8 @@ from tradefm_gym.flow.goodness import goodness_of_fit
 from tradefm_gym.flow.hawkes_events import TYPES, TypedDay, mark_tables, typed_day
 from tradefm_gym.flow.hawkes_fit import Fit, Form, fit
 from tradefm_gym.flow.hawkes_parameters import MARK_BITS, HawkesParameters
-from tradefm_gym.flow.hawkes_process import Observed, log_likelihood, poisson, spectral_radius
+from tradefm_gym.flow.hawkes_process import HawkesProcess, Observed, log_likelihood, poisson, spectral_radius
+from tradefm_gym.flow.hawkes_spread import recorded_spread, with_recorded_spread
 from tradefm_gym.flow.recorded_starts import prepare
 
 _GAIN = 2e-3  # nats per event of the validation part: less is not worth more parameters
@@ -71,8 +72,9 @@ def fit_hawkes(
     tell("goodness of fit")
     seconds = time.perf_counter() - started
     report = _report(recorded, chosen, train, validation, tried, seconds)
-    process = chosen.process._replace(edges=edges_ns / 1e9)
-    return HawkesParameters(process, marks, *_usual_book(recorded, day), report)
+    process = HawkesProcess(*(_rounded(array) for array in chosen.process))._replace(edges=edges_ns / 1e9)
+    parameters = HawkesParameters(process, marks, *_usual_book(recorded, day), report)
+    return with_recorded_spread(parameters, day, recorded_spread(recorded, day), options.symmetric, tell)
 
 
 def _chosen(
@@ -132,6 +134,12 @@ def _decays(day: TypedDay, count: int) -> tuple[float, ...]:
     if count == 1:
         return (float(f"{(slowest * fastest) ** 0.5:.1e}"),)
     return tuple(float(f"{decay:.1e}") for decay in np.geomspace(slowest, fastest, count))
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    """To six digits: files stay small, and no standard error is below that."""
+    digits = 5 - np.floor(np.log10(np.maximum(np.abs(array), 1e-12)))
+    return np.round(array * 10.0**digits) / 10.0**digits
 
 
 def _prefixed(label: str, tell: Progress) -> Progress:

@@ -11,22 +11,20 @@ import numpy as np
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.data.splits import split
 from tradefm_gym.flow.hawkes_process import Observed
-from tradefm_gym.market.events import CANCEL, INSIDE, LIMIT, OPPOSITE, PRINT, TOUCH
+from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
 from tradefm_gym.rng import uniform_array
 
 # A type is 2 * kind + side, side 0 for buys (or cancels of bids) and 1 for sells.
 KINDS = ("limit inside", "limit at touch", "limit deep", "cancel at touch", "cancel deep", "marketable")
 LIMIT_INSIDE, LIMIT_TOUCH, LIMIT_DEEP, CANCEL_TOUCH, CANCEL_DEEP, MARKETABLE = range(6)
 TYPES = tuple(f"{side} {kind}" for kind in KINDS for side in ("buy", "sell"))
-# How the market reads the ticks of a mark.
 EVENT_KIND = np.array([LIMIT, LIMIT, LIMIT, CANCEL, CANCEL, LIMIT], np.uint8)
-ANCHOR = np.array([INSIDE, TOUCH, TOUCH, TOUCH, TOUCH, OPPOSITE], np.uint8)
 
 _LONGEST_GAP_NS = 600 * 10**9  # longer silences are breaks of the session
 _FINE_NS = 1000  # clocks that tick more slowly than this are smoothed
 _SEED = 0x4A57  # of the smoothing
 _DEEPEST = 1 << 20  # ticks
-SHARES = 1 << 16  # of the spread, see INSIDE
+_GOLDEN = 0.6180339887498949
 
 
 class TypedDay(NamedTuple):
@@ -36,7 +34,7 @@ class TypedDay(NamedTuple):
     time_ns: np.ndarray  # (n,) int64, as recorded
     seconds: np.ndarray  # (n,) float64 of trading since the first event, ascending; breaks do not count
     types: np.ndarray  # (n,) int64
-    marks: np.ndarray  # (n, 3) int32: ticks (as ANCHOR reads them), lots, lots that may rest
+    marks: np.ndarray  # (n, 3) int32: ticks (see ``mark_tables``), lots, lots that may rest
     usable: np.ndarray  # (n,) bool, whether the mark is known
     train: slice  # of these arrays
     validation: slice
@@ -100,7 +98,6 @@ def _classify(records: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.n
     opposite_known = np.where(buy, before[:, 3], before[:, 1]) > 0
     inside = np.where(own_known, sign * (price - own), 1)  # ticks by which the touch is improved
     steps = sign * (opposite - own)  # from touch to touch
-    share = ((np.clip(inside, 1, np.maximum(steps - 1, 1)) - 0.5) / np.maximum(steps - 1, 1) * SHARES).astype(np.int64)
     limit, cancel = records["kind"] == LIMIT, records["kind"] == CANCEL
     kind = np.select(
         [limit & (records["filled"] > 0), limit & (inside > 0), limit & (inside == 0), limit, cancel & (inside >= 0)],
@@ -108,9 +105,11 @@ def _classify(records: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.n
         CANCEL_DEEP,
     )
     through = np.minimum(sign * (opposite - price), 0)  # OPPOSITE counts away from the other side
-    ticks = np.select([kind == MARKETABLE, kind == LIMIT_INSIDE], [through, share], np.minimum(inside, 0))
+    beside = np.maximum(np.where(opposite_known, steps - inside, 0), 0)  # from the opposite best
+    near = (kind == LIMIT_INSIDE) | (kind == LIMIT_TOUCH)
+    ticks = np.select([kind == MARKETABLE, near], [through, beside], np.minimum(inside, 0))
     known = np.where(kind == MARKETABLE, opposite_known, own_known)
-    known &= (kind != LIMIT_INSIDE) | (opposite_known & (steps > 1))
+    known &= (kind != LIMIT_INSIDE) | (opposite_known & (beside > 0))
     return kind.astype(np.int64), ticks, known & (np.abs(ticks) <= _DEEPEST)
 
 
@@ -125,11 +124,21 @@ def _smoothed(time_ns: np.ndarray) -> np.ndarray:
     return (active + tick * shares) / 1e9
 
 
-def mark_tables(day: TypedDay, symmetric: bool, length: int) -> np.ndarray:
+def mark_tables(day: TypedDay, symmetric: bool, length: int, refilling: float = 0.0) -> np.ndarray:
     """For each type ``length`` marks (12, length, 3) int32 of equal weight, out of its training part's.
 
-    They are a systematic sample of the sorted marks, so that shares are kept to within one in ``length``. With
-    ``symmetric`` both sides share theirs.
+    They are a systematic sample of the sorted marks, so that shares are kept to within one in ``length``. The ticks of
+    a taker count from the opposite best (0, or beyond it: negative); those of other orders from the best of their own
+    side (0, or behind it: negative), but positive ones are INSIDE: the distance from the opposite best at which an
+    order inside the spread lies, if that is no worse than its touch.
+
+    Args:
+        day: a typed day.
+        symmetric: both sides share their marks.
+        length: how many.
+        refilling: if positive, the share of the orders at the touch that keep their distance from the opposite best as
+            well, so that they close a spread that is wider than the one in which such an order came; if negative, the
+            share of the orders inside that only join the touch.
 
     Raises:
         ValueError: if a type has none.
@@ -144,4 +153,9 @@ def mark_tables(day: TypedDay, symmetric: bool, length: int) -> np.ndarray:
             raise ValueError(f"recorded flow has no {name} order in its training part; each of the types is needed")
         found = found[np.lexsort((found[:, 2], found[:, 1], found[:, 0]))]
         tables[i] = found[(np.arange(length) * 2 + 1) * len(found) // (2 * length)]
+        evenly = (np.arange(length) + 0.5) * _GOLDEN % 1.0  # among all distances
+        if i // 2 == LIMIT_TOUCH:
+            tables[i, evenly >= refilling, 0] = 0
+        elif i // 2 == LIMIT_INSIDE:
+            tables[i, evenly < -refilling, 0] = 0
     return tables

@@ -25,7 +25,7 @@ class HawkesParameters:
 
     Attributes:
         process: intensities of the twelve types of ``hawkes_events.TYPES``; ``edges`` counts as seconds of the clock.
-        marks: (12, m, 3) int32, equally likely: ticks as the type's anchor reads them, lots, lots that may rest.
+        marks: (12, m, 3) int32, equally likely: ticks (see ``hawkes_events.mark_tables``), lots, lots that may rest.
         bids: (b, 2) int32, ticks below the mid and lots of the orders of a usual book, oldest first.
         asks: (a, 2) int32, the same above the mid.
         mid: price in ticks at which that book stands.
@@ -84,13 +84,17 @@ class HawkesParameters:
     def save(self, path: str | Path) -> None:
         """Writes a JSON file; an existing one is replaced only when all is written."""
         process = {name: np.asarray(array).tolist() for name, array in self.process._asdict().items()}
+        marks: dict[str, Any] = {name: self.marks[i].tolist() for i, name in enumerate(TYPES)}
+        for i in range(1, len(TYPES), 2):
+            if np.array_equal(self.marks[i], self.marks[i - 1]):
+                marks[TYPES[i]] = TYPES[i - 1]  # as the other side
         values = {
             "report": self.report,
             "spectral_radius": self.radius,
             "types": list(TYPES),
             **process,
             "mid": int(self.mid),
-            "marks": {name: self.marks[i].tolist() for i, name in enumerate(TYPES)},
+            "marks": marks,
             "bids": self.bids.tolist(),
             "asks": self.asks.tolist(),
         }
@@ -111,7 +115,9 @@ class HawkesParameters:
             raise ValueError(f"parameters path {str(path)!r} has {said}; the {len(TYPES)} of the flow are needed")
         try:
             process = HawkesProcess(*(np.array(values[name], np.float64) for name in HawkesProcess._fields))
-            marks = np.array([values["marks"][name] for name in TYPES], np.int64)
+            by_name = values["marks"]
+            rows = [by_name[by_name[name]] if isinstance(by_name[name], str) else by_name[name] for name in TYPES]
+            marks = np.array(rows, np.int64)
             bids, asks = (np.array(values[name], np.int64) for name in ("bids", "asks"))
             arrays = (_narrow(array) for array in (marks, bids, asks))
             return cls(process, *arrays, int(values["mid"]), values["report"])

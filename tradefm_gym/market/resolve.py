@@ -8,7 +8,6 @@ from tradefm_gym.market.compiler import INLINE, KERNEL, aside
 from tradefm_gym.market.events import ABSOLUTE, INSIDE, MID, OPPOSITE
 from tradefm_gym.market.layout import BEST, LOT, MID2, TICK
 
-INSIDE_SHARES = 2**16  # of which INSIDE counts
 UNKNOWN = -(2**40)  # a price that could not be resolved
 
 
@@ -63,14 +62,16 @@ def reference(book, ledger, m, s):
 
 
 @njit(**KERNEL)
-def _steps_inside(book, ledger, m, s, held, share):
-    """How far inside the touch ``held`` an order improves it by a share of the spread; 0 where there is no room."""
+def _inside(book, ledger, m, s, away):
+    """Price that lies ``away`` from the opposite best, or at the own one if that is nearer; 0 if neither is known."""
     aside()
-    tick = book.limits[0, TICK]
-    opposite = reference(book, ledger, m, 1 - s)
-    room = (1 - 2 * s) * (opposite - held) // tick - 1 if opposite != 0 else np.int64(0)
-    share = min(max(share, np.int64(0)), np.int64(INSIDE_SHARES - 1))
-    return (1 + (share * room >> 16)) * tick if room > 0 else np.int64(0)
+    own, opposite = reference(book, ledger, m, s), reference(book, ledger, m, 1 - s)
+    if opposite == 0:
+        return own
+    price = opposite - (1 - 2 * s) * max(away, np.int64(book.limits[0, TICK]))
+    if own == 0:
+        return price
+    return max(price, own) if s == 0 else min(price, own)
 
 
 @njit(**INLINE)
@@ -82,9 +83,10 @@ def resolve(book, ledger, m, s, anchor, price):
     if anchor == MID:
         mid2 = ledger.clocks[m, MID2]
         return _half(book, mid2, s) + inside if mid2 != 0 else np.int64(UNKNOWN)
+    if anchor == INSIDE:
+        price = _inside(book, ledger, m, s, price)
+        return price if price != 0 else np.int64(UNKNOWN)
     held = reference(book, ledger, m, 1 - s if anchor == OPPOSITE else s)
     if held == 0:
         return np.int64(UNKNOWN)
-    if anchor == INSIDE:
-        return held + (1 - 2 * s) * _steps_inside(book, ledger, m, s, held, price)
     return held - inside if anchor == OPPOSITE else held + inside
