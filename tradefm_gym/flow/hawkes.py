@@ -3,7 +3,7 @@
 The types are those of Jain, Firoozye, Kochems and Treleaven (arXiv 2312.08927). Times and types are a multivariate
 Hawkes process (``hawkes_process``), simulated by thinning (Ogata 1981); what an event brings along is drawn from the
 empirical joint distribution of its type. The flow never looks at a book: prices hang on the best prices that they
-meet on arrival, and a cancel removes the order nearest to its depth and size.
+meet on arrival, and a cancel removes the order nearest to its depth and size, or any order.
 
 The draws of proposal k are named by k: its candidates are the blocks 0, 1, 2, ... of purpose THINNING, each two
 uniforms, one for the wait until the candidate and one that accepts it and tells its type; its mark is of purpose FLOW.
@@ -20,14 +20,16 @@ from numba import njit, prange
 
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.burn_in import CONTEXTS, OPENING_NS, burnt_in_bank
-from tradefm_gym.flow.hawkes_events import CANCEL_DEEP, CANCEL_TOUCH, EVENT_KIND, MARKETABLE, TYPES
+from tradefm_gym.flow.hawkes_events import CANCEL_DEEP, CANCEL_TOUCH, EVENT_KIND, LIMIT_DEEP, MARKETABLE, TYPES
 from tradefm_gym.flow.hawkes_parameters import BUNDLED, HawkesParameters
 from tradefm_gym.flow.hawkes_process import usual_excitement
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
 from tradefm_gym.flow.thinning import edges_in_ns, jumps_of, next_arrival
 from tradefm_gym.market.events import (
+    ABSOLUTE,
     BACKGROUND,
     BUY,
+    CANCEL_RANDOM,
     CANCEL_WHOLE,
     INSIDE,
     NO_LIMIT,
@@ -195,17 +197,22 @@ def _burnt_in_bank(parameters: HawkesParameters) -> ContextBank:
 
 
 @njit(cache=True, nogil=True)
-def _write(event, clock_ns, chosen, mark, lots_resting):
-    """Fills an EVENT of a type from its mark's ticks and lots."""
+def _write(event, clock_ns, chosen, mark, word):
+    """Fills an EVENT of a type from its mark; ``word`` is a random one of 32 bits."""
     kind = chosen // 2
     event["time_ns"] = clock_ns
     event["kind"] = EVENT_KIND[kind]
-    event["anchor"] = OPPOSITE if kind == MARKETABLE else INSIDE if mark[0] > 0 else TOUCH
+    event["anchor"] = OPPOSITE if kind == MARKETABLE or kind == LIMIT_DEEP else INSIDE if mark[0] > 0 else TOUCH
     event["side"] = BUY if chosen % 2 == 0 else SELL
     event["price"] = mark[0]
     event["size"] = mark[1]
     event["order_id"] = CANCEL_WHOLE if kind == CANCEL_TOUCH or kind == CANCEL_DEEP else -1
-    event["max_rest"] = lots_resting if kind == MARKETABLE else NO_LIMIT
+    event["max_rest"] = mark[2] if kind == MARKETABLE else NO_LIMIT
+    if kind == CANCEL_DEEP and mark[0] == 0:
+        event["order_id"] = CANCEL_RANDOM
+        event["anchor"] = ABSOLUTE
+        event["price"] = word >> 1
+        event["size"] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -220,9 +227,9 @@ def _propose_row(
             seed, episode, index, clock_ns, excitement, kept, baseline, edges_ns, decays, floor
         )  # fmt: skip
         excitement += jumps[chosen]
-        word = np.int64(bits(seed, episode, index, FLOW)[0])
-        mark = marks[chosen, word * marks.shape[1] >> 32]
-        _write(events[k], clock_ns, chosen, mark, mark[2])
+        first_word, second_word, _, _ = bits(seed, episode, index, FLOW)
+        mark = marks[chosen, np.int64(first_word) * marks.shape[1] >> 32]
+        _write(events[k], clock_ns, chosen, mark, np.int64(second_word))
     return clock_ns
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from tradefm_gym.arguments import one_of, whole
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.goodness import goodness_of_fit
+from tradefm_gym.flow.hawkes_balance import balanced, recorded_balance
 from tradefm_gym.flow.hawkes_events import TYPES, TypedDay, mark_tables, typed_day
 from tradefm_gym.flow.hawkes_fit import Fit, Form, fit
 from tradefm_gym.flow.hawkes_parameters import MARK_BITS, HawkesParameters
 from tradefm_gym.flow.hawkes_process import HawkesProcess, Observed, log_likelihood, poisson, spectral_radius
-from tradefm_gym.flow.hawkes_spread import recorded_spread, with_recorded_spread
 from tradefm_gym.flow.recorded_starts import prepare
 
 _GAIN = 2e-3  # nats per event of the validation part: less is not worth more parameters
@@ -74,7 +74,7 @@ def fit_hawkes(
     report = _report(recorded, chosen, train, validation, tried, seconds)
     process = HawkesProcess(*(_rounded(array) for array in chosen.process))._replace(edges=edges_ns / 1e9)
     parameters = HawkesParameters(process, marks, *_usual_book(recorded, day), report)
-    return with_recorded_spread(parameters, day, recorded_spread(recorded, day), options.symmetric, tell)
+    return balanced(parameters, day, recorded_balance(recorded, day), options.symmetric, tell)
 
 
 def _chosen(

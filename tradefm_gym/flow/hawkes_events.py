@@ -106,10 +106,9 @@ def _classify(records: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.n
     )
     through = np.minimum(sign * (opposite - price), 0)  # OPPOSITE counts away from the other side
     beside = np.maximum(np.where(opposite_known, steps - inside, 0), 0)  # from the opposite best
-    near = (kind == LIMIT_INSIDE) | (kind == LIMIT_TOUCH)
-    ticks = np.select([kind == MARKETABLE, near], [through, beside], np.minimum(inside, 0))
+    ticks = np.select([kind == MARKETABLE, limit], [through, beside], np.minimum(inside, 0))
     known = np.where(kind == MARKETABLE, opposite_known, own_known)
-    known &= (kind != LIMIT_INSIDE) | (opposite_known & (beside > 0))
+    known &= ((kind != LIMIT_INSIDE) & (kind != LIMIT_DEEP)) | (opposite_known & (beside > 0))
     return kind.astype(np.int64), ticks, known & (np.abs(ticks) <= _DEEPEST)
 
 
@@ -124,21 +123,24 @@ def _smoothed(time_ns: np.ndarray) -> np.ndarray:
     return (active + tick * shares) / 1e9
 
 
-def mark_tables(day: TypedDay, symmetric: bool, length: int, refilling: float = 0.0) -> np.ndarray:
+def mark_tables(
+    day: TypedDay, symmetric: bool, length: int, refilling: float = 0.0, scattering: float = 0.0
+) -> np.ndarray:
     """For each type ``length`` marks (12, length, 3) int32 of equal weight, out of its training part's.
 
     They are a systematic sample of the sorted marks, so that shares are kept to within one in ``length``. The ticks of
-    a taker count from the opposite best (0, or beyond it: negative); those of other orders from the best of their own
-    side (0, or behind it: negative), but positive ones are INSIDE: the distance from the opposite best at which an
-    order inside the spread lies, if that is no worse than its touch.
+    a limit order are its distance from the opposite best (Mike and Farmer 2008), so that it closes a spread that is
+    wider than the one in which such an order came; but 0 joins the touch, and none that was inside or at the touch
+    falls behind it. Those of a taker are 0 at the opposite best and negative beyond, those of a cancel 0 at its touch
+    and negative behind, except that a deep one with 0 removes any order of either side.
 
     Args:
         day: a typed day.
         symmetric: both sides share their marks.
         length: how many.
-        refilling: if positive, the share of the orders at the touch that keep their distance from the opposite best as
-            well, so that they close a spread that is wider than the one in which such an order came; if negative, the
-            share of the orders inside that only join the touch.
+        refilling: if positive, the share of the orders at the touch that keep their distance, the others join; if
+            negative, the share of the orders inside that only join as well.
+        scattering: share of the deep cancels that remove any order.
 
     Raises:
         ValueError: if a type has none.
@@ -158,4 +160,6 @@ def mark_tables(day: TypedDay, symmetric: bool, length: int, refilling: float = 
             tables[i, evenly >= refilling, 0] = 0
         elif i // 2 == LIMIT_INSIDE:
             tables[i, evenly < -refilling, 0] = 0
+        elif i // 2 == CANCEL_DEEP:
+            tables[i, evenly < scattering, 0] = 0
     return tables
