@@ -22,7 +22,7 @@ def small_process(edges=()) -> HawkesProcess:
 
 def small_parameters(**changes) -> HawkesParameters:
     """A book of forty orders a side around 10,000 ticks."""
-    ticks = {"limit inside": (1, 2, 4), "limit deep": (-6, -2, -1), "cancel deep": (-5, -2, -1)}
+    ticks = {"limit inside": (1, 2, 4), "limit deep": (3, 5, 9), "cancel deep": (-5, -2, 0)}
     ticks["marketable"] = (-2, -1, 0)
     marks = np.zeros((len(TYPES), 6, 3), np.int64)
     for i, name in enumerate(TYPES):
