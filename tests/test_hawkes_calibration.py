@@ -139,7 +139,7 @@ def test_the_commands_fit_a_day_and_say_how_well(bundled, tmp_path, capsys, monk
     monkeypatch.setattr(hawkes_balance, "_HALVINGS", 1)
     save_day(tmp_path / "day.npz", first_records(bundled, 9000))
     out = tmp_path / "hawkes.json"
-    assert cli.main(["fit", "hawkes", "--data", str(tmp_path / "day.npz"), "--out", str(out), "--decays", "4"]) == 0
+    assert cli.main(["fit", "hawkes", "--data", str(tmp_path / "day.npz"), "--out", str(out), "--decays", "3"]) == 0
     said = capsys.readouterr().out
     assert "spectral radius 0." in said and "buy limit inside" in said and "Poisson" in said
     parameters = HawkesParameters.load(out)

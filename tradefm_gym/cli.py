@@ -217,7 +217,7 @@ class FitHawkes:
     data: Path  # a saved day (.npz), a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
     reading: tyro.conf.OmitArgPrefixes[Reading]
     out: Path = Path("hawkes.json")  # then flow="hawkes:hawkes.json"
-    decays: int = 8  # at most so many exponentials a kernel; how many is chosen on the validation part
+    decays: int = 12  # at most so many exponentials a kernel; how many is chosen on the validation part
     parts: int = 1  # parts of the training time, each with baselines of its own
     inhibition: Literal["choose", "yes", "no"] = "no"  # whether events may keep others away; takes ten times as long
     symmetric: bool = True  # both sides of the book share their parameters

@@ -65,6 +65,11 @@ def print_hawkes(parameters: HawkesParameters, out: Path) -> None:
     for part, score in scores.items():
         table.add_row(part, f"{score['events']:,}", f"{score['hawkes']:.4f}", f"{score['poisson']:.4f}")
     console.print(table)
+    balance = report["balance"]
+    table = Table("book", "recorded", "simulated")
+    for name, what in (("spread", "spread, geometric mean, ticks"), ("move", "mid's move in 64 events, ticks")):
+        table.add_row(what, *(f"{balance[side][name]:.2f}" for side in ("recorded", "simulated")))
+    console.print(table)
     table = Table("type", "events", "K-S", "p", "mean", "median / 0.693", "95% / 2.996", "99% / 4.605", "K-S held out")
     held_out = scores["validation"]["goodness_of_fit"]
     for row, other in zip(scores["train"]["goodness_of_fit"], held_out, strict=True):

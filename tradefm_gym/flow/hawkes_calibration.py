@@ -31,7 +31,7 @@ Progress = Callable[[str], None]
 class FitOptions:
     """What ``fit_hawkes`` may try."""
 
-    decays: int = 8  # at most; 2, 4, 6, ... are compared on the validation part
+    decays: int = 12  # at most; 4, 8, ... and this number are compared on the validation part
     parts: int = 1  # parts of the training time with a baseline of their own; the last one goes on for ever
     inhibition: str = (
         "no"  # "yes", "no", or "choose": what explains the validation part better; takes ten times as long
@@ -89,7 +89,7 @@ def _chosen(
     stop = day.train.stop
     part = day.observed(slice(max(day.train.start, stop - options.choose_on), stop))
     best, best_score = None, -np.inf
-    for count in range(2 - options.decays % 2, options.decays + 1, 2):
+    for count in sorted({*range(4, options.decays, 4), options.decays}):
         form = Form(_decays(day, count), edges, options.symmetric, inhibition=False)
         found, score = _scored(part, validation, form, None, tried, tell)
         if best is None or score > best_score + _GAIN:
