@@ -47,6 +47,7 @@ FAULTS = (
     ("ledger.py", "fill[\"wait_ns\"] = now - since_ns", "fill[\"wait_ns\"] = now"),
     ("ledger.py", "provider[\"fees\"] += rules[0, MAKER_FEE] * size", "provider[\"fees\"] += size"),
     ("resolve.py", "price = (mid2 + 1) >> 1", "price = mid2 >> 1"),
+    ("resolve.py", "return max(price, own) if s == 0", "return price if s == 0"),
     ("cancels.py", "lots = min(lots, size)", "lots = max(lots, size)"),
     ("snapshot_kernels.py", "level[\"depth\"] = head, last, depth", "level[\"depth\"] = head, head, depth"),
     ("snapshot_kernels.py", "if queued + dead != count:", "if queued + dead > count:"),

@@ -20,6 +20,7 @@ from tradefm_gym.market.events import (
     FILL_OR_KILL,
     FILLED,
     HALT,
+    INSIDE,
     MARKET,
     MID,
     MODIFY,
@@ -257,6 +258,12 @@ class ReferenceMarket:
         if anchor == OPPOSITE:
             reference = self.reference(-side)
             return None if reference is None or reference == 0 else reference - side * price
+        if anchor == INSIDE:
+            own, opposite = self.reference(side), self.reference(-side)
+            if not opposite:
+                return own or None
+            inside = opposite - side * max(price, self.config.tick)
+            return inside if not own else max(inside, own) if side > 0 else min(inside, own)
         reference = self.reference(side)
         return None if reference is None or reference == 0 else reference + side * price
 

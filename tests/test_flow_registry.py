@@ -25,9 +25,11 @@ def test_an_object_is_taken_as_it_is():
         make_flow(flow, 2, parameters=None)
 
 
-@pytest.mark.parametrize("name", ["hawkes", "", "replay:", "zero_intelligence:/data", "TradeFM"])
+@pytest.mark.parametrize("name", ["poisson", "", "replay:", "hawkes:", "TradeFM"])
 def test_unknown_names_say_what_is_allowed(name):
-    with pytest.raises(ValueError, match="is not known; allowed are zero_intelligence, replay, replay:PATH, tradefm"):
+    with pytest.raises(
+        ValueError, match="is not known; allowed are zero_intelligence, zero_intelligence:PATH, hawkes, hawkes:"
+    ):
         make_flow(name, 1)
     assert "tradefm:PATH" in allowed_flows()
 
@@ -35,14 +37,14 @@ def test_unknown_names_say_what_is_allowed(name):
 def test_other_objects_and_counts_are_refused():
     for other in (np.zeros(3), None, 7, b"replay", ["replay"]):
         with pytest.raises(
-            ValueError, match=r"flow is .*; allowed are zero_intelligence, replay, .*or a FlowModel object"
+            ValueError, match=r"flow is .*; allowed are zero_intelligence, .*replay, .*or a FlowModel object"
         ):
             make_flow(other, 1)
     partial = SimpleNamespace(name="mine", version="0", num_envs=1, bank=None, reset=None, next_events=None)
     with pytest.raises(ValueError, match="flow is without market_config: namespace"):
         make_flow(partial, 1)
     for num_envs in (0, -1, 1.5, "2", None, True):
-        for name in ("zero_intelligence", "replay", "tradefm"):
+        for name in ("zero_intelligence", "hawkes", "replay", "tradefm"):
             with pytest.raises(ValueError, match=r"num_envs is .*; it must be an integer of at least 1"):
                 make_flow(name, num_envs)
 
@@ -50,8 +52,13 @@ def test_other_objects_and_counts_are_refused():
 @pytest.mark.parametrize(
     ("name", "option", "said"),
     [
-        ("zero_intelligence", "foo", "flow 'zero_intelligence' has no argument 'foo'; allowed are parameters, bank$"),
+        (
+            "zero_intelligence",
+            "foo",
+            "flow 'zero_intelligence' has no argument 'foo'; allowed are parameters, bank, block$",
+        ),
         ("zero_intelligence", "parameter", "did you mean 'parameters'"),
+        ("hawkes", "foo", "flow 'hawkes' has no argument 'foo'; allowed are parameters, bank, block$"),
         ("replay", "foo", "flow 'replay' has no argument 'foo'; allowed are source, contexts, horizon$"),
         ("replay", "num_env", "flow 'replay' has no argument 'num_env'"),
         ("replay:day.npz", "context", "flow 'replay' has no argument 'context'; .* did you mean 'contexts'"),
@@ -76,7 +83,11 @@ def test_a_path_is_given_once():
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("zero_intelligence", {"parameters": 3}, "parameters is 3; it must be a ZeroIntelligenceParameters or None"),
+        (
+            "zero_intelligence",
+            {"parameters": 3},
+            "parameters is 3; it must be a ZeroIntelligenceParameters, a path or None",
+        ),
         ("zero_intelligence", {"bank": "x"}, "bank is 'x'; it must be a ContextBank or None"),
         ("replay", {"contexts": 3}, "contexts is 3; it must hold three counts of which the first is positive"),
         ("replay", {"contexts": (1, 2)}, r"contexts is \(1, 2\); it must"),

@@ -55,7 +55,7 @@ def test_events_that_mean_nothing_stop_there():
     block = EventBlock.empty(1, 2)
     block.events["size"], block.events["side"], block.events["price"] = 1, 1, 100
     block.count[0] = 2
-    wrongs = ("owner", 1, "a seat, 0 to 0, or BACKGROUND"), ("kind", 9, "LIMIT"), ("anchor", 4, "ABSOLUTE")
+    wrongs = ("owner", 1, "a seat, 0 to 0, or BACKGROUND"), ("kind", 9, "LIMIT"), ("anchor", 5, "ABSOLUTE")
     for field, value, message in wrongs:
         market.reset()
         wrong = EventBlock(block.events.copy(), block.count)
@@ -63,6 +63,6 @@ def test_events_that_mean_nothing_stop_there():
         with pytest.raises(ValueError, match=f"market 0 has {field} {value} in event 1; allowed is {message}"):
             market.execute(wrong)
         assert market.tape.record_count[0] == 1
-    for name, value in (("row", 1), ("owner", 1), ("kind", 9), ("anchor", 4)):
+    for name, value in (("row", 1), ("owner", 1), ("kind", 9), ("anchor", 5)):
         with pytest.raises(ValueError, match=f"{name} is {value}; allowed is"):
             market.send(**{"kind": 0, "side": 1, "price": 5, "size": 1, name: value})

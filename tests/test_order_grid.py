@@ -50,7 +50,7 @@ def test_both_are_positive():
 @agreed
 @given(
     among_limits(
-        orders(LIMIT, anchors=(0, 1, 2, 3), max_rest=(3, 8, 2**31 - 1)),
+        orders(LIMIT, anchors=(0, 1, 2, 3, 4), max_rest=(3, 8, 2**31 - 1)),
         orders(MODIFY),
         orders(CANCEL),
         orders(POST_ONLY_SLIDE),

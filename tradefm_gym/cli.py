@@ -100,6 +100,19 @@ class Reading:
         columns = None if self.columns is None else column_map(self.columns)
         return open_feed(path, ReadOptions(self.lenient, self.symbol, self.date, self.tick_size, columns))
 
+    def load(self, path: Path):
+        """A file as a recorded flow."""
+        from tradefm_gym.data.day import load_day
+        from tradefm_gym.data.recorded import load
+        from tradefm_gym.data.table import column_map
+
+        if path.suffix == ".npz":
+            return load_day(path)
+        columns = None if self.columns is None else column_map(self.columns)
+        return load(
+            path, tick_size=self.tick_size, symbol=self.symbol, date=self.date, columns=columns, lenient=self.lenient
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Check:
@@ -197,10 +210,63 @@ def print_day(day) -> None:
     console.print(f"unexplained differences: {day.unexplained_count:,}", highlight=False)
 
 
+@dataclass(frozen=True)
+class FitHawkes:
+    """Fit Compound Hawkes to a recorded day, say how well it explains the day, and write what was found."""
+
+    data: Path  # a saved day (.npz), a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
+    reading: tyro.conf.OmitArgPrefixes[Reading]
+    out: Path = Path("hawkes.json")  # then flow="hawkes:hawkes.json"
+    decays: int = 12  # at most so many exponentials a kernel; how many is chosen on the validation part
+    parts: int = 1  # parts of the training time, each with baselines of its own
+    inhibition: Literal["choose", "yes", "no"] = "no"  # whether events may keep others away; takes ten times as long
+    symmetric: bool = True  # both sides of the book share their parameters
+
+    def run(self) -> int:
+        """Fits on the training part, 70% of the day."""
+        from tradefm_gym import fitting
+
+        options = {name: getattr(self, name) for name in ("decays", "parts", "inhibition", "symmetric")}
+        fitting.hawkes(self.reading.load(self.data), self.out, options)
+        return 0
+
+
+@dataclass(frozen=True)
+class FitZeroIntelligence:
+    """Fit the rates and marks of zero intelligence to a recorded day."""
+
+    data: Path  # a saved day (.npz), a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
+    reading: tyro.conf.OmitArgPrefixes[Reading]
+    out: Path = Path("zero_intelligence.json")  # then flow="zero_intelligence:zero_intelligence.json"
+
+    def run(self) -> int:
+        """Fits on the training part, 70% of the day."""
+        from tradefm_gym import fitting
+
+        fitting.zero_intelligence(self.reading.load(self.data), self.out)
+        return 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Parametric flows: fit one to a recorded day."""
+
+    command: Annotated[
+        Annotated[FitHawkes, tyro.conf.subcommand("hawkes", prefix_name=False)]
+        | Annotated[FitZeroIntelligence, tyro.conf.subcommand("zero-intelligence", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        """Runs the chosen one."""
+        return self.command.run()
+
+
 Command = (
     Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
 )
 
 

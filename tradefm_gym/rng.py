@@ -14,9 +14,10 @@ SAMPLE = 2  # a model's next token
 DECODE = 3  # the place within a token's bins
 EPISODE = 4  # side, size and start context of an episode
 AGENT = 5  # reserved for policies
-ORDER_LATENCY = 6  # how long an order is under way
-DATA_LATENCY = 7  # how old the news of an event are when a seat hears of it
-TURN = 8  # which seat comes first at one instant
+THINNING = 6  # candidates for the time and type of a flow's event, as many blocks as it takes
+ORDER_LATENCY = 7  # how long an order is under way
+DATA_LATENCY = 8  # how old the news of an event are when a seat hears of it
+TURN = 9  # which seat comes first at one instant
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
@@ -70,6 +71,13 @@ def bits(seed, episode, index, purpose):
 def word(seed, episode, index, purpose, place):
     """One uint32 of a longer stream: entry ``place`` of what :func:`bits_array` gives."""
     return _block(seed, episode, index, purpose, place >> 2)[place & 3]
+
+
+@njit(cache=True, nogil=True)
+def further_uniforms(seed, episode, index, purpose, block):
+    """Two independent float64 in [0, 1) of block 0 to 65,535 of a place; those of block 0 equal :func:`uniforms`."""
+    w0, w1, w2, w3 = _block(seed, episode, index, purpose, block)
+    return _unit(w0, w1), _unit(w2, w3)
 
 
 @njit(cache=True, nogil=True)

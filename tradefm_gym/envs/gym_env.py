@@ -110,7 +110,7 @@ class ExecutionEnv(gymnasium.Env):
     mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
 
     Args:
-        flow: background flow: "tradefm", "tradefm:PATH", "zero_intelligence", "replay", "replay:PATH", or a
+        flow: background flow: "tradefm", "zero_intelligence", "hawkes", "replay", each also with ":PATH", or a
             ``FlowModel``.
         clock: what separates decisions; "events" so far.
         interval: background events between two decisions.

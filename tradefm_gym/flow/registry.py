@@ -14,6 +14,12 @@ def _zero_intelligence() -> type:
     return ZeroIntelligenceFlow
 
 
+def _hawkes() -> type:
+    from tradefm_gym.flow.hawkes import HawkesFlow
+
+    return HawkesFlow
+
+
 def _replay() -> type:
     from tradefm_gym.flow.replay import ReplayFlow
 
@@ -28,7 +34,8 @@ def _tradefm() -> type:
 
 # name: (its class, the argument that PATH of "name:PATH" is). Imports are lazy: naming a flow loads only that one.
 _FLOWS: dict[str, tuple[Callable[[], type], str | None]] = {
-    "zero_intelligence": (_zero_intelligence, None),
+    "zero_intelligence": (_zero_intelligence, "parameters"),
+    "hawkes": (_hawkes, "parameters"),
     "replay": (_replay, "source"),
     "tradefm": (_tradefm, "model"),
 }
@@ -44,8 +51,9 @@ def make_flow(flow: str | FlowModel, num_envs: int, **options: Any) -> FlowModel
     """A background flow for ``num_envs`` markets.
 
     Args:
-        flow: ``"zero_intelligence"``, ``"replay"`` (the bundled day), ``"replay:PATH"``, ``"tradefm"`` (the
-            bundled model), ``"tradefm:PATH"``, or an object that is a ``FlowModel`` for that many markets.
+        flow: ``"zero_intelligence"``, ``"hawkes"``, ``"replay"`` (the bundled day), ``"tradefm"`` (the bundled model),
+            each also with ``":PATH"`` of one's own parameters, day or model, or an object that is a ``FlowModel`` for
+            that many markets.
         num_envs: markets N.
         **options: passed to the flow's class; none may be given beside an object.
 

@@ -6,11 +6,13 @@ Mike and Farmer 2008). All draws and tables are integers, so a path is the same 
 """
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.arguments import shortened, whole
+from tradefm_gym.flow.burn_in import CONTEXTS, OPENING_NS, burnt_in_bank
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState, background_orders
 from tradefm_gym.flow.zero_intelligence_parameters import (
     FIXED,
@@ -40,12 +42,7 @@ from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.rng import FLOW, bits
 
 BLOCK = 64
-OPENING_NS = 34_200_000_000_000  # 09:30
-_BANK_SEED = 0x5EED_B00C
-_BANK_EPISODE = 2**32 - 1  # no environment counts that far: the bank's draws are its own
-_CONTEXTS = (64, 16, 16)  # train, validation, test
-_BURN_IN = 4096
-_TAPE_TAIL = 512
+_OR_PATH = {ZeroIntelligenceParameters: ", a path", ContextBank: ""}
 
 
 class ZeroIntelligenceFlow:
@@ -56,23 +53,27 @@ class ZeroIntelligenceFlow:
 
     Args:
         num_envs: markets N.
-        parameters: rates and marks.
+        parameters: rates and marks, or the path of a file of them, as ``tradefm-gym fit zero-intelligence`` writes.
         bank: start states; by default 96 states after 4,096 events of this very flow from a symmetric book.
+        block: events proposed at a time.
     """
 
     name = "zero_intelligence"
-    block = BLOCK
 
     def __init__(
         self,
         num_envs: int,
-        parameters: ZeroIntelligenceParameters | None = None,
+        parameters: ZeroIntelligenceParameters | str | Path | None = None,
         bank: ContextBank | None = None,
+        block: int = BLOCK,
     ) -> None:
         self.num_envs = whole("num_envs", num_envs, 1)
+        self.block = whole("block", block, 1, 256)
+        if isinstance(parameters, (str, Path)):
+            parameters = ZeroIntelligenceParameters.load(parameters)
         for name, value, kind in (("parameters", parameters, ZeroIntelligenceParameters), ("bank", bank, ContextBank)):
             if value is not None and not isinstance(value, kind):
-                raise ValueError(f"{name} is {shortened(value)}; it must be a {kind.__name__} or None")
+                raise ValueError(f"{name} is {shortened(value)}; it must be a {kind.__name__}{_OR_PATH[kind]} or None")
         self.parameters = parameters or ZeroIntelligenceParameters()
         self.bank = _burnt_in_bank(self.parameters) if bank is None else bank
         self.version = f"{self.parameters.version()}-{self.bank.digest()}"
@@ -100,8 +101,8 @@ class ZeroIntelligenceFlow:
         self._clock_ns[chosen] = self.bank.clock_ns[contexts]
 
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
-        """The next 64 events of the rows ``wanted`` (N,) bool."""
-        block = EventBlock.empty(self.num_envs, BLOCK)
+        """The next events of the rows ``wanted`` (N,) bool, a block of them each."""
+        block = EventBlock.empty(self.num_envs, self.block)
         block.events["order_id"] = -1  # the market numbers them
         _propose(
             block.events,
@@ -136,49 +137,9 @@ def _seed_bank(parameters: ZeroIntelligenceParameters) -> ContextBank:
 
 @lru_cache(maxsize=8)
 def _burnt_in_bank(parameters: ZeroIntelligenceParameters) -> ContextBank:
-    """States of 96 markets after 4,096 events; the scale is measured on the training ones alone."""
-    count = sum(_CONTEXTS)
-    flow = ZeroIntelligenceFlow(count, parameters, _seed_bank(parameters))
-    market = MarketSimulator(count, flow.market_config())
-    everyone, zeros = np.ones(count, bool), np.zeros(count, np.int64)
-    seeds = np.arange(count, dtype=np.uint64) + np.uint64(_BANK_SEED)
-    flow.reset(market, everyone, zeros, seeds, np.full(count, _BANK_EPISODE, np.uint32))
-    training = slice(0, _CONTEXTS[0])
-    touches = []
-    for target in range(BLOCK, _BURN_IN + 1, BLOCK):
-        while (starved := market.advance(until_count=np.full(count, target))).any():
-            market.feed(flow.next_events(market, starved))
-        if target > _BURN_IN // 2:
-            touches.append(_touch_of(market, training))
-    tapes = [market.tape.read_records(row, _BURN_IN // 2) for row in range(count)]
-    scale = _measure_scale(tapes[training], np.concatenate(touches, axis=1))
-    states = [StartState.capture(market, row, scale, _TAPE_TAIL) for row in range(count)]
-    split_code = np.repeat(np.arange(3, dtype=np.uint8), _CONTEXTS)
-    return ContextBank.from_states(states, split_code, f"zero intelligence {parameters.version()}, burnt in")
-
-
-def _measure_scale(tapes: list[np.ndarray], touches: np.ndarray) -> np.ndarray:
-    """SCALE () of tapes (RECORD arrays) and of spreads and touch sizes sampled beside them (3, s)."""
-    scale = np.zeros((), SCALE)
-    events = sum(len(tape) for tape in tapes)
-    steps = np.concatenate([np.diff(tape["mid2"]) / 2 for tape in tapes])
-    adds = np.concatenate([tape["size"][tape["kind"] == LIMIT] for tape in tapes])
-    scale["lots_per_event"] = sum(int(tape["filled"].sum()) for tape in tapes) / events
-    scale["median_size"] = np.median(adds)
-    scale["spread"] = np.median(touches[0])
-    scale["touch_size"] = np.median(touches[1:])
-    scale["volatility"] = steps.std()
-    scale["event_ns"] = np.mean([(tape["time_ns"][-1] - tape["time_ns"][0]) / (len(tape) - 1) for tape in tapes])
-    scale["tick_bps"] = 1e4 / (np.mean([tape["mid2"].mean() for tape in tapes]) / 2)
-    return scale
-
-
-def _touch_of(market: MarketSimulator, rows: slice) -> np.ndarray:
-    """Spread, bid size and ask size (3, r) of the rows that have both sides."""
-    prices, sizes = market.depth(1)  # (N, 2, 1) each, bids first
-    prices, sizes = prices[rows, :, 0], sizes[rows, :, 0]
-    both = (sizes > 0).all(axis=1)
-    return np.stack([prices[both, 1] - prices[both, 0], sizes[both, 0], sizes[both, 1]])
+    """States of 96 markets that ran on this flow from a symmetric book."""
+    flow = ZeroIntelligenceFlow(sum(CONTEXTS), parameters, _seed_bank(parameters))
+    return burnt_in_bank(flow, f"zero intelligence {parameters.version()}, burnt in")
 
 
 @njit(cache=True, nogil=True)

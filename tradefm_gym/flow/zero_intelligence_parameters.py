@@ -3,14 +3,18 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.data.splits import calibrate, split
+from tradefm_gym.flow.parameter_files import read_parameters, write_parameters
 from tradefm_gym.market.events import CANCEL, LIMIT
 
+KIND = "parameters of zero intelligence"
+FORMAT = 1
 OFFSET_BITS = 12  # binary logarithms of the lengths of the lookup tables
 SIZE_BITS = 10
 TIME_BITS = 12
@@ -100,6 +104,24 @@ class ZeroIntelligenceParameters:
     def resting_orders(self) -> int:
         """Resting orders at which arrivals and departures roughly balance."""
         return max(2, round((self.limit_rate - self.market_rate) / self.cancel_rate))
+
+    def save(self, path: str | Path, report: dict | None = None) -> None:
+        """Writes a JSON file; an existing one is replaced only when all is written. ``report`` is kept beside."""
+        write_parameters(path, KIND, FORMAT, {"report": report or {}, "parameters": asdict(self)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ZeroIntelligenceParameters":
+        """Reads what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it does not hold sound parameters of this format.
+        """
+        values = read_parameters(path, KIND, FORMAT)
+        try:
+            return cls(**values["parameters"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"parameters path {str(path)!r} is unsound: {error}") from error
 
     def version(self) -> str:
         """Twelve hexadecimal digits that name these parameters."""

@@ -29,7 +29,8 @@ ABSOLUTE = 0  # ticks
 TOUCH = 1  # ticks inside the best price of the event's own side (negative: behind it)
 OPPOSITE = 2  # ticks away from the opposite best (0 crosses, 1 just rests)
 MID = 3  # ticks beyond the mid, rounded away from the spread, towards the other side (negative: behind it)
-LAST_ANCHOR = MID
+INSIDE = 4  # ticks away from the opposite best, at least 1, but not behind the best of the event's own side
+LAST_ANCHOR = INSIDE
 
 BACKGROUND = -1  # the owner of the flow; as an index it is the last account
 

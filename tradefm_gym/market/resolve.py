@@ -4,8 +4,8 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, MAX_PRICE, MIN_PRICE
-from tradefm_gym.market.compiler import INLINE
-from tradefm_gym.market.events import ABSOLUTE, MID, OPPOSITE
+from tradefm_gym.market.compiler import INLINE, KERNEL, aside
+from tradefm_gym.market.events import ABSOLUTE, INSIDE, MID, OPPOSITE
 from tradefm_gym.market.layout import BEST, LOT, MID2, TICK
 
 UNKNOWN = -(2**40)  # a price that could not be resolved
@@ -61,6 +61,19 @@ def reference(book, ledger, m, s):
     return max(_half(book, mid2, s), opposite + tick)
 
 
+@njit(**KERNEL)
+def _inside(book, ledger, m, s, away):
+    """Price that lies ``away`` from the opposite best, or at the own one if that is nearer; 0 if neither is known."""
+    aside()
+    own, opposite = reference(book, ledger, m, s), reference(book, ledger, m, 1 - s)
+    if opposite == 0:
+        return own
+    price = opposite - (1 - 2 * s) * max(away, np.int64(book.limits[0, TICK]))
+    if own == 0:
+        return price
+    return max(price, own) if s == 0 else min(price, own)
+
+
 @njit(**INLINE)
 def resolve(book, ledger, m, s, anchor, price):
     """The absolute price of an order on side ``s``, UNKNOWN if there is nothing to hold on to."""
@@ -70,6 +83,9 @@ def resolve(book, ledger, m, s, anchor, price):
     if anchor == MID:
         mid2 = ledger.clocks[m, MID2]
         return _half(book, mid2, s) + inside if mid2 != 0 else np.int64(UNKNOWN)
+    if anchor == INSIDE:
+        price = _inside(book, ledger, m, s, price)
+        return price if price != 0 else np.int64(UNKNOWN)
     held = reference(book, ledger, m, 1 - s if anchor == OPPOSITE else s)
     if held == 0:
         return np.int64(UNKNOWN)

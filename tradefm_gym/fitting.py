@@ -1,0 +1,88 @@
+"""Fitting parametric flows to a recorded day, with progress and a report for people."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tradefm_gym.data.recorded import RecordedFlow
+from tradefm_gym.flow.hawkes_calibration import FitOptions, fit_hawkes
+from tradefm_gym.flow.hawkes_parameters import HawkesParameters
+from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
+
+
+def hawkes(recorded: RecordedFlow, out: Path, options: dict[str, Any]) -> HawkesParameters:
+    """Fits Compound Hawkes, writes it to ``out`` and prints how well it explains the day.
+
+    Args:
+        recorded: a recorded day.
+        out: the JSON file to write.
+        options: arguments of ``FitOptions``.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading the day")
+        parameters = fit_hawkes(recorded, FitOptions(**options), lambda text: progress.update(task, description=text))
+    parameters.save(out)
+    print_hawkes(parameters, out)
+    return parameters
+
+
+def zero_intelligence(recorded: RecordedFlow, out: Path) -> ZeroIntelligenceParameters:
+    """Fits zero intelligence, writes it to ``out`` and prints its rates."""
+    started = time.perf_counter()
+    with Console(stderr=True).status("fitting"):
+        parameters = ZeroIntelligenceParameters.fit(recorded)
+    meta = recorded.meta
+    provenance = {name: getattr(meta, name) for name in ("ticker", "venue", "date", "tick_size", "price_unit", "lot")}
+    parameters.save(out, {"provenance": provenance, "seconds": round(time.perf_counter() - started, 1)})
+    console = _console()
+    console.print(f"{out}: {meta.ticker}, {meta.venue}, {meta.date}", highlight=False)
+    table = Table("rate", "per second")
+    table.add_row("limit orders", f"{parameters.limit_rate:.4g}")
+    table.add_row("takers", f"{parameters.market_rate:.4g}")
+    table.add_row("cancels, each resting order", f"{parameters.cancel_rate:.4g}")
+    console.print(table)
+    return parameters
+
+
+def print_hawkes(parameters: HawkesParameters, out: Path) -> None:
+    """The report of a fit, as people read it."""
+    report, console = parameters.report, _console()
+    source, scores = report["provenance"], report["nats_per_event"]
+    decays = ", ".join(f"{decay:.3g}" for decay in parameters.process.decays)
+    console.print(f"{out}: {source['ticker']}, {source['venue']}, {source['date']}", highlight=False)
+    console.print(
+        f"decays {decays} per second; inhibition {'allowed' if report['fit']['inhibition'] else 'none'}; "
+        f"spectral radius {parameters.radius:.3f}; {report['fit']['seconds']:.0f} s",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    table = Table("nats per event", "events", "Hawkes", "Poisson")
+    for part, score in scores.items():
+        table.add_row(part, f"{score['events']:,}", f"{score['hawkes']:.4f}", f"{score['poisson']:.4f}")
+    console.print(table)
+    balance = report["balance"]
+    table = Table("book", "recorded", "simulated")
+    for name, what in (("spread", "spread, geometric mean, ticks"), ("move", "mid's move in 64 events, ticks")):
+        table.add_row(what, *(f"{balance[side][name]:.2f}" for side in ("recorded", "simulated")))
+    console.print(table)
+    table = Table("type", "events", "K-S", "p", "mean", "median / 0.693", "95% / 2.996", "99% / 4.605", "K-S held out")
+    held_out = scores["validation"]["goodness_of_fit"]
+    for row, other in zip(scores["train"]["goodness_of_fit"], held_out, strict=True):
+        quantiles = [f"{row['observed'][at]:.3f}" if row["observed"] else "-" for at in (4, 7, 8)]
+        numbers = [_figure(row["ks"]), _figure(row["p_value"]), _figure(row["mean"])]
+        table.add_row(row["type"], f"{row['events']:,}", *numbers, *quantiles, _figure(other["ks"]))
+    console.print("residuals after time rescaling, beside unit exponentials", highlight=False)
+    console.print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120)  # a pipe has no width of its own
