@@ -65,7 +65,9 @@ def real_calibrations(data: Path | None) -> dict[str, FlowCalibration]:
     found = {}
     for path in sorted(p.parent for p in data.glob("*/events.parquet")) if data else []:
         try:
-            found[path.name] = calibrate(load(path, infer_opening=False))
+            day = load(path, infer_opening=False)
+            if day.meta.replay_by_id:  # of two recordings of an asset the whole one
+                found[path.name] = calibrate(day)
         except ValueError:  # too short to calibrate
             continue
     return found
