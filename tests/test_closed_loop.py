@@ -17,12 +17,13 @@ from tradefm_gym.model.closed_loop import FILE, ClosedLoop
 from tradefm_gym.model.serving import model_hash
 
 
-def book_of(lots=5):
-    """A book with that many lots at each of ten ticks on both sides of 1,000."""
-    market = MarketSimulator(1)
-    for away in range(1, 11):
-        for side in (BUY, SELL):
-            market.send(LIMIT, side, 1_000 - side * away, lots)
+def book_of(lots=5, rows=1):
+    """Books with that many lots at each of ten ticks on both sides of 1,000."""
+    market = MarketSimulator(rows)
+    for row in range(rows):
+        for away in range(1, 11):
+            for side in (BUY, SELL):
+                market.send(LIMIT, side, 1_000 - side * away, lots, row=row)
     return market.book
 
 
@@ -109,7 +110,15 @@ def test_rows_that_are_not_wanted_are_left_alone(kinds):
     tilt, strength = np.full((2, 64), 7.0, np.float32), np.full((2, 2), 7.0)
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
     tilt_kinds(
-        book_of(), states, placement, np.array([False, True]), np.ones(2), 0.0, np.array([kinds, kinds]), tilt, strength
+        book_of(rows=2),
+        states,
+        placement,
+        np.array([False, True]),
+        np.ones(2),
+        0.0,
+        np.array([kinds, kinds]),
+        tilt,
+        strength,
     )
     assert (tilt[0] == 7.0).all() and (strength[0] == 7.0).all()
     assert not tilt[1, :32].any() and (strength[1] == 1.0).all()

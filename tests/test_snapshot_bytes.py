@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from market_checks import JIT
 
 from tradefm_gym.market import layout, snapshot_kernels
-from tradefm_gym.market.events import BACKGROUND, ORDER
+from tradefm_gym.market.events import BACKGROUND, LAST_ANCHOR, ORDER
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, Snapshot
 from tradefm_gym.market.snapshot_bytes import pack, unpack
 
@@ -271,7 +271,7 @@ STRUCTURE = [
     (put("row", (0, layout.LOG_END), 1), "a log that does not begin"),
     (late("log", 0, 3, "owner"), "a logged event of unknown owner"),
     (late("log", 1, 9, "kind"), "a logged event of unknown owner"),
-    (late("log", 2, 4, "anchor"), "a logged event of unknown owner"),
+    (late("log", 2, LAST_ANCHOR + 1, "anchor"), "a logged event of unknown owner"),
     (late("log", 0, 2**40, "time_ns"), "logged events out of time"),
     (late("log", -1, 2**40, "time_ns"), "logged events out of time"),
     (late("names", (0, 1), 2**32), "an episode of a larger number"),
