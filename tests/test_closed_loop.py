@@ -148,7 +148,10 @@ def test_the_file_is_part_of_the_model(tmp_path):
     ("text", "message"),
     [
         ("no json", "holds no closed-loop corrections"),
-        ("[1]", "holds no closed-loop corrections"),
+        ("[1]", "holds no closed-loop corrections; allowed are"),
+        ("null", "holds no closed-loop corrections; allowed are"),
+        ("[" * 100_000, "holds no closed-loop corrections: it is no JSON"),
+        (json.dumps({"format": True}), "format is True; allowed is 1"),
         (json.dumps({"format": 2, "persistence": [0, 0]}), "format is 2; allowed is 1"),
         (json.dumps({"format": 1, "persistence": [0]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "persistence": [0, True]}), "persistence is .*two numbers"),
@@ -162,3 +165,9 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         ClosedLoop.load(tmp_path)
     assert FILE in str(error.value)
+
+
+def test_a_folder_in_the_file_s_place_is_no_absence(tmp_path):
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(ValueError, match="it is no JSON file"):
+        ClosedLoop.load(tmp_path)

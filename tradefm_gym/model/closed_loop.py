@@ -14,7 +14,7 @@ than usual rest near the mid, and rarer where there are fewer.
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 FORMAT = 1
@@ -47,15 +47,23 @@ class ClosedLoop:
             ValueError: if the file is none of this format.
         """
         path = Path(folder) / FILE
-        if not path.is_file():
+        if not path.exists() and not path.is_symlink():
             return cls()
         try:
             state = json.loads(path.read_text())
-            version = state.pop("format", None)
-            if version != FORMAT:
-                raise ValueError(f"its format is {version!r}; allowed is {FORMAT}")
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(f"path {str(path)!r} holds no closed-loop corrections: it is no JSON file") from error
+        known = {"format", *(field.name for field in fields(cls))}
+        if not isinstance(state, dict) or not state.keys() <= known:
+            raise ValueError(f"path {str(path)!r} holds no closed-loop corrections; allowed are {sorted(known)}")
+        version = state.pop("format", None)
+        if version != FORMAT or isinstance(version, bool):
+            raise ValueError(
+                f"path {str(path)!r} holds no closed-loop corrections: format is {version!r}; allowed is 1"
+            )
+        try:
             return cls(**state)
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise ValueError(f"path {str(path)!r} holds no closed-loop corrections: {error}") from None
 
     def save(self, folder: str | Path) -> None:
