@@ -55,7 +55,10 @@ class ClosedLoop:
             raise ValueError(f"path {str(path)!r} holds no closed-loop corrections: it is no JSON file") from error
         known = {"format", *(field.name for field in fields(cls))}
         if not isinstance(state, dict) or not state.keys() <= known:
-            raise ValueError(f"path {str(path)!r} holds no closed-loop corrections; allowed are {sorted(known)}")
+            found = sorted(state) if isinstance(state, dict) else f"a {type(state).__name__}"
+            raise ValueError(
+                f"path {str(path)!r} holds no closed-loop corrections; allowed are {sorted(known)}, not {found}"
+            )
         version = state.pop("format", None)
         if version != FORMAT or isinstance(version, bool):
             raise ValueError(
