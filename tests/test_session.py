@@ -1,3 +1,7 @@
+import pickle
+from copy import copy as shallow
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from quiet_flow import QuietFlow, quiet_bank
@@ -221,3 +225,9 @@ def test_wrong_options_change_nothing(options, said):
     assert session.tape_hash(0) == before[0]
     np.testing.assert_array_equal(session.episodes, before[1])
     np.testing.assert_array_equal(session.role.state, before[2])
+
+
+@pytest.mark.parametrize("copied", [deepcopy, shallow, pickle.dumps])
+def test_a_session_is_not_copied_into_one_that_would_not_go_on(copied):
+    with pytest.raises(TypeError, match="cannot be copied or pickled"):
+        copied(quiet())

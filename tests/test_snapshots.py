@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from market_checks import JIT
 
 from tradefm_gym.market import delays, layout
 from tradefm_gym.market.book import Room
-from tradefm_gym.market.events import CANCEL, CANCEL_RANDOM, HALT, LIMIT, NO_LIMIT, EventBlock
+from tradefm_gym.market.events import BUY, CANCEL, CANCEL_RANDOM, HALT, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, Snapshot
 
 ROUNDS = [(1, 1, 40), (1, 3, 40), (2, 1, 40), (3, 64, 120), (64, 2, 160), (7, 7, 200), (16, 5, 200), (64, 64, 200)]
@@ -307,3 +308,17 @@ def test_what_does_not_fit_is_refused_and_nothing_changes():
         with pytest.raises(ValueError, match=message):
             call()
     assert market.snapshot() == before
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda market: pickle.loads(pickle.dumps(market))])
+def test_copied_and_pickled_markets_go_on_as_their_original(copied):
+    market = MarketSimulator(2, MarketConfig(seats=1))
+    for away in range(1, 6):
+        for side in (BUY, SELL):
+            market.send(LIMIT, side, 1_000 - side * away, 5)
+    other = copied(market)
+    assert other.snapshot() == market.snapshot()
+    for one in (market, other):
+        one.send(MARKET, BUY, 0, 12)
+    assert market.executed[0] == other.executed[0] == 12
+    assert other.snapshot() == market.snapshot()

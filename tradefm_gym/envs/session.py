@@ -96,6 +96,12 @@ class TradingSession:
         UserWarning: once, if in some start contexts the task is a lesser one than was asked for.
     """
 
+    def __reduce__(self):
+        """A session cannot be copied or pickled: its flow remembers what a market's snapshot does not hold."""
+        raise TypeError(
+            "a TradingSession cannot be copied or pickled; make another one and reset it with the same seed"
+        )
+
     def __init__(
         self,
         num_envs: int,

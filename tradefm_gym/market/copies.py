@@ -69,6 +69,10 @@ class MarketCopies:
 
     # --- Copies -----------------------------------------------------------------------------------------
 
+    def __reduce__(self):
+        """``pickle`` and ``copy.deepcopy`` go through a snapshot: plain copies would part arrays from their memory."""
+        return type(self).from_snapshot, (self.snapshot(),)
+
     def snapshot(self, rows: Sequence[int] | np.ndarray | None = None) -> Snapshot:
         """The whole state of rows (default all) as a value of its own; see :class:`Snapshot` for files and bytes."""
         return self._copy(self._rows(rows))
