@@ -29,7 +29,7 @@ class Arguments:
     """Train PPO on the execution task and compare it with reference policies on the test contexts."""
 
     flow: str = "tradefm"
-    """Background flow to learn on: tradefm, tradefm:PATH, zero_intelligence, replay, replay:PATH."""
+    """Background flow to learn on: tradefm, hawkes, zero_intelligence or replay, each also with :PATH."""
     context: str | None = None
     """Start from another context bank (.npz), or from a recorded day that the model is warmed up on."""
     data: Path | None = None

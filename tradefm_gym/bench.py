@@ -32,7 +32,7 @@ from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, load_weights, random_weights
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 
-FLOWS = ("zero_intelligence", "replay", "tradefm")
+FLOWS = ("zero_intelligence", "hawkes", "replay", "tradefm")
 MARKET_TARGET = 10e6  # events/s of one core
 _ROUND = 256  # events a market takes in one feed: its default queue
 

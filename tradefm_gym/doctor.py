@@ -16,7 +16,7 @@ from tradefm_gym.market.kernels import advance
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, model_hash
 
 PACKAGES = ("tradefm-gym", "gymnasium", "numpy", "numba", "pettingzoo", "safetensors", "tyro", "rich")
-EXTRAS = ("torch", "stable-baselines3", "tensorboard", "polars", "pyarrow", "matplotlib")
+EXTRAS = ("torch", "stable-baselines3", "tensorboard", "polars", "pyarrow", "databento-dbn", "matplotlib", "scipy")
 
 # The tape of one episode: zero intelligence, seed 0, the zero action throughout. It changes only with the rules
 # of the market, of the flow or of the role, never with the machine.
