@@ -8,7 +8,15 @@ import numpy as np
 
 START_NS = 34_200 * 10**9
 COLUMNS = ("ts_ns", "event", "order_id", "side", "price", "size", "flag")
-META = {"ticker": "T", "venue": "test", "date": "2025-01-02", "tick_size": 100, "price_unit": "1e-4", "size_unit": "1"}
+# A venue of its own: a check looks beside its folder for other recordings of the day, and other tests leave some.
+META = {
+    "ticker": "T",
+    "venue": "made-up venues",
+    "date": "2025-01-02",
+    "tick_size": 100,
+    "price_unit": "1e-4",
+    "size_unit": "1",
+}
 ADD, PARTIAL_CANCEL, DELETE, EXECUTION, HIDDEN, CROSS, HALT = range(7)
 
 
