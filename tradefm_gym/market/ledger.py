@@ -78,9 +78,9 @@ def open_ledger(memory):
 
 @njit(**INLINE)
 def write_record(
-    ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional
+    ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional, touch
 ):  # fmt: skip
-    """Appends to the tape."""
+    """Appends to the tape; ``touch`` is what ``views.touch_of`` says of the book."""
     place = ledger.clocks[m, RECORD_PLACE]
     ledger.clocks[m, RECORDS] += 1
     ledger.clocks[m, RECORD_PLACE] = place + 1 if place + 1 < ledger.records.shape[1] else 0
@@ -97,6 +97,7 @@ def write_record(
     record["status"] = status
     record["filled"] = filled
     record["mid2"] = ledger.clocks[m, MID2]
+    record["spread"], record["bid_size"], record["ask_size"] = touch
     record["notional"] = notional
 
 
