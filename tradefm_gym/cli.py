@@ -262,11 +262,33 @@ class Fit:
         return self.command.run()
 
 
+@dataclass(frozen=True)
+class Simulate:
+    """Let a flow run freely, without agents, and write what happens as a data folder."""
+
+    out: Path  # the folder to write: meta.json with the provenance, and events.parquet
+    flow: str = "tradefm"  # tradefm, hawkes or zero_intelligence, each also with :PATH
+    events: int = 100_000
+    context: int | None = None  # number of the start state; by default one of the test part, by the seed
+    seed: int = 0
+    data: Path | None = None  # with tradefm: a recorded day or a context bank to start from
+
+    def run(self) -> int:
+        """Simulates and writes."""
+        from tradefm_gym import simulating
+
+        options = {} if self.data is None else {"context": self.data}
+        meta = simulating.run(self.flow, self.events, self.context, self.seed, self.out, options)
+        print(f"{self.out}: {meta['quality']['rows']:,} rows of {meta['provenance']['flow']}")
+        return 0
+
+
 Command = (
     Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
 )
 
 
