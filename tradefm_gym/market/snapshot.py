@@ -84,6 +84,9 @@ class Snapshot:
     def from_bytes(cls, data: bytes) -> "Snapshot":
         """The inverse of :meth:`to_bytes`.
 
+        It takes a small multiple of the bytes as memory. What a market of this configuration takes is looked at
+        where one is made, see :meth:`MarketSimulator.from_snapshot`.
+
         Raises:
             ValueError: if the bytes are cut off, damaged, of another format or of a newer version, or say
                 something that no market could be in.
