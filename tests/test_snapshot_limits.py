@@ -58,8 +58,7 @@ def test_what_this_machine_has_no_memory_for_is_refused_before_anything_is_alloc
     monkeypatch.setattr(memory, "machine_bytes", lambda: 2**26)
     monkeypatch.setattr(copies, "machine_bytes", lambda: 2**26)
     for sizes in ({"tape": 2**30}, {"fills": 2**30}, {"flow_queue": 2**24}, {"agent_queue": 2**24}, {"seats": 30_000}):
-        late = {"data_latency": 5} if "seats" in sizes else {}
-        config = MarketConfig(**{"tape": 1, "fills": 1, **sizes, **late})
+        config = replace(MarketConfig(tape=1, fills=1, data_latency=5 if "seats" in sizes else None), **sizes)
         with pytest.raises(ValueError, match=r"^num_markets is 1, and .* GiB; allowed is up to 0.0625 GiB, the memory"):
             MarketSimulator(1, config)
     small = replace(CONFIG, orders=4096, flow_ids=4096)
