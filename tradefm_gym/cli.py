@@ -199,6 +199,8 @@ def print_day(day) -> None:
         for row in day.agreement:
             table.add_row(row.against, row.what, f"{row.compared:,}", f"{row.equal:,}", f"{row.share:.3%}")
         console.print(table)
+    for other in day.unread:
+        console.print(f"not compared with {other.path}: {other.reason}", highlight=False, soft_wrap=True, markup=False)
     if day.explained or day.unexplained or day.skipped:
         table = Table("difference", "count", "first row", "reason")
         for finding in (*day.unexplained, *day.explained):
