@@ -170,3 +170,17 @@ def test_copies_of_markets_are_measured(capsys, way):
     assert cli.main(["bench", "book", "--json", "--quick", "--only", f"{way}-100-n1"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["name"] == f"{way}-100-n1" and found["unit"] == "markets/s" and found["value"] > 0
+
+
+@pytest.mark.parametrize("flow", ["hawkes", "zero-intelligence"])
+def test_where_a_fit_cannot_be_written_is_said_before_the_day_is_read(tmp_path, capsys, flow):
+    (tmp_path / "file").write_text("")
+    for out, said in (
+        (tmp_path, "a folder; it must name a file"),
+        (tmp_path / "file" / "x.json", "is no folder; it must"),
+    ):
+        assert cli.main(["fit", flow, "--data", str(tmp_path / "no day"), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"tradefm-gym: out is {str(out)!r}") and said in error
+    assert cli.main(["fit", flow, "--data", str(tmp_path / "no day"), "--out", str(tmp_path / "new" / "x.json")]) == 2
+    assert "no day' does not exist" in capsys.readouterr().err and not (tmp_path / "new").exists()

@@ -227,7 +227,9 @@ class FitHawkes:
     def run(self) -> int:
         """Fits on the training part, 70% of the day."""
         from tradefm_gym import fitting
+        from tradefm_gym.flow.parameter_files import check_writable
 
+        check_writable(self.out)
         options = {name: getattr(self, name) for name in ("decays", "parts", "inhibition", "symmetric")}
         fitting.hawkes(self.reading.load(self.data), self.out, options)
         return 0
@@ -244,7 +246,9 @@ class FitZeroIntelligence:
     def run(self) -> int:
         """Fits on the training part, 70% of the day."""
         from tradefm_gym import fitting
+        from tradefm_gym.flow.parameter_files import check_writable
 
+        check_writable(self.out)
         fitting.zero_intelligence(self.reading.load(self.data), self.out)
         return 0
 
