@@ -159,8 +159,10 @@ def test_wrong_arguments_are_named(capsys, arguments, said):
     assert said in captured.err + captured.out
 
 
-def test_an_unknown_command_is_refused_without_a_traceback():
-    result = subprocess.run([sys.executable, "-m", "tradefm_gym.cli", "dance"], capture_output=True, text=True)
+@pytest.mark.parametrize("module", ["tradefm_gym", "tradefm_gym.cli"])
+def test_an_unknown_command_is_refused_without_a_traceback(module):
+    result = subprocess.run([sys.executable, "-m", module, "dance"], capture_output=True, text=True)
+    assert "Available subcommands: bench, doctor, data" in result.stderr + result.stdout
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
 
