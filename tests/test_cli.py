@@ -121,6 +121,17 @@ def test_the_doctor_looks_at_everything():
     found = {finding.name: finding for finding in doctor.examine()}
     assert {"tradefm-gym", "numba", "compiler's cache", "bundled model", "zero-intelligence rollout"} <= found.keys()
     assert found["numba"].sound
+    for flow in ("hawkes", "tradefm"):
+        assert found[f"{flow} rollout"].sound and ", tape " in found[f"{flow} rollout"].value
+
+
+@pytest.mark.parametrize("flow", ["hawkes", "tradefm"])
+def test_the_doctor_says_why_a_rollout_fails(monkeypatch, flow):
+    def broken(name):
+        raise ValueError(f"{name} is broken")
+
+    monkeypatch.setattr(doctor, "_episode", broken)
+    assert doctor._rollout(flow) == doctor.Finding(f"{flow} rollout", f"{flow} is broken", False)
 
 
 def test_a_mistake_of_the_user_is_one_sentence_and_status_2():

@@ -118,8 +118,9 @@ class ExecutionEnv(gymnasium.Env):
         side: "buy", "sell" (or 1, -1), None to draw it.
         quantity: parent order in lots; None: max(64, 10% of what the horizon usually trades), less where that is
             fewer than 64 lots, see ``execution_parent.usual_parent``.
-        context: id of a start context, None to draw one; or the path of a recorded day (a saved day, a data folder
-            or a LOBSTER message file) from which a TradeFM flow takes its start contexts.
+        context: id of a start context, None to draw one; or, for a TradeFM flow, the path from which it takes its
+            start contexts: a context bank (``.npz``) as it is, or a recorded day (a saved day, a data folder or a
+            LOBSTER message file) on which the model is warmed up.
         split: part of the contexts: "train", "validation", "test".
         seats: agents' seats in each market.
         engine_batch: rows of the model's batch; results of a TradeFM flow are compared at equal batches.
