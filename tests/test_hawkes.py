@@ -1,13 +1,13 @@
 """The Compound Hawkes flow and its files of parameters."""
 
 import json
-import os
 from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from flow_paths import fingerprint, run, started, tape
+from market_checks import JIT
 from numba import get_num_threads, set_num_threads
 from small_hawkes import small_parameters, small_process
 
@@ -42,7 +42,6 @@ from tradefm_gym.market.events import (
     EventBlock,
 )
 
-JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 GOLDEN = "fe889b16ae7cde02"  # the small flow, row 3 of seed 7, 512 events
 PARAMETERS = small_parameters()
 BANK = seed_bank(PARAMETERS)

@@ -24,7 +24,7 @@ _LATEST = 9e9  # seconds of a clock that counts ns in 64 bits
 _WIDEST = 2**31 - 1
 _SIDES = ("bids", "asks")
 _AXES = {"baseline": 2, "amplitudes": 3, "marks": 3, "bids": 2, "asks": 2}  # levels of lists, 1 for the others
-_KEYS = ("kind", "format", "report", "types", *HawkesProcess._fields, "mid", "marks", *_SIDES)
+_KEYS = ("report", "types", *HawkesProcess._fields, "mid", "marks", *_SIDES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +121,12 @@ class HawkesParameters:
             OSError: if it cannot be read.
             ValueError: if it does not hold sound parameters of this format.
         """
-        values = read_parameters(path, KIND, FORMAT)
+        values = read_parameters(path, KIND, FORMAT, _KEYS, ("spectral_radius",))
         where = f"parameters path {str(path)!r}"
-        types = values.get("types")
+        types = values["types"]
         if types != list(TYPES):
             said = f"{len(types)} types" if isinstance(types, list) else f"types {shortened(types)}"
             raise ValueError(f"{where} has {said}; the {len(TYPES)} of the flow are needed")
-        check_keys(where, values, _KEYS, ("spectral_radius",))
         try:
             process = HawkesProcess(
                 *(array_of(name, values[name], _AXES.get(name, 1)) for name in HawkesProcess._fields)

@@ -43,13 +43,15 @@ def check_writable(path: str | Path) -> None:
         raise ValueError(f"out is {str(path)!r}, but {str(folder)!r} {why}; it must name a file that can be written")
 
 
-def read_parameters(path: str | Path, kind: str, version: int) -> dict[str, Any]:
-    """Reads what ``write_parameters`` wrote.
+def read_parameters(
+    path: str | Path, kind: str, version: int, needed: Iterable[str], also: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Reads what ``write_parameters`` wrote: values with the keys ``needed``, perhaps with those of ``also``.
 
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be read.
-        ValueError: if it is no such file, or of another kind or format version.
+        ValueError: if it is no such file, of another kind or format version, or has other keys.
     """
     path = Path(path)
     if not path.exists():
@@ -67,6 +69,7 @@ def read_parameters(path: str | Path, kind: str, version: int) -> dict[str, Any]
     if type(said) is not int or said != version:
         said = shortened(said)
         raise ValueError(f"parameters path {str(path)!r} has format {said}; this version reads format {version}")
+    check_keys(f"parameters path {str(path)!r}", values, ("kind", "format", *needed), also)
     return values
 
 

@@ -121,11 +121,8 @@ class ZeroIntelligenceParameters:
             OSError: if it cannot be read.
             ValueError: if it does not hold sound parameters of this format.
         """
-        values = read_parameters(path, KIND, FORMAT)
-        where = f"parameters path {str(path)!r}"
-        check_keys(where, values, ("kind", "format", "parameters"), ("report",))
+        given = read_parameters(path, KIND, FORMAT, ("parameters",), ("report",))["parameters"]
         try:
-            given = values["parameters"]
             check_keys("parameters", given, (), [each.name for each in fields(cls)])
             for name, value in given.items():
                 listed = name in ("offsets", "limit_sizes", "market_sizes")
