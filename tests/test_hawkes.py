@@ -285,6 +285,7 @@ def test_parameters_survive_their_file(tmp_path):
         (lambda v: v.update(spectral_radius=float("nan")), "spectral_radius is nan, that of the amplitudes 0.4"),
         (lambda v: v.update(spectral_radius=0.5), "it must be the same or left out"),
         (lambda v: v.update(spectral_radius=10**400), "spectral_radius is 1000.*; it must be a number"),
+        (lambda v: v.update(spectral_radius=[]), r"spectral_radius is \[\]; it must be a number"),
         (lambda v: v.update(spectral_radius="x"), "spectral_radius is 'x'; it must be a number"),
         (lambda v: v.update(decays=7), "decays is 7; it must be a list of numbers"),
         (lambda v: v.update(edges=[[]]), "edges has 2 axes; it must have one"),

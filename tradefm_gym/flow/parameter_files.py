@@ -35,9 +35,9 @@ def check_writable(path: str | Path) -> None:
         ValueError: naming ``out``, as the command line has it.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"out is {str(path)!r}, a folder; it must name a file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())  # what is missing will be made
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))  # others will be made
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         why = "cannot be written to" if folder.is_dir() else "is no folder"
         raise ValueError(f"out is {str(path)!r}, but {str(folder)!r} {why}; it must name a file that can be written")
@@ -54,10 +54,10 @@ def read_parameters(
         ValueError: if it is no such file, of another kind or format version, or has other keys.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"parameters path {str(path)!r} does not exist; it must name {kind} (JSON)")
     with one_sentence(path, "read", f"{kind} (JSON)"):
-        data = path.read_bytes()
+        data = path.read_bytes() if path.exists() else None
+    if data is None:
+        raise FileNotFoundError(f"parameters path {str(path)!r} does not exist; it must name {kind} (JSON)")
     try:
         values = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -100,7 +100,7 @@ def array_of(what: str, value: Any, axes: int, whole: bool = False) -> np.ndarra
         ValueError: naming ``what``, if they are ragged or hold anything but such numbers.
     """
     array = numbers(value)
-    fits = array is not None and (array.ndim == axes or array.size == 0)
+    fits = array is not None and (array.ndim == axes or (array.size == 0 and axes > 0))
     if array is None or not fits or (whole and array.size and array.dtype.kind != "i"):  # "u" is beyond int64
         kind = "whole number" if whole else "number"
         allowed = (f"a {kind}", f"a list of {kind}s", f"{axes} levels of lists of {kind}s, as long as each other")
