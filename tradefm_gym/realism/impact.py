@@ -110,7 +110,7 @@ def size_rows(
                 figure(name, f"kept_after_{lag}", arm, estimate(means[:, 1 + i] / means[:, 0]), n, n)
                 for i, lag in enumerate(after)
             ]
-        rows.append(_participation(name, arm, size * lots, executed[:, end], contexts))
+        rows.append(_participation(name, arm, size * lots, executed[:, min(size * gap, end + max(after))], contexts))
     means, _ = replicated_means(np.stack(at_end, axis=1), contexts)
     rows.append(figure("impact_against_size", "exponent", arm, estimate(exponent(sizes, means)), n, n))
     return rows
@@ -134,7 +134,7 @@ def participation_rows(
         arm: name.
         participation: planned shares of the executed lots.
         events: background events that a meta-order lasts.
-        slices: orders of each.
+        slices: orders of each; fewer where there would be less than a lot in one.
 
     Returns:
         Rows ``impact_at_P_percent`` with the metrics ``at_end`` (bps) and ``participation`` (what it came to).
@@ -145,12 +145,14 @@ def participation_rows(
     alone, _ = run_schedule(flow, contexts, seeds, np.zeros(n, np.int64), np.zeros(n, np.int64), (), events)
     rows = []
     for share in participation:
-        lots = np.maximum(np.round(share / (1 - share) * usual * events / slices), 1).astype(np.int64)
-        at = [events * i // slices for i in range(slices)]
+        wanted = share / (1 - share) * usual * events
+        orders = int(np.clip(wanted.min(), 1, slices))
+        lots = np.maximum(np.round(wanted / orders), 1).astype(np.int64)
+        at = [events * i // orders for i in range(orders)]
         mid, executed = run_schedule(flow, contexts, seeds, side, lots, at, events)
         name = f"impact_at_{100 * share:g}_percent"
         rows += figures(name, ["at_end"], arm, _impact(side, mid, alone)[:, -1:], contexts, n)
-        rows.append(_participation(name, arm, slices * lots, executed[:, -1], contexts))
+        rows.append(_participation(name, arm, orders * lots, executed[:, -1], contexts))
     return rows
 
 
