@@ -7,7 +7,7 @@ from small_tradefm import SHARES, even_bank, everyone, write_checkpoint, zero_in
 
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.replay import ReplayFlow
-from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.tradefm import TradeFMFlow, start_state_features
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
@@ -247,3 +247,13 @@ def test_the_bundled_day_replays_as_recorded():
     loop = Loop(flow).run(1_500)
     flow.count_outcomes(loop.market)
     assert flow.replayed[0] >= 1_400 and flow.changed[0] == 0
+
+
+def test_bundled_start_states_bring_their_stream_and_their_placement():
+    """Not a stream that begins anew: a bank is read by the names of its fields, whatever was added to them since."""
+    flow = TradeFMFlow()
+    for context in (0, len(flow.bank) // 2, len(flow.bank) - 1):
+        state = start_state_features(flow.bank.state(context), flow.tokenizer)[0]
+        assert state["placement"][0] >= 0.0
+        assert state["stream"]["rate_high"] > 0.0
+        assert state["stream"]["usual_spread"] == flow.bank.scale["spread"][context]
