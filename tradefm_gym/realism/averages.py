@@ -45,9 +45,7 @@ def averages(
     return [estimate(column) for column in means.T], count
 
 
-def figure(
-    quantity: str, metric: str, arm: str, estimate_: Estimate | float, n: int, seeds: int = 1
-) -> dict[str, Any]:
+def figure(quantity: str, metric: str, arm: str, estimate_: Estimate | float, n: int, seeds: int = 1) -> dict[str, Any]:
     """One row of a card: ``quantity``, ``metric``, ``arm``, ``value``, ``low``, ``high``, ``n`` samples, ``seeds``."""
     value, low, high = estimate_ if isinstance(estimate_, Estimate) else (float(estimate_), np.nan, np.nan)
     return {

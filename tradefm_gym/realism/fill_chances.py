@@ -2,7 +2,9 @@
 
 The probability is that of a first fill within a wait *if the order is left alone*: most real orders are cancelled long
 before, so those are counted out from then on (Kaplan and Meier 1958, on a grid of waits, with half a bin's risk for
-what is withdrawn in it). Beside it stands the plain share that was filled, cancels and all.
+what is withdrawn in it). Withdrawals are no accident, though: who leaves because the touch has moved away counts as
+one who might have been filled like the others. So arms compare where their orders are withdrawn alike, and beside it
+stands the plain share that was filled, cancels and all.
 """
 
 from collections.abc import Mapping, Sequence

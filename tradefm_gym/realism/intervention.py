@@ -72,13 +72,13 @@ class AgentMarkets:
     def rest(self, side: np.ndarray, price: np.ndarray, lots: np.ndarray) -> int:
         """Limit orders: (N,) sides, 0 for none, (N,) prices in ticks and (N,) lots; returns their id."""
         order_id = self._next_id()
-        self._send(LIMIT, np.where(price > 0, side, 0), price, lots, np.full(len(side), order_id), NO_LIMIT)
+        self._send(LIMIT, np.where(price > 0, side, 0), price, lots, np.full(len(side), order_id), int(NO_LIMIT))
         return order_id
 
     def cancel(self, order_id: np.ndarray, wanted: np.ndarray) -> None:
         """Cancels where ``wanted`` (N,) bool the orders of (N,) ids."""
         n = len(wanted)
-        self._send(CANCEL, wanted.astype(np.int64), np.zeros(n), np.zeros(n), order_id, NO_LIMIT)
+        self._send(CANCEL, wanted.astype(np.int64), np.zeros(n), np.zeros(n), order_id, int(NO_LIMIT))
 
     def close(self) -> None:
         """Sells or buys what the agents hold, at any price."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.market.events import BUY, SELL
-from tradefm_gym.realism.averages import figures
+from tradefm_gym.realism.averages import figure, figures, replicated_means
+from tradefm_gym.realism.bootstrap import estimate
 from tradefm_gym.realism.intervention import AgentMarkets
 from tradefm_gym.realism.path import MarketPath
 
@@ -29,8 +30,8 @@ def maker_samples(paths: Sequence[MarketPath]) -> tuple[np.ndarray, np.ndarray, 
         paths: of one asset.
 
     Returns:
-        Basis points (k, h) and half-spreads (k, h) by ``HORIZONS``, NaN where the path ends before; and blocks (k,)
-        int64, stretches of 1,000 events.
+        Markouts (k, h) by ``HORIZONS`` in basis points, NaN where the path ends before; half the spread before the
+        taker (k,), likewise; and blocks (k,) int64, stretches of 1,000 events.
     """
     parts, first = [], 0
     for piece in (piece for path in paths for piece in path.pieces()):
@@ -44,22 +45,22 @@ def maker_samples(paths: Sequence[MarketPath]) -> tuple[np.ndarray, np.ndarray, 
             first + event // BLOCK_EVENTS,
         ))  # fmt: skip
         first += len(piece) // BLOCK_EVENTS + 1
-    empty = (np.zeros((0, len(HORIZONS))), np.zeros((0, len(HORIZONS))), np.zeros(0, np.int64))
-    bps, half_spreads, block = (np.concatenate(columns) for columns in zip(empty, *parts, strict=True))
-    return bps, half_spreads, block
+    empty = (np.zeros((0, len(HORIZONS))), np.zeros(0), np.zeros(0, np.int64))
+    bps, half, block = (np.concatenate(columns) for columns in zip(empty, *parts, strict=True))
+    return bps, half, block
 
 
 def markouts(
     side: np.ndarray, event: np.ndarray, mid: np.ndarray, before: np.ndarray, spread: np.ndarray, seconds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Markouts of fills in basis points and half-spreads, each (k, h) by ``HORIZONS``.
+    """Markouts of fills (k, h) by ``HORIZONS`` and half the spreads (k,), both in basis points of the mid before.
 
     Args:
         side: (k,) of the makers.
         event: (k,) int64, the taker's position in the path.
         mid: (n,) ticks after each event.
         before: (k,) ticks before the taker.
-        spread: (k,) ticks before the taker; a markout in half-spreads is NaN where it is not positive.
+        spread: (k,) ticks before the taker; not positive where a side was empty, which makes the half NaN.
         seconds: (n,) ascending.
     """
     n = len(mid)
@@ -72,14 +73,17 @@ def markouts(
         at = np.searchsorted(seconds, until, side="right") - 1
         later[:, column] = np.where(until <= seconds[-1], mid[at], np.nan)
     moved = side[:, None] * (later - before[:, None])
-    half = np.where(spread > 0, 0.5 * spread, np.nan)
-    return 1e4 * moved / before[:, None], moved / half[:, None]
+    half = np.where(spread > 0, 0.5e4 * spread / before, np.nan)
+    return 1e4 * moved / before[:, None], half
 
 
 def markout_rows(paths: Sequence[MarketPath], arm: str, seeds: int = 1) -> list[dict[str, Any]]:
-    """Rows ``markout_bps`` and ``markout_half_spreads`` of the background's makers; metrics are ``HORIZONS``."""
-    bps, half_spreads, block = maker_samples(paths)
-    return _rows(arm, bps, half_spreads, block, seeds)
+    """Rows ``markout_bps`` and ``markout_half_spreads`` of the background's makers; metrics are ``HORIZONS``.
+
+    The latter is the mean markout over the mean half-spread of the same fills: where spreads vary, the mean of their
+    ratios would be a matter of the few fills in the narrowest.
+    """
+    return _rows(arm, *maker_samples(paths), seeds)
 
 
 def filled_at(path: MarketPath) -> tuple[np.ndarray, np.ndarray]:
@@ -148,8 +152,8 @@ def agent_makers(
         size: of an order in medians.
 
     Returns:
-        Markouts in basis points and half-spreads (k, h) by ``HORIZONS``, the market of each (k,) int64; and all their
-        orders (o, 7) float64: market, event and second of arrival, lots ahead then, event and second of its end,
+        Markouts (k, h) by ``HORIZONS`` and half-spreads (k,) in basis points, the market of each (k,) int64; and all
+        their orders (o, 7) float64: market, event and second of arrival, lots ahead then, event and second of its end,
         whether that was its first fill. (An order that only just reached its end is one that was withdrawn.)
     """
     n = flow.num_envs
@@ -180,15 +184,15 @@ def agent_makers(
             quoter.end(filled, seconds[:, count + 1], True)
     quoter.end(quoter.order_id >= 0, seconds[:, events], False)
     row, event = np.concatenate([np.zeros(0, np.int64), *rows]), np.concatenate([np.zeros(0, np.int64), *at])
-    bps, half_spreads = np.empty((len(row), len(HORIZONS))), np.empty((len(row), len(HORIZONS)))
+    bps, half = np.empty((len(row), len(HORIZONS))), np.empty(len(row))
     for market in np.unique(row).tolist():
         of = row == market
         one = event[of]
-        bps[of], half_spreads[of] = markouts(
+        bps[of], half[of] = markouts(
             np.full(len(one), float(side[market])), one, mid[market], mid[market, one - 1], spread[market, one - 1],
             seconds[market],
         )  # fmt: skip
-    return bps, half_spreads, row, np.concatenate([np.zeros((0, 7)), *quoter.orders])
+    return bps, half, row, np.concatenate([np.zeros((0, 7)), *quoter.orders])
 
 
 def agent_rows(
@@ -198,12 +202,18 @@ def agent_rows(
 
     Arguments as ``agent_makers`` takes them; intervals resample markets.
     """
-    bps, half_spreads, row, orders = agent_makers(flow, contexts, seeds, events)
-    return _rows(arm, bps, half_spreads, row, flow.num_envs), orders
+    bps, half, row, orders = agent_makers(flow, contexts, seeds, events)
+    return _rows(arm, bps, half, row, flow.num_envs), orders
 
 
-def _rows(arm: str, bps: np.ndarray, half_spreads: np.ndarray, block: np.ndarray, seeds: int) -> list[dict[str, Any]]:
-    return [
-        *figures("markout_bps", HORIZONS, arm, bps, block, seeds),
-        *figures("markout_half_spreads", HORIZONS, arm, half_spreads, block, seeds),
-    ]
+def _rows(arm: str, bps: np.ndarray, half: np.ndarray, block: np.ndarray, seeds: int) -> list[dict[str, Any]]:
+    rows = figures("markout_bps", HORIZONS, arm, bps, block, seeds)
+    known = np.isfinite(half)[:, None] & np.isfinite(bps)
+    both = np.concatenate([np.where(known, bps, np.nan), np.where(known, half[:, None], np.nan)], axis=1)
+    means, count = replicated_means(both, block)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = means[:, : len(HORIZONS)] / means[:, len(HORIZONS) :]
+    for column, metric in enumerate(HORIZONS):
+        estimated = estimate(ratios[:, column])
+        rows.append(figure("markout_half_spreads", metric, arm, estimated, int(count[column]), seeds))
+    return rows

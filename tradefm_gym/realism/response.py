@@ -41,7 +41,7 @@ def taker_samples(
         ``size`` (k,) in medians; ``mid`` and ``flow`` (k, lags); ``block`` (k,) int64: takers of one stretch of as many
         events as the longest lag.
     """
-    lags = np.asarray(lags, np.int64)
+    at, longest = np.asarray(lags, np.int64), max(lags)
     parts, first = [], 0
     for piece in (piece for path in paths for piece in path.pieces()):
         records, median = piece.records, float(piece.scale["median_size"])
@@ -49,14 +49,14 @@ def taker_samples(
         executed = np.where(piece.takes, records["side"] * records["filled"].astype(np.float64), 0.0) / median
         cumulative = np.cumsum(executed)
         side = records["side"][takes].astype(np.float64)[:, None]
-        later = takes[:, None] + lags[None, :]
+        later = takes[:, None] + at[None, :]
         inside = later < len(piece)
         later = np.minimum(later, len(piece) - 1)
         before = piece.mid_before[takes][:, None]
         mid = np.where(inside, side * 1e4 * (piece.mid[later] - before) / before, np.nan)
         flow = np.where(inside, side * (cumulative[later] - cumulative[takes][:, None]), np.nan)
-        parts.append((np.abs(executed[takes]), mid, flow, first + takes // lags.max()))
-        first += len(piece) // int(lags.max()) + 1
+        parts.append((np.abs(executed[takes]), mid, flow, first + takes // longest))
+        first += len(piece) // longest + 1
     empty = (np.zeros(0), np.zeros((0, len(lags))), np.zeros((0, len(lags))), np.zeros(0, np.int64))
     size, mid, flow, block = (np.concatenate(columns) for columns in zip(empty, *parts, strict=True))
     return size, mid, flow, block.astype(np.int64)
