@@ -48,3 +48,15 @@ def test_exponent_of_a_power_law():
     sizes = np.array([1, 2, 4, 8, 16])
     assert exponent(sizes, np.stack([3.0 * sizes**0.5, 0.1 * sizes**0.8])) == pytest.approx([0.5, 0.8])
     assert np.isnan(exponent(sizes, np.array([[1.0, 2.0, -1.0, 3.0, 4.0]]))[0])
+
+
+def test_wrong_arguments_are_named():
+    flow = QuietFlow(6, LADDER)
+    with pytest.raises(ValueError, match=r"participation is 1\.5"):
+        size_rows(flow, CONTEXTS, SEEDS, participation=1.5)
+    with pytest.raises(ValueError, match="participation is 0"):
+        participation_rows(flow, CONTEXTS, SEEDS, participation=(0.1, 0))
+    with pytest.raises(ValueError, match="contexts has shape"):
+        size_rows(flow, CONTEXTS[:5], SEEDS)
+    with pytest.raises(ValueError, match="seeds has shape"):
+        size_rows(flow, CONTEXTS, SEEDS[:5])

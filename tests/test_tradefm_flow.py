@@ -257,3 +257,17 @@ def test_bundled_start_states_bring_their_stream_and_their_placement():
         assert state["placement"][0] >= 0.0
         assert state["stream"]["rate_high"] > 0.0
         assert state["stream"]["usual_spread"] == flow.bank.scale["spread"][context]
+
+
+def test_prices_may_count_from_the_mid_without_agents_orders(checkpoint):
+    flow = TradeFMFlow(checkpoint, 1, bank=even_bank(), anchor="background", placement="drawn", deterministic=True)
+    seen = TradeFMFlow(checkpoint, 1, bank=even_bank(), placement="drawn", deterministic=True)
+    assert flow.version != seen.version
+    loops = Loop(flow), Loop(seen)
+    for loop in loops:
+        loop.market.send(LIMIT, BUY, 10_000, 1, order_id=0, owner=0)
+        loop.flow.next_events(loop.market, everyone(1))
+    assert float(flow.feature_state(0)["stream"]["book_mid"]) == 10_000.0
+    assert float(seen.feature_state(0)["stream"]["book_mid"]) == 10_000.5
+    with pytest.raises(ValueError, match="anchor"):
+        TradeFMFlow(checkpoint, anchor="agents")

@@ -83,11 +83,15 @@ def size_rows(
         participation: planned share of the executed lots, between 0 and 1.
         after: background events after the last slice at which the impact is looked at again.
 
+    Raises:
+        ValueError: if ``participation`` is not a share.
+
     Returns:
         Rows ``impact_of_Q`` with the metrics ``at_end`` (bps), ``kept_after_K`` (share of it, K events later; its
         interval tells nothing where the impact at the end is not clear of zero) and ``participation`` (what it came
         to); and ``impact_against_size`` with ``exponent``, of the power law through the impacts at the end.
     """
+    _check_share(participation)
     n = flow.num_envs
     contexts = np.asarray(contexts, np.int64)
     scale = flow.bank.scale[contexts]
@@ -138,7 +142,12 @@ def participation_rows(
 
     Returns:
         Rows ``impact_at_P_percent`` with the metrics ``at_end`` (bps) and ``participation`` (what it came to).
+
+    Raises:
+        ValueError: if one of ``participation`` is not a share.
     """
+    for share in participation:
+        _check_share(share)
     n = flow.num_envs
     contexts = np.asarray(contexts, np.int64)
     side, usual = _alternating(n), flow.bank.scale["lots_per_event"][contexts]
@@ -166,6 +175,11 @@ def exponent(sizes: Sequence[float], impacts: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         y = np.log(np.where(impacts > 0, impacts, np.nan))
     return (y @ x) / (x @ x)
+
+
+def _check_share(participation: float) -> None:
+    if not 0 < participation < 1:
+        raise ValueError(f"participation is {participation}; it must lie between 0 and 1")
 
 
 def _impact(side: np.ndarray, mid: np.ndarray, alone: np.ndarray) -> np.ndarray:

@@ -35,6 +35,9 @@ class AgentMarkets:
         seeds: (N,) uint64.
         events: background events that the run takes at most; what the tape has room for.
 
+    Raises:
+        ValueError: if there is not one start state and one seed for each market.
+
     Attributes:
         market: the simulator.
         count: background events since the start.
@@ -43,13 +46,14 @@ class AgentMarkets:
 
     def __init__(self, flow: FlowModel, contexts: np.ndarray, seeds: np.ndarray, events: int):
         n = flow.num_envs
-        contexts = np.asarray(contexts, np.int64)
+        contexts, seeds = np.asarray(contexts, np.int64), np.asarray(seeds, np.uint64)
+        for name, given in (("contexts", contexts), ("seeds", seeds)):
+            if given.shape != (n,):
+                raise ValueError(f"{name} has shape {given.shape}; it must be ({n},), one for each market of the flow")
         room = 1 << (2 * events + _TAIL).bit_length()
         config = replace(flow.market_config(1), tape=room, fills=2 * room, agent_ids=_AGENT_IDS)
         self.flow, self.market, self.count = flow, MarketSimulator(n, config), 0
-        flow.reset(
-            self.market, np.ones(n, bool), contexts, np.asarray(seeds, np.uint64), np.zeros(n, np.uint32)
-        )  # fmt: skip
+        flow.reset(self.market, np.ones(n, bool), contexts, seeds, np.zeros(n, np.uint32))
         self.median = flow.bank.scale["median_size"][contexts].astype(np.float64)
         self._first = self.market.background_count.copy()
         self._records = self.market.tape.record_count.copy()
@@ -133,9 +137,3 @@ class AgentMarkets:
         self.market.submit(block)
         # The end is reached already: only agents' orders are due.
         self.market.advance(until_count=self._first + self.count)
-
-
-def shares_of(rows: int, contexts: np.ndarray) -> np.ndarray:
-    """Start states of ``rows`` markets, each in turn: (rows,) int64."""
-    contexts = np.asarray(contexts, np.int64)
-    return contexts[np.arange(rows) % len(contexts)]
