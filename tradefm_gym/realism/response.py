@@ -149,7 +149,7 @@ def inside_rows(rows: Sequence[Mapping[str, Any]], real: str, arm: str) -> list[
     """Whether an arm's responses lie inside the 95% bands of the real ones.
 
     Args:
-        rows: of ``taker_rows`` and ``agent_rows``.
+        rows: of ``taker_rows`` and ``agent_rows``; others are passed over.
         real: name of the arm whose intervals are the bands.
         arm: name of the arm that is judged.
 
@@ -157,6 +157,7 @@ def inside_rows(rows: Sequence[Mapping[str, Any]], real: str, arm: str) -> list[
         Rows with the metric ``inside_lag_K``, value 1 or 0, where there is a band; and by quantity
         ``inside_lags_1_to_100``, the share of those lags.
     """
+    rows = [row for row in rows if row["metric"].startswith("lag_")]
     bands = {(row["quantity"], row["metric"]): row for row in rows if row["arm"] == real}
     found, hits = [], {}
     for row in rows:
