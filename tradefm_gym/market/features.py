@@ -198,8 +198,8 @@ def price_at(place, side, bid, ask) -> float:
     within = place - digit
     own, opposite = (bid, ask) if side == BUY else (ask, bid)
     if digit <= OPPOSITE_TOUCH:
-        beyond = spread * within / max(1.0 - within, 1e-3) if digit == BEYOND else 0.0
-        return opposite + side * math.ceil(beyond - 1e-6)
+        beyond = spread * within / max(1.0 - within, 1e-7) if digit == BEYOND else 0.0
+        return opposite + side * math.ceil(beyond - 1e-3)
     if digit <= BETTER:
         if spread <= 1.0:
             return own
@@ -209,7 +209,7 @@ def price_at(place, side, bid, ask) -> float:
         return own
     first = BEHIND_TICKS[digit - BEHIND]
     if digit == BEHIND + 8:
-        return own - side * math.floor((first - 0.5) / max(1.0 - within, 1e-3) + 0.5)
+        return own - side * math.floor((first - 0.5) / max(1.0 - within, 1e-7) + 0.5)
     return own - side * (first + math.floor(within * (BEHIND_TICKS[digit - BEHIND + 1] - first)))
 
 
