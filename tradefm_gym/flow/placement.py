@@ -16,6 +16,11 @@ spread too narrow and loses takers. Shares, calibrated on an asset's training pa
 * ``sweep``: leaves nothing resting, if it crosses with more than the opposite touch shows. Such a taker walks the
   book as far as its size asks, at most ten levels; what is left then is dropped.
 
+Where bins are places relative to the touch (``features.touch_place``) the model has said what crosses and improves.
+Then only ``join`` and ``sweep`` are of use, and ``clear``: of the takers whose size is within a factor of 1.5 of what
+the opposite touch shows, the share that takes just that. (Drawn from a bin, a size would hardly ever equal it, and
+levels would be emptied too rarely: spreads like Shanghai's fell from 33 to 13 ticks.)
+
 No taker pays more than ``walk`` ticks beyond the opposite touch: 99% of the real ones that exceed it do not. (A book
 that generated takers empty far beyond what real ones do does not heal.) And a side is thin if fewer than ``depth``
 lots rest within ``span`` ticks of the mid, which are the medians of what the ten best levels hold: see ``cancels``.
@@ -51,6 +56,8 @@ from tradefm_gym.market.views import level_size, next_level
 
 BINS = 16
 JOIN, TOUCH, IMPROVE, SWEEP = BINS, BINS + 1, BINS + 2, BINS + 6  # after the shares that cross
+CLEAR = IMPROVE  # where bins are places relative to the touch, so that an order is known to improve or not
+_ALIKE = 1.5  # sizes within this factor of each other may be meant to be equal
 # Ticks: the asset's median spread, how far a taker goes at most, how far from the mid the tenth level usually lies.
 SPREAD, WALK, SPAN = SWEEP + 1, SWEEP + 2, SWEEP + 3
 DEPTH = SPAN + 1  # lots that usually rest on the ten best levels of a side
@@ -124,13 +131,16 @@ def calibrate_placement(
         joined = own[(own > 0) & (own >= low) & (own < high)]
         counts[bin_ if side == BUY else BINS - 1 - bin_] += (crosses, 1)
         if crosses:
-            if record["filled"] > 0 and record["size"] > sizes[i - 1, 1 - s, 0]:
+            shown = sizes[i - 1, 1 - s, 0]
+            if mid_mode == MID_TOUCH and record["filled"] > 0 and _alike(record["size"], shown):
+                counts[CLEAR] += (record["size"] == shown, 1)
+            if record["filled"] > 0 and record["size"] > shown:
                 counts[SWEEP] += (record["max_rest"] == 0, 1)
                 walks.append(abs(price - touch))
             continue
         # Whole ticks strictly between the touches that the bin holds.
         room = min(np.ceil(high) - 1, max(best, touch) - 1) - max(np.ceil(low), min(best, touch) + 1)
-        if room >= 0 and (low <= best if side == BUY else best < high):
+        if mid_mode != MID_TOUCH and room >= 0 and (low <= best if side == BUY else best < high):
             counts[IMPROVE + spread_bucket(abs(touch - best), spread)] += (improves, 1)
         if not improves and len(joined):
             counts[JOIN] += (price in joined, 1)
@@ -247,26 +257,34 @@ def usual_touch(book, m, state):
 
 
 @njit(cache=True, nogil=True)
+def _alike(size, other) -> bool:
+    return size <= _ALIKE * other and other <= _ALIKE * size
+
+
+@njit(cache=True, nogil=True)
 def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, first, second):
-    """Price in ticks of an add whose digit names a place relative to the touch, and how many lots of it may rest.
+    """Price in ticks and lots of an add whose digit names a place relative to the touch, and how many lots may rest.
 
     Args: as ``place`` takes them; ``digit`` and [``bottom``, ``top``] as ``features.prices_of`` has them, ``price`` as
     ``features.price_at`` says.
     """
     if shares[0] < 0.0:
-        return price, NO_LIMIT
+        return price, size, NO_LIMIT
     s = 0 if side == BUY else 1
     opposite = book.row[m, BEST + 1 - s]
     if digit <= OPPOSITE_TOUCH and not is_empty(opposite):
         farthest = opposite + side * np.int64(shares[WALK])
-        if first < shares[SWEEP] and size > level_size(book, m, 1 - s, opposite, NOBODY):
-            return _nearer(_walked(book, m, s, opposite, size, price), farthest, side), np.int64(0)
-        return _nearer(price, farthest, side), NO_LIMIT
+        shown = level_size(book, m, 1 - s, opposite, NOBODY)
+        if _alike(size, shown) and second < shares[CLEAR]:
+            size = shown
+        if first < shares[SWEEP] and size > shown:
+            return _nearer(_walked(book, m, s, opposite, size, price), farthest, side), size, np.int64(0)
+        return _nearer(price, farthest, side), size, NO_LIMIT
     if digit > BEHIND + 1 and second < shares[JOIN]:
         joined = _nearest_level(book, m, s, np.int64(max(bottom, 1.0)), np.int64(min(top, 2.0**30)), price)
         if joined > 0:
-            return joined, NO_LIMIT
-    return price, NO_LIMIT
+            return joined, size, NO_LIMIT
+    return price, size, NO_LIMIT
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,15 @@ from numba import njit
 from tradefm_gym.flow.cancels import order_to_cancel
 from tradefm_gym.flow.placement import density, place, place_by_touch, usual_touch
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
-from tradefm_gym.market.features import MID_TOUCH, OPPOSITE_TOUCH, mid_estimate, observe_record, price_at, prices_of
+from tradefm_gym.market.features import (
+    MID_TOUCH,
+    OPPOSITE_TOUCH,
+    OWN_TOUCH,
+    mid_estimate,
+    observe_record,
+    price_at,
+    prices_of,
+)
 from tradefm_gym.market.layout import NEXT_ID
 from tradefm_gym.model.tokenizer import decode_values, encode_features
 from tradefm_gym.rng import DECODE, SAMPLE, bits
@@ -160,7 +168,7 @@ def propose(
             bottom, top = prices_of(bin_, side, bid, ask)
             price = np.int64(min(max(price_at(depth, side, bid, ask), 1.0), 2.0**30))
             if book_decides and token >> 13 == 0:
-                price, max_rest = place_by_touch(
+                price, lots, max_rest = place_by_touch(
                     book, m, side, bin_, bottom, top, price, lots, placement[m], uniforms[3], uniforms[4]
                 )
         else:
@@ -189,6 +197,11 @@ def propose(
                 least_lots, most_lots = np.int64(np.ceil(least)), np.int64(np.ceil(most)) - 1
                 s = 0 if side == BUY else 1
                 slot = order_to_cancel(book, m, s, np.int64(bottom), np.int64(top), least_lots, most_lots, uniforms[3])
+                if slot < 0 and state["mid_mode"] == MID_TOUCH and bin_ > OWN_TOUCH:
+                    # Some other order behind the touch: the touch is what a wrong guess would change most.
+                    best = np.int64(bid if side == BUY else ask)
+                    first, last = (np.int64(1), best - 1) if side == BUY else (best + 1, np.int64(2**30))
+                    slot = order_to_cancel(book, m, s, first, last, least_lots, most_lots, uniforms[3])
                 if slot >= 0:
                     event["order_id"], event["size"] = book.orders[m, slot]["order_id"], 0
                 elif density(book, m, s, placement[m]) < 0.0:
