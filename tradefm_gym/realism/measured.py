@@ -75,7 +75,7 @@ class Measured:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.tmp")
         with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **columns)
+            np.savez_compressed(stream, **columns)  # pyright: ignore[reportArgumentType]
         temporary.replace(path)
 
     @classmethod

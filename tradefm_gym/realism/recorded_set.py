@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,10 +27,11 @@ class RecordedSet:
     Attributes:
         name: what the card calls it.
         digest: twelve hexadecimal digits that name the content of its files and how they are read.
+        fold_of: name of the day that this is a fold of, None for a day.
     """
 
-    def __init__(self, name: str, load: Callable[[], RecordedFlow], digest: str) -> None:
-        self.name, self.digest = name, digest
+    def __init__(self, name: str, load: Callable[[], RecordedFlow], digest: str, fold_of: str | None = None) -> None:
+        self.name, self.digest, self.fold_of = name, digest, fold_of
         self._load = load
 
     @cached_property
@@ -46,6 +48,26 @@ class RecordedSet:
     def positions(self) -> np.ndarray:
         """Where the events of ``path`` stand in ``recorded.records``, (n,) int64."""
         return np.flatnonzero(self.recorded.flow["kind"] != PRINT) + self.recorded.opening
+
+    def fold(self, number: int, folds: int) -> "RecordedSet":
+        """Fold ``number`` of ``folds``: the day up to a time in its second half, as a day of its own.
+
+        Folds grow: a flow is always fitted to what came before its test part. A model of one's own is not trained
+        anew, and may have seen the test parts of all but the last.
+        """
+
+        def load() -> RecordedFlow:
+            day = self.recorded
+            time = day.records["time_ns"]
+            share = 0.5 + 0.5 * (number + 1) / folds
+            first = time[day.opening]
+            end = int(np.searchsorted(time, first + np.int64(share * (time[-1] - first)), side="right"))
+            short = {name: getattr(day, name)[:end] for name in ("records", "touch", "source_row")}
+            fills = day.fills[day.fills["time_ns"] <= time[end - 1]]
+            return replace(day, **short, fills=fills, book=None if day.book is None else day.book[:end])
+
+        name = f"fold{number + 1}of{folds}"
+        return RecordedSet(f"{self.name}-{name}", load, f"{self.digest}-{name}", self.name)
 
     def part(self, name: str) -> tuple[int, int]:
         """First and last event of "train", "validation" or "test" in ``path``, the latter not included."""
@@ -75,7 +97,7 @@ class RecordedSet:
 
     def replayed(self) -> list[MarketPath]:
         """The test part executed again, from its recorded book on: in one piece where orders are known by id."""
-        first, last = self.part("test")
+        last = self.part("test")[1]
         starts = self.starts(2)[:1] if self.recorded.meta.replay_by_id else self.stretches()
         day = prepare(self.recorded, horizon=BLOCK, at=self.positions[starts])
         events = last - int(starts[0]) if self.recorded.meta.replay_by_id else STRETCH
