@@ -3,7 +3,8 @@
 import importlib.util
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.cli_reading import Reading
 
 _NEEDED = ("scipy", "sklearn", "plotly")
+_MARKS = {"near": "[green]{} y[/]", "far": "[red]{} n[/]", "unclear": "{} ?", "too few": "{} -", "": "{}"}
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,9 @@ class Realism:
         effort = replace(QUICK if self.quick else Effort(), **{k: v for k, v in given.items() if v is not None})
         whole("folds", self.folds, 0, 20)
         flows = self._flows()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("reading")
-
-            def report(what: str, done: int, of: int) -> None:
-                # Work that does not say how far it is shows a bar without an end.
-                progress.update(task, description=what, completed=done, total=of if of > 1 else None)
-
-            card = CardMaker(self._sets(), flows, self.out, effort, report).run()
+        maker = CardMaker(self._sets(), flows, self.out, effort)
+        with _progress() as maker.report:
+            card = maker.run()
         arguments = asdict(effort) | {"flow": ",".join(flows), "data": ", ".join(map(str, self.data))}
         arguments |= {"folds": self.folds, "quick": self.quick}
         card.about = {"arguments": arguments, "hardware": bench.hardware(_threads()), "versions": _versions()}
@@ -95,6 +91,29 @@ class Realism:
             day = RecordedSet(name, lambda path=path: self.reading.load(path), digest)
             sets += [day, *(day.fold(i, self.folds) for i in range(self.folds))]
         return sets
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Something to tell of progress: a bar on a terminal, elsewhere a line for each piece of work."""
+    notes = Console(stderr=True)
+    if not notes.is_terminal:
+        told = []
+
+        def note(what: str, done: int, of: int) -> None:
+            if [what] != told[-1:]:
+                told.append(what)
+                notes.print(what, soft_wrap=True, highlight=False)
+
+        yield note
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True) as progress:
+        task = progress.add_task("reading")
+        # Work that does not say how far it is shows a bar without an end.
+        yield lambda what, done, of: progress.update(
+            task, description=what, completed=done, total=of if of > 1 else None
+        )
 
 
 def print_card(card: Any) -> None:
@@ -135,12 +154,11 @@ def _distances(card: Any, rows: Any, name: str) -> Table:
         cells = []
         for arm, row in zip(arms, found, strict=True):
             said = nearness(rows, row) if row and arm in card.flows else ""
-            mark = {"near": "[green]{} y[/]", "far": "[red]{} n[/]", "too few": "{} ?"}.get(said, "{}")
-            cells.append(mark.format(_number(row)))
+            cells.append(_MARKS[said].format(_number(row)))
         ratios = [_number(rows.get(name, quantity, "ks_over_reference", flow), interval=True) for flow in others]
         n = max((row.n for row in found if row), default=0)
         table.add_row(quantity.replace("_", " "), f"{n:,}", *cells, *ratios)
-    table.caption, table.caption_justify = "y near, n far, ? too few recorded samples to tell", "left"
+    table.caption, table.caption_justify = "y near, n far, ? unclear, - too few recorded samples to tell", "left"
     return table
 
 

@@ -17,7 +17,7 @@ _SHOWN = (
     "ks_last_quarter", "ks_last_over_first", "share", "largest_over_median", "auc", "crps", "crps_skill", "rank_p",
     "distribution_correlation", "quantile_correlation", "window_correlation", "mean_over_real", "w1_given", "js_given",
 )  # fmt: skip
-_MARKS = {"near": " &#10003;", "far": " &#10007;", "too few": " <small>too few</small>", "": ""}
+_MARKS = {"near": " &#10003;", "far": " &#10007;", "unclear": " ?", "too few": " <small>too few</small>", "": ""}
 _STYLE = """
 :root { --ink: #111827; --soft: #6b7280; --line: #e5e7eb; --good: #047857; --bad: #b91c1c; }
 * { box-sizing: border-box; }
@@ -87,7 +87,7 @@ def _set(card: Card, rows: Rows, name: str) -> str:
             name,
             "ks",
             arms,
-            "Kolmogorov-Smirnov; &#10003; near and &#10007; far by the rules at the end of the page",
+            "Kolmogorov-Smirnov; &#10003; near, &#10007; far, ? unclear by the rules at the end of the page",
         ),
         _more("Wasserstein-1 in standard deviations of the record", _distances(rows, name, "w1", arms)),
         _more("Jensen-Shannon divergence in bits", _distances(rows, name, "js", arms)),

@@ -2,9 +2,10 @@
 
 A quantity is **near** if its K-S distance from the test part is at most what the day itself allows: 1.5 times the
 distance of the training part (the row ``drift``) as far as that is 0.25, or the distance of alternating two-minute
-blocks of the test part from each other (the row ``floor``), and in any case 0.05. Where there are fewer than 200
-recorded samples, or where they hang together so much that the floor exceeds 0.25, they decide nothing: **too few**.
-Distances within bins of a condition are judged alike.
+blocks of the test part from each other (the row ``floor``), and in any case 0.05. It is **far** if its whole 95%
+interval lies above that and above twice the floor, which is itself a matter of luck, and **unclear** in between. Where
+there are fewer than 200 recorded samples, or where they hang together so much that the floor exceeds 0.25, they decide
+nothing: **too few**. Distances within bins of a condition are judged alike.
 
 A market is fit to train **execution** if
 
@@ -24,13 +25,14 @@ It is fit to train **market making** if it is fit for execution, and
 * moves of the mid given the imbalance are near: what a passive order is picked off by;
 * where a section measured it, the markout of passive fills lies within the recorded band.
 
-A rule fails, or passes, or says nothing (too few samples, or not measured). One that fails decides. Where a rule that
-matters most (marked below) says nothing, fitness is **not shown**.
+A rule fails, or passes, or says nothing (unclear, too few samples, or not measured). One that fails decides. Where one
+of those that matter most says nothing, fitness is **not shown**: that the market lives, spread, depth at the touch and
+waiting times; for market making also order sizes, depths of adds, and the markout.
 """
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tradefm_gym.realism.rows import Row, Rows
@@ -40,7 +42,8 @@ LOWEST, HIGHEST, DRIFT_FACTOR = 0.05, 0.25, 1.5
 EMPTY_SHARE, LARGEST_SPREAD, WANDER = 0.01, 20.0, 1.5
 USES = ("execution", "market making")
 
-Outcome = Literal["passes", "fails", "too few", "not measured"]
+Outcome = Literal["passes", "fails", "unclear", "too few", "not measured"]
+_SILENT = ("unclear", "too few", "not measured")
 Judge = Callable[[Rows, str, str], tuple[Outcome, str]]  # rows, set, arm -> outcome and figures
 
 
@@ -80,8 +83,11 @@ class Verdict:
         failed = [f"{one.rule} ({one.figures})" for one in self.findings if one.outcome == "fails"]
         if failed:
             return "; ".join(failed)
-        silent = [f"{one.rule}: {one.outcome}" for one in self.findings if one.outcome in ("too few", "not measured")]
+        silent = [f"{one.rule}: {one.outcome}" for one in self.findings if one.outcome in _SILENT]
         return "; ".join(silent) if self.fit == "not shown" else "no rule fails"
+
+
+_OUTCOMES: dict[str, Outcome] = {"near": "passes", "far": "fails", "unclear": "unclear"}
 
 
 def allowed(rows: Rows, set_name: str, quantity: str, metric: str = "ks") -> float:
@@ -95,11 +101,21 @@ def _value(row: Row | None) -> float:
 
 
 def nearness(rows: Rows, row: Row) -> str:
-    """Whether a row of distances is "near" or "far", or "too few" samples tell nothing."""
+    """Whether a row of distances is "near", "far", "unclear" or of "too few" samples."""
     limit = allowed(rows, row.set, row.quantity, row.metric)
     if row.n < LEAST or math.isinf(limit):
         return "too few"
-    return "near" if row.value <= limit else "far"
+    return "near" if row.value <= limit else "far" if _surely(row) > _excused(rows, row) else "unclear"
+
+
+def _surely(row: Row) -> float:
+    return row.low if math.isfinite(row.low) else row.value
+
+
+def _excused(rows: Rows, row: Row) -> float:
+    """The largest distance that luck could explain."""
+    floor = _value(rows.get(row.set, row.quantity, row.metric, "floor"))
+    return max(allowed(rows, row.set, row.quantity, row.metric), min(2 * floor, HIGHEST))
 
 
 def near(quantity: str, metric: str = "ks") -> Judge:
@@ -112,7 +128,7 @@ def near(quantity: str, metric: str = "ks") -> Judge:
         limit, said = allowed(rows, set_name, quantity, metric), nearness(rows, row)
         if said == "too few":
             return "too few", f"{row.n} samples" if row.n < LEAST else "the record is as far from itself"
-        return ("passes" if said == "near" else "fails"), f"{row.value:.3f}, allowed {limit:.3f}"
+        return _OUTCOMES[said], f"{row.value:.3f}, allowed {limit:.3f}"
 
     return judge
 
@@ -136,7 +152,9 @@ def _steady(quantity: str) -> Judge:
         limit = max(WANDER * first.value, allowed(rows, set_name, quantity))
         if last.n < LEAST or math.isinf(limit):
             return "too few", f"{last.n} samples"
-        return ("passes" if last.value <= limit else "fails"), f"{first.value:.3f} at first, {last.value:.3f} at last"
+        far = _surely(last) > max(limit, _excused(rows, replace(last, metric="ks")))
+        outcome = "passes" if last.value <= limit else "fails" if far else "unclear"
+        return outcome, f"{first.value:.3f} at first, {last.value:.3f} at last"
 
     return judge
 
@@ -226,7 +244,7 @@ def overall(verdicts: Iterable[Verdict], arm: str) -> tuple[str, str]:
     reasons: dict[str, list[str]] = {}
     for one in mine:
         if one.use == lacking and one.fit == state[lacking]:
-            outcomes = ("fails",) if one.fit == "not fit" else ("too few", "not measured")
+            outcomes = ("fails",) if one.fit == "not fit" else _SILENT
             for found in one.findings:
                 if found.outcome in outcomes:
                     reasons.setdefault(found.rule, []).append(one.set)
