@@ -19,11 +19,11 @@ from tradefm_gym.model.serving import BUNDLED_MODEL
 from tradefm_gym.realism.arms import arm as make_arm
 from tradefm_gym.realism.arms import content, parameters_file, parsed
 from tradefm_gym.realism.forecasts import blocks_of, ensembles, truths
-from tradefm_gym.realism.measured import Measured, described, measure
+from tradefm_gym.realism.measured import Measured, described, measure, pictured
 from tradefm_gym.realism.path import MarketPath, roll_out
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row
-from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts
+from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts, to_pool
 from tradefm_gym.realism.verdict import Verdict, judged, overall
 
 FORMAT = 1  # of part files; rises when what they hold is made in another way
@@ -144,16 +144,14 @@ class CardMaker:
             arms |= {spec: self._measured(one, spec) for spec in self.flows}
             keys = {name: self._key(one, name) for name in arms}
             for name in (*RECORDED_ARMS, *self.flows):
-                reference = self.reference if name in self.flows and name != self.reference else None
-                subject = Subject(
-                    one.name, name, arms[name], arms["real"], arms["real_stretches"],
-                    arms[reference] if reference else None, self.effort.replicates,
-                )  # fmt: skip
+                subject = self._subject(one, name, arms)
+                reference = self.reference if subject.reference else None
                 used = [keys[key] for key in (name, "real", "real_stretches", reference) if key]
                 rows += self._sections(one, subject, used)
-                measured[one.name, name] = arms[name]
                 if name in self.flows:
-                    subjects.setdefault((name, one.fold_of), []).append(subject)
+                    subjects.setdefault((name, one.fold_of), []).append(to_pool(subject))
+                if name == "real" or name in self.flows:
+                    measured[one.name, name] = pictured(arms[name])
         for (_, day), several in subjects.items():
             if len(several) > 1:
                 rows += pooled_forecasts(several, POOLED if day is None else f"{day}-folds")
@@ -162,6 +160,21 @@ class CardMaker:
         summary = {spec: overall(verdicts, spec) for spec in self.flows}
         names = [one.name for one in self.sets]
         return Card(rows, verdicts, summary, names, self.flows, self.reference, measured)
+
+    def _subject(self, one: RecordedSet, name: str, arms: dict[str, Measured]) -> Subject:
+        is_flow = name in self.flows
+        reference = self.reference if is_flow and name != self.reference else None
+        return Subject(
+            one.name,
+            name,
+            arms[name],
+            arms["real"],
+            arms["real_stretches"],
+            arms[reference] if reference else None,
+            self.effort.replicates,
+            one,
+            (lambda markets: self._flow(one, name, markets)) if is_flow else None,
+        )
 
     # ---- arms --------------------------------------------------------------------------------
 
@@ -196,7 +209,7 @@ class CardMaker:
         """Long rollouts and forecasts of a flow."""
         effort = self.effort
         starts = one.starts(effort.starts)
-        flow = make_arm(spec, one.recorded, one.positions[starts], min(_MARKETS, effort.seeds), self._fits(one))
+        flow = self._flow(one, spec, min(_MARKETS, effort.seeds))
         found = measure(self._long(one, spec, flow, len(starts)), quarters=True)
         what, done = f"{one.name}: forecasts of {spec}", 0
         total = len(starts) * effort.rollouts
@@ -209,6 +222,10 @@ class CardMaker:
         found.ensemble = ensembles(flow, range(len(starts)), effort.rollouts, progress=rolled)
         found.truth, found.blocks = truths(one.path, starts), blocks_of(starts)
         return found
+
+    def _flow(self, one: RecordedSet, spec: str, markets: int) -> FlowModel:
+        at = one.positions[one.starts(self.effort.starts)]
+        return make_arm(spec, one.recorded, at, markets, self._fits(one))
 
     def _long(self, one: RecordedSet, spec: str, flow: FlowModel, starts: int) -> list[MarketPath]:
         effort, paths = self.effort, []

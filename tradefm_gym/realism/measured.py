@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -216,6 +216,11 @@ def _health(path: MarketPath) -> tuple[float, float]:
     both = path.two_sided
     spread = (path.book[:, 0, 0] - path.book[:, 0, 2])[both]
     return (float(1 - both.mean()) if len(both) else 1.0), float(spread.max(initial=0))
+
+
+def pictured(measured: Measured) -> Measured:
+    """What pictures need of it; the rest takes memory."""
+    return replace(measured, given={}, first={}, last={}, windows=(np.zeros((0, 1)), np.zeros(0, np.int64)))
 
 
 def described(key: dict) -> str:

@@ -1,8 +1,8 @@
 """The sections of a card: each turns what was measured of one arm of one set into rows.
 
 A section of your own is a function ``(subject) -> list[Row]`` and an entry in ``SECTIONS``; the card runs it for every
-arm of every set, keeps its rows, and shows a metric that has no picture of its own in a table. A rule in
-``verdict.RULES`` makes it count.
+arm of every set, keeps its rows, and shows a metric that has no picture of its own in a table. One that needs more than
+samples rolls the flow out itself: ``subject.make_flow``. A rule in ``verdict.RULES`` makes it count.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.realism.bootstrap import Estimate
 from tradefm_gym.realism.discriminator import discriminate
 from tradefm_gym.realism.distances import Sample, compare, compare_given, floor, floor_given, paired_ratio
 from tradefm_gym.realism.forecasts import COLUMNS
 from tradefm_gym.realism.measured import FILL_WINDOW, GIVEN, Measured
+from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row, of
 from tradefm_gym.realism.scores import crps, pooled_skill, ranks, skill, uniformity
 from tradefm_gym.realism.stylised import agreement, facts
@@ -36,6 +38,9 @@ class Subject:
         real_stretches: of those stretches of it that ``round_trip`` repeats.
         reference: of the reference flow, None where there is none or this is it.
         replicates: of the bootstrap.
+        recorded: the day, None where there is none.
+        make_flow: the flow for N markets, whose start states are ``recorded.starts`` of the card's effort; None for
+            arms that are no flows.
     """
 
     set: str
@@ -45,6 +50,8 @@ class Subject:
     real_stretches: Measured | None = None
     reference: Measured | None = None
     replicates: int = 200
+    recorded: RecordedSet | None = None
+    make_flow: Callable[[int], FlowModel] | None = None
 
     def row(self, quantity: str, metric: str, estimate: Estimate | float, n: int) -> Row:
         """A row of this arm; ``n`` real samples."""
@@ -55,6 +62,8 @@ class Subject:
 def distances(subject: Subject) -> list[Row]:
     """Distance of every quantity from the test part, and as a share of the reference flow's."""
     rows = []
+    if subject.arm == "real":
+        return rows
     for name, real in subject.real.samples.items():
         found = _distance(subject, real, name)
         rows += [subject.row(name, metric, found[metric], len(real.values)) for metric in METRICS if found]
@@ -77,6 +86,8 @@ def _distance(subject: Subject, real: Sample, name: str) -> dict[str, Estimate]:
 def conditional_distances(subject: Subject) -> list[Row]:
     """Distance of one statistic within bins of another (as LOB-Bench, Nagy et al. 2025)."""
     rows = []
+    if subject.arm == "real":
+        return rows
     for name in map("|".join, GIVEN):
         real, arm = subject.real.given.get(name), subject.measured.given.get(name)
         if real is None or arm is None:
@@ -170,6 +181,15 @@ def forecasts(subject: Subject) -> list[Row]:
             found = skill(scores, reference, measured.blocks, subject.replicates)
             rows.append(subject.row(name, "crps_skill", found, starts))
     return rows
+
+
+def to_pool(subject: Subject) -> Subject:
+    """What ``pooled_forecasts`` needs of a subject; samples of many sets together take memory."""
+    kept = [
+        one and Measured(ensemble=one.ensemble, truth=one.truth, blocks=one.blocks, seeds=one.seeds)
+        for one in (subject.measured, subject.reference)
+    ]
+    return Subject(subject.set, subject.arm, kept[0] or Measured(), Measured(), None, kept[1], subject.replicates)
 
 
 def pooled_forecasts(subjects: Sequence[Subject], name_of_all: str = POOLED) -> list[Row]:
