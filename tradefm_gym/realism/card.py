@@ -201,7 +201,7 @@ class CardMaker:
         elif name == "real_stretches":
             found = measure(one.real_stretches())
         else:
-            found = measure([one.path.between(*one.part("train" if name == "drift" else "test"))])
+            found = measure([one.path.between(*one.part("train")) if name == "drift" else one.test_path()])
         self.report(f"{one.name}: {name}", 1, 1)
         return found
 

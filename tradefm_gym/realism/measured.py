@@ -12,7 +12,7 @@ from tradefm_gym.realism.distances import Sample
 from tradefm_gym.realism.path import MarketPath
 from tradefm_gym.realism.quantities import BLOCK_S, mid_on_grid, samples, windows
 
-MOST = 50_000  # values of a sample; of more, every k-th is kept
+MOST = 20_000  # values of a sample; of more, every k-th is kept
 MOST_WINDOWS = 4_000
 QUIET_S = 60  # a path counts for facts of returns if it lasts so long
 FILL_WINDOW = 64  # events

@@ -108,7 +108,7 @@ def _set(card: Card, rows: Rows, name: str) -> str:
             _picture(pictures.skills(rows, name, card.flows, card.reference)),
         ]
     parts += [
-        "<p class='soft'>Where the truth ranked among the members of each forecast, in ten bins: level where forecasts "
+        "<p class='soft'>Where the truth ranked among the members of each forecast, in bins of about a tenth: level where forecasts "
         "are honest, a valley where they are too sure, a slope where they are biased.</p>",
         _picture(pictures.rank_histograms(measured, rows, name, card.flows)),
         "<h3>Stylised facts</h3><p class='soft'>Of returns in one second; the band is the record's 95% interval.</p>",
@@ -262,7 +262,7 @@ def _verdict(card: Card) -> str:
         )
         last = {one.set: one for one in mine}  # the last use holds the rules of all
         lines = [
-            [html.escape(name), one.use, one.rule.replace("_", " "), _word(one.outcome, one.outcome), one.figures]
+            [html.escape(name), one.use, one.rule, _word(one.outcome, one.outcome), one.figures]
             for name, found in last.items()
             for one in found.findings
         ]

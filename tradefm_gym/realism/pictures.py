@@ -12,7 +12,7 @@ from tradefm_gym.realism.measured import Measured
 from tradefm_gym.realism.quantities import QUANTITIES
 from tradefm_gym.realism.rows import Rows
 from tradefm_gym.realism.scores import rank_histogram, ranks
-from tradefm_gym.realism.sections import COLUMN_NAMES
+from tradefm_gym.realism.sections import COLUMN_NAMES, rank_bins
 
 REAL = "#111827"
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#db2777")
@@ -68,7 +68,7 @@ def distributions(measured: Mapping[str, Measured], flows: Sequence[str]) -> go.
         unit = next((unit for start, unit in _UNITS.items() if name.startswith(start)), "")
         figure.update_xaxes(
             type="log" if decades else "linear", range=span, title={"text": unit, "standoff": 2, "font": {"size": 11}},
-            dtick=1 if decades and span[1] - span[0] > 1 else None, row=row, col=column,
+            dtick=(2 if span[1] - span[0] > 4 else 1) if decades and span[1] - span[0] > 1 else None, row=row, col=column,
         )  # fmt: skip
         figure.update_yaxes(range=[0, 1], dtick=0.5, row=row, col=column)
     return figure
@@ -117,7 +117,9 @@ def rank_histograms(measured: Mapping[str, Measured], rows: Rows, set_name: str,
     for (row, column), (flow, name) in zip(cells, [(flow, name) for flow in flows for name in RANKED], strict=True):
         found, c = measured[flow], COLUMN_NAMES.index(name)
         members = found.ensemble.shape[1]
-        counts, expected = rank_histogram(ranks(found.ensemble[:, :, c], found.truth[:, c]), members)
+        counts, expected = rank_histogram(
+            ranks(found.ensemble[:, :, c], found.truth[:, c]), members, rank_bins(members)
+        )
         p = rows.get(set_name, name, "rank_p", flow)
         figure.add_bar(
             x=list(range(1, len(counts) + 1)), y=counts.tolist(), name=flow, legendgroup=flow,
@@ -159,6 +161,8 @@ def stylised(rows: Rows, set_name: str, flows: Sequence[str]) -> go.Figure:
                 continue
             x = [at for at, _ in kept]
             values = np.array([(one.value, one.low, one.high) for _, one in kept])
+            if "kurtosis" in start:
+                values = np.maximum(values, 0.1)  # a logarithmic axis ends somewhere
             if arm == "real":
                 band = np.isfinite(values).all(axis=1)
                 at = np.array(x)[band]
@@ -173,6 +177,8 @@ def stylised(rows: Rows, set_name: str, flows: Sequence[str]) -> go.Figure:
                 mode="lines+markers", line={"color": paint[arm], "width": 2 if arm == "real" else 1.5},
                 marker={"size": 5}, row=row, col=column,
             )  # fmt: skip
+        if "kurtosis" in start:
+            figure.update_yaxes(type="log", dtick=1, row=row, col=column)
         figure.update_xaxes(
             type=kind, title={"text": unit, "standoff": 2}, dtick="D2" if kind == "log" else None, row=row, col=column
         )

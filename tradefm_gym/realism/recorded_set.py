@@ -95,6 +95,10 @@ class RecordedSet:
         first, last = self.part("test")
         return self.starts(max(2, (last - first) // STRETCH))
 
+    def test_path(self) -> MarketPath:
+        """The test part, from the first moment in it at which a replay can begin."""
+        return self.path.between(int(self.starts(2)[0]), self.part("test")[1])
+
     def replayed(self) -> list[MarketPath]:
         """The test part executed again, from its recorded book on: in one piece where orders are known by id."""
         last = self.part("test")[1]

@@ -49,9 +49,9 @@ Judge = Callable[[Rows, str, str], tuple[Outcome, str]]  # rows, set, arm -> out
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: what it says, what it is for, and how it is judged."""
+    """One rule: what it looks at, what it is for, and how it is judged."""
 
-    text: str
+    topic: str
     use: str  # "execution" (then also for market making) or "market making"
     judge: Judge
     needed: bool = False  # fitness is not shown without it
@@ -65,6 +65,7 @@ class Finding:
     use: str
     outcome: Outcome
     figures: str
+    needed: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Verdict:
         failed = [f"{one.rule} ({one.figures})" for one in self.findings if one.outcome == "fails"]
         if failed:
             return "; ".join(failed)
-        silent = [f"{one.rule}: {one.outcome}" for one in self.findings if one.outcome in _SILENT]
+        silent = [f"{one.rule}: {one.outcome}" for one in self.findings if one.needed and one.outcome in _SILENT]
         return "; ".join(silent) if self.fit == "not shown" else "no rule fails"
 
 
@@ -181,36 +182,36 @@ def _within(quantity: str) -> Judge:
 
 
 RULES = (
-    Rule("the market lives", "execution", _lives, needed=True),
+    Rule("life of the market", "execution", _lives, needed=True),
     *(
-        Rule(f"{quantity} is near", "execution", near(quantity), quantity in ("spread", "touch_depth", "inter_arrival"))
+        Rule(quantity.replace("_", " "), "execution", near(quantity), quantity in ("spread", "touch_depth", "inter_arrival"))
         for quantity in (
             "spread", "touch_depth", "inter_arrival", "event_count_1s", "taker_size", "log_return_1s", "log_return_10s",
         )
     ),
-    Rule("waits given the last one are near", "execution", near("inter_arrival|previous", "ks_given")),
-    Rule("the spread does not wander", "execution", _steady("spread")),
-    Rule("waits do not wander", "execution", _steady("inter_arrival")),
+    Rule("inter arrival given the one before", "execution", near("inter_arrival|previous", "ks_given")),
+    Rule("wandering of the spread", "execution", _steady("spread")),
+    Rule("wandering of the inter arrival", "execution", _steady("inter_arrival")),
     *(
-        Rule(f"forecasts of {outcome} are no worse than Hawkes flow's", "execution", _skilled(outcome))
+        Rule(f"forecasts of {outcome.replace('_', ' ')} against Hawkes flow", "execution", _skilled(outcome))
         for name in ("return", "realised_variance", "mean_spread", "volume")
         for outcome in (f"{name}_256_events", f"{name}_10s")
     ),
     *(
-        Rule(f"{quantity} is near", "market making", near(quantity), quantity in ("order_size", "price_depth"))
+        Rule(quantity.replace("_", " "), "market making", near(quantity), quantity in ("order_size", "price_depth"))
         for quantity in (
             "order_size", "price_depth", "cancel_depth", "imbalance", "depth_5", "first_fill_wait", "order_lifetime",
         )
     ),
-    Rule("moves given the imbalance are near", "market making", near("next_move|imbalance", "ks_given")),
-    Rule("markout of passive fills lies in the band", "market making", _within("markout"), needed=True),
+    Rule("next move given the imbalance", "market making", near("next_move|imbalance", "ks_given")),
+    Rule("markout of passive fills", "market making", _within("markout"), needed=True),
 )  # fmt: skip
 
 
 def judged(rows: Iterable[Row], set_name: str, arm: str, rules: tuple[Rule, ...] = RULES) -> list[Verdict]:
     """The verdicts on one arm by one set, for each of ``USES``."""
     table = Rows(rows)
-    findings = [(rule, Finding(rule.text, rule.use, *rule.judge(table, set_name, arm))) for rule in rules]
+    findings = [(rule, Finding(rule.topic, rule.use, *rule.judge(table, set_name, arm), rule.needed)) for rule in rules]
     verdicts = []
     for number, use in enumerate(USES):
         counted = [(rule, found) for rule, found in findings if rule.use in USES[: number + 1]]
@@ -244,10 +245,11 @@ def overall(verdicts: Iterable[Verdict], arm: str) -> tuple[str, str]:
     reasons: dict[str, list[str]] = {}
     for one in mine:
         if one.use == lacking and one.fit == state[lacking]:
-            outcomes = ("fails",) if one.fit == "not fit" else _SILENT
             for found in one.findings:
-                if found.outcome in outcomes:
+                silent = found.needed and found.outcome in _SILENT
+                if found.outcome == "fails" if one.fit == "not fit" else silent:
                     reasons.setdefault(found.rule, []).append(one.set)
-    verb = "fails" if state[lacking] == "not fit" else "is not shown"
-    listed = "; ".join(f"{rule} [{', '.join(sets)}]" for rule, sets in reasons.items())
+    verb = "fails on" if state[lacking] == "not fit" else "is not shown, for want of"
+    several = len({one.set for one in mine}) > 1
+    listed = "; ".join(rule + (f" [{', '.join(sets)}]" if several else "") for rule, sets in reasons.items())
     return said, f"For {lacking} it {verb}: {listed}."
