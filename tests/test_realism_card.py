@@ -168,6 +168,27 @@ def test_one_failure_decides_and_a_needed_silence_shows_nothing():
     assert overall([*verdicts, *other], "flow")[1] == "For execution it fails on: depth [day, other]."
 
 
+@pytest.mark.parametrize(
+    ("flows", "called"),
+    [
+        (
+            ["tradefm:a/one", "hawkes:b/h.json", "zero_intelligence"],
+            ["tradefm:one", "hawkes:h.json", "zero_intelligence"],
+        ),
+        (["tradefm:a/one", "hawkes:b/h.json", "tradefm:c/one"], ["tradefm:a/one", "hawkes:h.json", "tradefm:c/one"]),
+    ],
+)
+def test_flows_are_called_by_the_end_of_their_path(flows, called):
+    rows = [Row("day", "spread", "ks", arm, 0.1) for arm in ("floor", *flows)]
+    verdicts = [one for spec in flows for one in judged(rows, "day", spec)]
+    card = Card(rows, verdicts, {}, ["day"], flows, flows[1], {("day", flows[1]): Measured()}).labelled()
+    assert card.flows == called and card.reference == called[1] and list(card.measured) == [("day", called[1])]
+    assert [row.arm for row in card.rows] == ["floor", *called]
+    assert [said for said, _ in card.summary.values()] == [
+        f"{name} is not shown to be fit to train anything." for name in called
+    ]
+
+
 def test_rows_survive_json():
     row = Row("day", "spread", "ks", "flow", 0.25, n=3)
     state = json.loads(json.dumps(row.to_json(), allow_nan=False))

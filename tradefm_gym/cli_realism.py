@@ -63,11 +63,11 @@ class Realism:
         arguments |= {"folds": self.folds, "quick": self.quick}
         card.about = {"arguments": arguments, "hardware": bench.hardware(_threads()), "versions": _versions()}
         card.save(self.out / "card.json")
-        write_page(card, self.out / "card.html")
+        write_page(card.labelled(), self.out / "card.html")
         if self.json:
             print(json.dumps(card.to_json(), indent=1))
         else:
-            print_card(card)
+            print_card(card.labelled())
             print(f"{self.out / 'card.json'}, {self.out / 'card.html'}")
         return 0
 

@@ -7,7 +7,8 @@ depends on; a card that is made again computes what is missing or has changed.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.model.serving import BUNDLED_MODEL
+from tradefm_gym.realism import bootstrap, discriminator, distances, pooled, scores, sections, stylised
 from tradefm_gym.realism.arms import arm as make_arm
 from tradefm_gym.realism.arms import content, parameters_file, parsed
 from tradefm_gym.realism.forecasts import blocks_of, ensembles, truths
@@ -26,7 +28,7 @@ from tradefm_gym.realism.rows import Row
 from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts, to_pool
 from tradefm_gym.realism.verdict import Verdict, judged, overall
 
-FORMAT = 1  # of part files; rises when what they hold is made in another way
+FORMAT = 1  # rises when what is measured of an arm, or how it is rolled out, changes
 RECORDED_ARMS = ("real", "drift", "floor", "replayed", "round_trip")
 _MARKETS = 64  # side by side at most
 
@@ -81,6 +83,21 @@ class Card:
     reference: str | None
     measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+
+    def labelled(self) -> "Card":
+        """The card for people: a flow is called by the last part of its path, where that tells it from the others."""
+        short = {spec: _short(spec) for spec in self.flows}
+        called = {spec: text if list(short.values()).count(text) == 1 else spec for spec, text in short.items()}
+        verdicts = [replace(one, arm=called[one.arm]) for one in self.verdicts]
+        return replace(
+            self,
+            rows=[replace(row, arm=called.get(row.arm, row.arm)) for row in self.rows],
+            verdicts=verdicts,
+            summary={called[spec]: overall(verdicts, called[spec]) for spec in self.flows},
+            flows=[called[spec] for spec in self.flows],
+            reference=self.reference and called[self.reference],
+            measured={(name, called.get(arm, arm)): one for (name, arm), one in self.measured.items()},
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The card as plain values: ``rows``, ``verdicts``, ``summary``, and what it was made with."""
@@ -247,7 +264,7 @@ class CardMaker:
         rows = []
         for name, section in SECTIONS.items():
             file = self._part(one, subject.arm, f"{name}.json")
-            key = described({"used": used, "replicates": self.effort.replicates, "format": FORMAT})
+            key = described({"used": used, "replicates": self.effort.replicates, "code": _code()})
             found = _read_rows(file, key)
             if found is None:
                 self.report(f"{one.name}: {name.replace('_', ' ')} of {subject.arm}", 0, 1)
@@ -277,6 +294,20 @@ class CardMaker:
         if slug != name:
             slug += "-" + hashlib.sha256(name.encode()).hexdigest()[:6]
         return self.out / "parts" / one.name / f"{slug}.{end}"
+
+
+def _short(spec: str) -> str:
+    name, colon, path = spec.partition(":")
+    return f"{name}:{Path(path).name}" if colon else name
+
+
+@cache
+def _code() -> str:
+    """Hash of what sections are computed with: their rows are quickly made again."""
+    total = hashlib.sha256()
+    for module in (sections, distances, pooled, bootstrap, stylised, scores, discriminator):
+        total.update(Path(module.__file__).read_bytes())
+    return total.hexdigest()[:12]
 
 
 def _read_rows(path: Path, key: str) -> list[Row] | None:

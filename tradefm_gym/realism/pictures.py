@@ -65,10 +65,11 @@ def distributions(measured: Mapping[str, Measured], flows: Sequence[str]) -> go.
             )  # fmt: skip
         low, high = float(np.min(seen)), float(np.max(seen))
         span = [np.log10(low) - 0.05, np.log10(high) + 0.05] if decades else [low, high]
+        decade = 2 if span[1] - span[0] > 4 else 1
         unit = next((unit for start, unit in _UNITS.items() if name.startswith(start)), "")
         figure.update_xaxes(
             type="log" if decades else "linear", range=span, title={"text": unit, "standoff": 2, "font": {"size": 11}},
-            dtick=(2 if span[1] - span[0] > 4 else 1) if decades and span[1] - span[0] > 1 else None, row=row, col=column,
+            dtick=decade if decades and span[1] - span[0] > 1 else None, row=row, col=column,
         )  # fmt: skip
         figure.update_yaxes(range=[0, 1], dtick=0.5, row=row, col=column)
     return figure

@@ -181,10 +181,11 @@ def _within(quantity: str) -> Judge:
     return judge
 
 
+_NEEDED = ("spread", "touch_depth", "inter_arrival", "order_size", "price_depth")
 RULES = (
     Rule("life of the market", "execution", _lives, needed=True),
     *(
-        Rule(quantity.replace("_", " "), "execution", near(quantity), quantity in ("spread", "touch_depth", "inter_arrival"))
+        Rule(quantity.replace("_", " "), "execution", near(quantity), quantity in _NEEDED)
         for quantity in (
             "spread", "touch_depth", "inter_arrival", "event_count_1s", "taker_size", "log_return_1s", "log_return_10s",
         )
@@ -198,7 +199,7 @@ RULES = (
         for outcome in (f"{name}_256_events", f"{name}_10s")
     ),
     *(
-        Rule(quantity.replace("_", " "), "market making", near(quantity), quantity in ("order_size", "price_depth"))
+        Rule(quantity.replace("_", " "), "market making", near(quantity), quantity in _NEEDED)
         for quantity in (
             "order_size", "price_depth", "cancel_depth", "imbalance", "depth_5", "first_fill_wait", "order_lifetime",
         )
