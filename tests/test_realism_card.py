@@ -1,4 +1,4 @@
-"""The realism card: its verdicts on good and broken flows, and the command."""
+"""The realism card: its verdicts on good and broken flows, and what they rest on."""
 
 import json
 import os
@@ -10,12 +10,11 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("sklearn")
 
-from tradefm_gym import cli
-from tradefm_gym.data.day import load_day, save_day
+from small_day import beginning
+
 from tradefm_gym.data.splits import calibrate
-from tradefm_gym.flow.recorded_starts import BUNDLED_DAY, scale_of
-from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
-from tradefm_gym.realism.card import Card, CardMaker, Effort
+from tradefm_gym.flow.recorded_starts import scale_of
+from tradefm_gym.realism.card import Card
 from tradefm_gym.realism.measured import Measured, fills_by_window, measure
 from tradefm_gym.realism.path import MarketPath, recorded_path
 from tradefm_gym.realism.recorded_set import RecordedSet
@@ -27,23 +26,14 @@ from tradefm_gym.realism.verdict import Rule, allowed, judged, near, nearness, o
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
 
-SMALL = Effort(starts=3, rollouts=3, seeds=2, events=256, replicates=20)
 PIECE = 500  # events
 JUDGED = ("distances", "conditional_distances", "rollout_drift", "health")
-
-
-def first_records(count):
-    """The beginning of the bundled day, as a day."""
-    day = load_day(BUNDLED_DAY)
-    short = {name: getattr(day, name)[:count] for name in ("records", "touch", "source_row")}
-    fills = day.fills[day.fills["time_ns"] <= short["records"]["time_ns"][-1]]
-    return replace(day, **short, fills=fills)
 
 
 @pytest.fixture(scope="module")
 def thirds():
     """Pieces of one day, dealt in turn: what is recorded, what is generated, and the training part."""
-    day = first_records(72_000)
+    day = beginning(72_000)
     path = recorded_path(day, scale_of(calibrate(day)))
     pieces = [path.between(i, i + PIECE) for i in range(0, len(path) - PIECE, PIECE)]
     return [pieces[i::3] for i in range(3)]
@@ -252,7 +242,7 @@ def test_skill_is_pooled_over_sets():
 
 
 def test_recorded_tokens_take_the_place_of_the_networks():
-    day = first_records(24_000)
+    day = beginning(24_000)
     one = RecordedSet("day", lambda: day, "x")
     start = one.stretches()[:1]
     (path,) = one.round_trip("mini-1")[:1]
@@ -271,116 +261,3 @@ def test_recorded_tokens_take_the_place_of_the_networks():
     made, real = market.tape.read_records(0, seen), one.path.records[start[0] : start[0] + 200]
     assert np.array_equal(made["side"], real["side"]) and np.array_equal(made["kind"], real["kind"])
     assert 0 < len(path) <= 1024
-
-
-# ---- the command -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def small_day(tmp_path_factory):
-    path = tmp_path_factory.mktemp("day") / "small.npz"
-    save_day(path, first_records(24_000))
-    return path
-
-
-@pytest.fixture(scope="module")
-def parameters(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parameters")
-    ZeroIntelligenceParameters.fit(first_records(24_000)).save(folder / "zero.json")
-    return f"hawkes:{BUNDLED_DAY.parents[1] / 'parameters' / 'hawkes.json'},zero_intelligence:{folder / 'zero.json'}"
-
-
-def command(small_day, flows, out, *more):
-    effort = ["--starts", "3", "--rollouts", "3", "--seeds", "2", "--events", "256", "--quick"]
-    return cli.main(["realism", "--data", str(small_day), "--flow", flows, "--out", str(out), *effort, *more])
-
-
-def test_the_command_makes_a_card_and_goes_on_where_it_was(small_day, parameters, tmp_path, capsys, monkeypatch):
-    pytest.importorskip("plotly")
-    assert command(small_day, parameters, tmp_path) == 0
-    said = capsys.readouterr().out
-    assert "K-S distance from the test part" in said and "Verdict" in said and "market making" in said
-    card = json.loads((tmp_path / "card.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert {"format", "arguments", "hardware", "versions", "sets", "flows", "reference", "rows", "verdicts",
-            "summary"} <= card.keys()  # fmt: skip
-    assert {tuple(row) for row in card["rows"]} == {
-        ("set", "quantity", "metric", "arm", "value", "low", "high", "n", "seeds")
-    }
-    assert {row["arm"] for row in card["rows"]} == {
-        "real", "drift", "floor", "replayed", "round_trip", *card["flows"],
-    }  # fmt: skip
-    assert card["reference"].startswith("hawkes:")
-    replayed = [row["value"] for row in card["rows"] if (row["arm"], row["metric"]) == ("replayed", "ks")]
-    assert max(replayed) < 1e-9  # the day is known by ids
-    page = (tmp_path / "card.html").read_text()
-    assert "fit to train neither" in page and "floor" in page and "<code>drift</code>" in page
-    assert page.count("<script>/**") == 1 and 'src="http' not in page and "<link" not in page
-    rolled = []
-    monkeypatch.setattr(CardMaker, "_rolled", lambda self, one, spec: rolled.append(spec) or Measured())
-    monkeypatch.setattr(CardMaker, "_recorded", lambda self, one, name: rolled.append(name) or Measured())
-    capsys.readouterr()
-    assert command(small_day, parameters, tmp_path, "--json") == 0
-    assert rolled == []
-    again = json.loads(capsys.readouterr().out)
-    assert again["rows"] == card["rows"]
-
-
-def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(CardMaker, "_rolled", lambda self, one, spec: made.append(spec) or Measured())
-    monkeypatch.setattr(CardMaker, "_recorded", lambda self, one, name: made.append(name) or Measured())
-    zero = parameters.split(",")[1]
-
-    def run(effort=SMALL, digest="x"):
-        made.clear()
-        card = CardMaker([RecordedSet("day", lambda: pytest.fail("read"), digest)], [zero], tmp_path, effort).run()
-        assert isinstance(card, Card)
-        return list(made)
-
-    recorded = ["real", "real_stretches", "drift", "replayed", "round_trip"]
-    assert run() == [*recorded, zero]
-    assert run() == []
-    assert run(replace(SMALL, seeds=3)) == [zero]
-    assert run(replace(SMALL, seeds=3), "y") == [*recorded, zero]
-    (tmp_path / "parts" / "day" / "drift.measured.npz").write_bytes(b"broken")
-    assert run(replace(SMALL, seeds=3), "y") == ["drift"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--flow", "replay"], "flow 'replay' cannot go on from a recorded day; allowed are tradefm, hawkes"),
-        (["--flow", "hawkes,hawkes"], "it must name at least one, and none twice"),
-        (["--flow", "hawkes:nowhere.json"], "names 'nowhere.json', which is no file"),
-        (["--flow", "tradefm:nowhere"], "or a checkpoint folder, got 'nowhere'"),
-        (["--flow", "hawkes", "--model", "folder"], "it must then name tradefm"),
-        (["--starts", "1"], "starts is 1; it must be an integer of at least 2"),
-        (["--events", "64"], "events is 64; it must be an integer of at least 128"),
-        (["--folds", "-1"], "folds is -1; it must be an integer from 0 to 20"),
-        (["--data", "nowhere"], "data 'nowhere' does not exist"),
-    ],
-)
-def test_mistakes_are_one_sentence(small_day, tmp_path, capsys, arguments, said):
-    pytest.importorskip("plotly")
-    data = [] if "--data" in arguments else ["--data", str(small_day)]
-    assert cli.main(["realism", *data, *arguments, "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.startswith("tradefm-gym: ") and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_day_that_is_too_short_is_refused(tmp_path, capsys, parameters):
-    pytest.importorskip("plotly")
-    save_day(tmp_path / "short.npz", first_records(3_000))
-    assert command(tmp_path / "short.npz", parameters, tmp_path / "out") == 2
-    assert "events in its test part" in capsys.readouterr().err
-
-
-def test_folds_are_days_that_grow():
-    one = RecordedSet("day", lambda: first_records(24_000), "x")
-    folds = [one.fold(i, 2) for i in range(2)]
-    assert [fold.name for fold in folds] == ["day-fold1of2", "day-fold2of2"]
-    assert [fold.fold_of for fold in folds] == ["day", "day"]
-    assert len({fold.digest for fold in folds}) == 2
-    first, last = (fold.recorded for fold in folds)
-    assert len(first) < len(last) == 24_000 and first.fills["time_ns"].max() <= first.records["time_ns"][-1]

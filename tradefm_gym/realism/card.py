@@ -306,7 +306,7 @@ def _code() -> str:
     """Hash of what sections are computed with: their rows are quickly made again."""
     total = hashlib.sha256()
     for module in (sections, distances, pooled, bootstrap, stylised, scores, discriminator):
-        total.update(Path(module.__file__).read_bytes())
+        total.update(Path(str(module.__file__)).read_bytes())
     return total.hexdigest()[:12]
 
 

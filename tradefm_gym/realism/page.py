@@ -108,8 +108,8 @@ def _set(card: Card, rows: Rows, name: str) -> str:
             _picture(pictures.skills(rows, name, card.flows, card.reference)),
         ]
     parts += [
-        "<p class='soft'>Where the truth ranked among the members of each forecast, in bins of about a tenth: level where "
-        "forecasts are honest, a valley where they are too sure, a slope where they are biased.</p>",
+        "<p class='soft'>Where the truth ranked among the members of each forecast, in bins of about a tenth: level "
+        "where forecasts are honest, a valley where they are too sure, a slope where they are biased.</p>",
         _picture(pictures.rank_histograms(measured, rows, name, card.flows)),
         "<h3>Stylised facts</h3><p class='soft'>Of returns in one second; the band is the record's 95% interval.</p>",
         _picture(pictures.stylised(rows, name, card.flows)),
