@@ -211,6 +211,12 @@ def test_what_was_measured_survives_its_file(thirds, tmp_path):
     assert Measured.load(tmp_path / "a.npz", "key") is None
 
 
+def test_returns_are_told_only_where_most_paths_hold_them(thirds):
+    short = [path.between(0, 20) for path in thirds[0]]
+    assert "log_return_1s" in measure(thirds[0]).samples
+    assert "log_return_1s" not in measure([*thirds[0][:2], *short[2:]]).samples
+
+
 def test_fills_are_counted_in_whole_windows(thirds):
     path = thirds[0][0]
     counted = fills_by_window(path)

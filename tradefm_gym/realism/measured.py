@@ -10,10 +10,11 @@ import numpy as np
 
 from tradefm_gym.realism.distances import Sample
 from tradefm_gym.realism.path import MarketPath
-from tradefm_gym.realism.quantities import BLOCK_S, mid_on_grid, samples, windows
+from tradefm_gym.realism.quantities import BLOCK_S, LEAST_RETURNS, RETURN_SECONDS, mid_on_grid, samples, windows
 
 MOST = 20_000  # values of a sample; of more, every k-th is kept
 MOST_WINDOWS = 4_000
+TOLD = 0.8  # of the paths must hold returns over an interval: those that do are the slow ones
 QUIET_S = 60  # a path counts for facts of returns if it lasts so long
 FILL_WINDOW = 64  # events
 
@@ -118,10 +119,10 @@ def measure(paths: Sequence[MarketPath], quarters: bool = False) -> Measured:
     pieces = [piece for path in paths for piece in path.pieces()]
     returns, volumes = _by_second(pieces)
     return Measured(
-        samples=_thinned(samples(paths)),
+        samples=_samples(paths),
         given=_given(pieces),
-        first=_thinned(samples([path.between(0, len(path) // 4) for path in paths])) if quarters else {},
-        last=_thinned(samples([path.between(3 * len(path) // 4, len(path)) for path in paths])) if quarters else {},
+        first=_samples([path.between(0, len(path) // 4) for path in paths]) if quarters else {},
+        last=_samples([path.between(3 * len(path) // 4, len(path)) for path in paths]) if quarters else {},
         windows=_windows(paths),
         returns=returns,
         volumes=volumes,
@@ -149,8 +150,10 @@ def _columns(name: str, sample: Sample) -> dict[str, np.ndarray]:
     return {f"{name}/values": sample.values, f"{name}/block": sample.block.astype(np.int32)}
 
 
-def _thinned(found: dict[str, Sample]) -> dict[str, Sample]:
-    return {name: _every(sample) for name, sample in found.items()}
+def _samples(paths: Sequence[MarketPath]) -> dict[str, Sample]:
+    spans = np.array([path.end_ns - path.start_ns for path in paths]) / 1e9
+    told = [seconds for seconds in RETURN_SECONDS if (spans >= LEAST_RETURNS * seconds).mean() >= TOLD]
+    return {name: _every(sample) for name, sample in samples(paths, told).items()}
 
 
 def _every(sample: Sample) -> Sample:
