@@ -225,7 +225,7 @@ def _fills(rows: Rows, name: str) -> str:
     ]
     caption = (
         "Windows of 64 events, recorded against executed: Pearson's correlation of the shares of windows in bins "
-        "(counts from 0 on; 20 bins of the square root of volume), of the quantiles at 1% to 99%, and window by window"
+        "(20 of equal width of the square root), of the quantiles at 1% to 99%, and window by window"
     )
     return _table(["", *(metric.replace("_", " ") for metric in metrics)], lines, caption)
 

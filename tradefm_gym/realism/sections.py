@@ -226,8 +226,8 @@ def fills(subject: Subject) -> list[Row]:
     """Fills of recorded orders that went through the tokenizer and back, against the recorded fills.
 
     Per window of 64 events the number of fills and the volume filled. ``distribution_correlation``: Pearson's, of the
-    shares of windows in bins of the two samples (numbers from 0 on; volumes in 20 bins of equal width of the square
-    root). ``quantile_correlation``: Pearson's, of the two samples' quantiles at 1%, 2%, ..., 99%.
+    shares of windows of the two samples in 20 bins of equal width of the square root, counts in whole numbers.
+    ``quantile_correlation``: Pearson's, of the two samples' quantiles at 1%, 2%, ..., 99%.
     ``window_correlation``: Pearson's, window by window.
     """
     real, mine = subject.real_stretches, subject.measured.fills
@@ -240,10 +240,9 @@ def fills(subject: Subject) -> list[Row]:
         x, y = real.fills[:, column], mine[:, column]
         if not len(y):
             continue
+        edges = np.linspace(0, np.sqrt(max(x.max(), y.max(), 1)), 21) ** 2
         if column == 0:
-            edges = np.arange(max(x.max(), y.max()) + 2) - 0.5
-        else:
-            edges = np.linspace(0, np.sqrt(max(x.max(), y.max(), 1e-9)), 21) ** 2
+            edges = np.append(np.unique(np.ceil(edges)), np.inf) - 0.5
         shares = [np.histogram(values, edges)[0] / len(values) for values in (x, y)]
         points = np.linspace(0.01, 0.99, 99)
         figures = {
