@@ -1,6 +1,6 @@
 """Train a TradeFM model on a folder of recorded order flow, and write it as a checkpoint with a model card.
 
-    python examples/train_tradefm.py --data FOLDER --out runs/mini-1
+    python examples/train_tradefm.py --data FOLDER --out runs/mini-2
 
 The folder holds one sub-folder per asset-day (``meta.json`` and ``events.parquet``). Each day is split by
 time into train, validation and test (70 / 15 / 15%, with a gap). The bundled ``mini-1`` was made by this script
@@ -19,7 +19,7 @@ from tradefm_gym.data import RecordedFlow, calibrate, load, split
 from tradefm_gym.market.features import day_features
 from tradefm_gym.model.baselines import CopyPrevious, Markov, Unigram
 from tradefm_gym.model.config import PRESETS, ModelConfig
-from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.model.tokenizer import MID_MODES, TradeTokenizer
 from tradefm_gym.model.training import TrainingConfig, score, train
 from tradefm_gym.model.windows import Augmentation, FlowWindows
 
@@ -31,10 +31,11 @@ class Arguments:
     """What to train on, and how."""
 
     data: Path
-    out: Path = Path("runs/mini-1")
+    out: Path = Path("runs/mini-2")
     preset: str = "mini"
-    mid: str = "book"  # or "vwap", the paper's
+    mid: str = "touch"  # what prices count from: the touch, the "book" mid, or the "vwap", the paper's
     pressure: bool = True  # tell the model the order-flow pressure
+    book: bool = True  # tell the model the spread and the lots at the touch
     half_life_s: float = 10.0
     minimum_events: int = 4_000  # smaller sets are left out
     dropout: float = 0.2  # the data are few
@@ -67,13 +68,14 @@ def overlapped(day: RecordedFlow, days: dict[str, RecordedFlow]) -> RecordedFlow
     return None
 
 
-def segments(days: dict[str, RecordedFlow], half_life_s: float, mid_mode: int) -> dict[str, dict[str, np.ndarray]]:
+def segments(days: dict[str, RecordedFlow], half_life_s: float, mid: str) -> dict[str, dict[str, np.ndarray]]:
     """Features of each day's parts: ``{set: {part: (n,) FEATURES}}``."""
     result = {}
     for name, day in days.items():
         parts = split(day)
         calibration = calibrate(day, parts.train)
-        features, index, _ = day_features(day.records, parts.train, calibration.median_size, half_life_s, mid_mode)
+        mode, usual = MID_MODES[mid], calibration.spread
+        features, index, _ = day_features(day.records, parts.train, calibration.median_size, half_life_s, mode, usual)
         rows = {part: getattr(parts, part) for part in PARTS}
         result[name] = {p: features[(index >= r.start) & (index < r.stop)] for p, r in rows.items()}
         if twin := overlapped(day, days):
@@ -118,8 +120,9 @@ def card(arguments: Arguments, config: ModelConfig, days, windows, table: dict, 
         "No recorded row is contained in it or shipped with it.",
         "",
         "Each day was split by time into train / validation / test (70 / 15 / 15%, gap of at most 60 s). "
-        f"One universal tokenizer; mid estimate `{arguments.mid}`, half-life {arguments.half_life_s:g} s. "
-        f"The order-flow pressure is {'' if arguments.pressure else 'not '}told. "
+        f"One universal tokenizer; prices count from: `{arguments.mid}`, half-life {arguments.half_life_s:g} s. "
+        f"The order-flow pressure is {'' if arguments.pressure else 'not '}told, "
+        f"the book's spread and touch are {'' if arguments.book else 'not '}told. "
         "Augmentation: participant re-flagging (up to 30% of a window's orders, and 15% of its takers), mirror, "
         "level shift.",
         "",
@@ -154,13 +157,13 @@ def main(arguments: Arguments) -> None:
     console = Console()
     config = replace(PRESETS[arguments.preset], dropout=arguments.dropout)
     days = load_days(arguments.data, arguments.minimum_events)
-    mid_mode = {"vwap": 0, "book": 1}[arguments.mid]
-    parts = segments(days, arguments.half_life_s, mid_mode)
+    parts = segments(days, arguments.half_life_s, arguments.mid)
     provenance = {"sets": sorted(parts), "part": "train, 70% of each day by time"}
     tokenizer = TradeTokenizer.calibrate(
-        [p["train"] for p in parts.values()], arguments.mid, arguments.half_life_s, provenance, arguments.pressure
-    )
-    config = replace(config, pressures=tokenizer.pressures)
+        [p["train"] for p in parts.values()], arguments.mid, arguments.half_life_s, provenance,
+        arguments.pressure, arguments.book,
+    )  # fmt: skip
+    config = replace(config, pressures=tokenizer.pressures, spreads=tokenizer.spreads, books=tokenizer.books)
     windows = {
         name: {p: FlowWindows([features], tokenizer, config.context) for p, features in split_.items()}
         for name, split_ in parts.items()

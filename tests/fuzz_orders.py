@@ -6,11 +6,10 @@ minutes with new ones. Whatever came, the books are sound afterwards, uncrossed,
 
 import sys
 import time
-import traceback
 from collections import Counter
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from fuzzing import SLOWEST_S, go_on
 from hypothesis import strategies as st
 from market_checks import JIT, check_room, kernel_queues
 
@@ -18,7 +17,6 @@ from tradefm_gym.market.config import PREVENTION
 from tradefm_gym.market.events import EVENT, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
-SLOWEST_S = 10.0
 WIDTH = 12
 ENTRIES = ("submit", "feed", "execute", "strict", "send", "advance", "reset")
 outcomes: Counter = Counter()
@@ -130,33 +128,6 @@ def check(market: MarketSimulator) -> None:
     assert not market.accounts["inventory"].sum(axis=1).any()
 
 
-def main(seconds: float) -> int:
-    """Goes on with new cases for a while; 1 if one failed."""
-    started, number, failed = time.monotonic(), 0, 0
-    slowest = {"s": 1e9}  # the first ones wait for the compiler
-    while time.monotonic() - started < seconds:
-
-        @seed(number)
-        @settings(
-            max_examples=500, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        @given(cases)
-        def some(case):
-            if time.monotonic() - started < seconds:
-                run(case, slowest["s"])
-
-        try:
-            some()
-        except Exception as failure:
-            failed = 1
-            traceback.print_exception(failure)
-        number, slowest["s"] = number + 1, SLOWEST_S
-        elapsed, done = time.monotonic() - started, sum(outcomes.values())
-        print(f"{elapsed:.0f} s, {done} entries: {dict(sorted(outcomes.items()))}", flush=True)
-    return failed
-
-
 if __name__ == "__main__":
     assert JIT, "the long run is for the compiled kernels"
-    sys.exit(main(float(sys.argv[1]) if len(sys.argv) > 1 else 600))
+    sys.exit(go_on(cases, run, outcomes, float(sys.argv[1]) if len(sys.argv) > 1 else 600))

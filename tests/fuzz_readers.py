@@ -9,14 +9,13 @@ import json
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import feed_files as made
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from fuzzing import SLOWEST_S, go_on
 from hypothesis import strategies as st
 
 from tradefm_gym.data import load
@@ -27,7 +26,6 @@ from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.realism.recorded_day import check_day
 
-SLOWEST_S = 10.0
 FORMATS = ("itch", "itch.gz", "dbn", "csv", "lobster", "lobster with a book", "databento csv", "parquet", "anything")
 META = {"ticker": "T", "venue": "test", "date": "2025-01-02", "tick_size": 100, "price_unit": "1e-4", "size_unit": "1"}
 outcomes: Counter = Counter()
@@ -217,31 +215,5 @@ def _replayed(path: Path, options: ReadOptions) -> None:
         assert bid[0] == 0 or ask[0] == 0 or bid[0] < ask[0]
 
 
-def main(seconds: float) -> None:
-    """Goes on with new cases for a while."""
-    warm_up()
-    started, number, done = time.monotonic(), 0, 0
-    while time.monotonic() - started < seconds:
-
-        @seed(number)
-        @settings(
-            max_examples=500, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        @given(cases())
-        def some(case):
-            if time.monotonic() - started < seconds:
-                run(case)
-
-        try:
-            some()
-        except BaseExceptionGroup as failures:
-            traceback.print_exception(failures)
-        except Exception as failure:
-            traceback.print_exception(failure)
-        number, done = number + 1, sum(outcomes.values())
-        print(f"{time.monotonic() - started:.0f} s, {done} readings: {dict(sorted(outcomes.items()))}", flush=True)
-
-
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 600)
+    sys.exit(go_on(cases(), run, outcomes, float(sys.argv[1]) if len(sys.argv) > 1 else 600))

@@ -220,8 +220,19 @@ class ReferenceMarket:
         if bid is not None and ask is not None:
             self.outside_mid2 = bid + ask
         self.records.append(
-            (now, order_id, price, size, max_rest, owner, kind, side, ABSOLUTE, status, filled, self.mid2, notional)
+            (now, order_id, price, size, max_rest, owner, kind, side, ABSOLUTE, status, *self.touch(filled), notional)
         )
+
+    def touch(self, filled):
+        """Codes of the lots at the best bid and ask, ``filled``, doubled mid, spread: in the order of RECORD."""
+        bid, ask = self.sides[1].best(), self.sides[-1].best()
+        spread = ask - bid if bid is not None and ask is not None else 0
+        codes = []
+        for side, price in ((1, bid), (-1, ask)):
+            lots = sum(order.size for order in self.sides[side].queues[price]) if price is not None else 0
+            octave = lots.bit_length() - 1
+            codes.append(1 + 8 * octave + (lots << 3 >> octave) - 8 if lots else 0)
+        return (*codes, filled, self.mid2, spread)
 
     def id_is_free(self, owner, order_id):
         if owner >= 0:
@@ -305,8 +316,8 @@ class ReferenceMarket:
         """The exchange cancels an order that its owner would trade with."""
         self.prevented_lots += maker.size
         self.records.append(
-            (now, maker.order_id, maker.price, maker.size, 0, maker.owner, CANCEL, maker.side, ABSOLUTE, CANCELLED, 0,
-             self.mid2, 0)
+            (now, maker.order_id, maker.price, maker.size, 0, maker.owner, CANCEL, maker.side, ABSOLUTE, CANCELLED,
+             *self.touch(0), 0)
         )  # fmt: skip
         self.reduce(maker, maker.size)
 

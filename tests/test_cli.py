@@ -121,6 +121,17 @@ def test_the_doctor_looks_at_everything():
     found = {finding.name: finding for finding in doctor.examine()}
     assert {"tradefm-gym", "numba", "compiler's cache", "bundled model", "zero-intelligence rollout"} <= found.keys()
     assert found["numba"].sound
+    for flow in ("hawkes", "tradefm"):
+        assert found[f"{flow} rollout"].sound and ", tape " in found[f"{flow} rollout"].value
+
+
+@pytest.mark.parametrize("flow", ["hawkes", "tradefm"])
+def test_the_doctor_says_why_a_rollout_fails(monkeypatch, flow):
+    def broken(name):
+        raise ValueError(f"{name} is broken")
+
+    monkeypatch.setattr(doctor, "_episode", broken)
+    assert doctor._rollout(flow) == doctor.Finding(f"{flow} rollout", f"{flow} is broken", False)
 
 
 def test_a_mistake_of_the_user_is_one_sentence_and_status_2():
@@ -142,7 +153,7 @@ def test_an_empty_name_measures_nothing(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Expected one of {bench, doctor, data, fit, realism}"),
+        ([], "Expected one of {bench, doctor, data, fit, realism, simulate}"),
         (["dance"], "Available subcommands: bench, doctor, data"),
         (["bench", "--qick"], "--quick"),
         (["bench", "--only"], "Missing value for argument '--only'"),
@@ -159,8 +170,10 @@ def test_wrong_arguments_are_named(capsys, arguments, said):
     assert said in captured.err + captured.out
 
 
-def test_an_unknown_command_is_refused_without_a_traceback():
-    result = subprocess.run([sys.executable, "-m", "tradefm_gym.cli", "dance"], capture_output=True, text=True)
+@pytest.mark.parametrize("module", ["tradefm_gym", "tradefm_gym.cli"])
+def test_an_unknown_command_is_refused_without_a_traceback(module):
+    result = subprocess.run([sys.executable, "-m", module, "dance"], capture_output=True, text=True)
+    assert "Available subcommands: bench, doctor, data" in result.stderr + result.stdout
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
 
@@ -170,3 +183,17 @@ def test_copies_of_markets_are_measured(capsys, way):
     assert cli.main(["bench", "book", "--json", "--quick", "--only", f"{way}-100-n1"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["name"] == f"{way}-100-n1" and found["unit"] == "markets/s" and found["value"] > 0
+
+
+@pytest.mark.parametrize("flow", ["hawkes", "zero-intelligence"])
+def test_where_a_fit_cannot_be_written_is_said_before_the_day_is_read(tmp_path, capsys, flow):
+    (tmp_path / "file").write_text("")
+    for out, said in (
+        (tmp_path, "a folder; it must name a file"),
+        (tmp_path / "file" / "x.json", "is no folder; it must"),
+    ):
+        assert cli.main(["fit", flow, "--data", str(tmp_path / "no day"), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"tradefm-gym: out is {str(out)!r}") and said in error
+    assert cli.main(["fit", flow, "--data", str(tmp_path / "no day"), "--out", str(tmp_path / "new" / "x.json")]) == 2
+    assert "no day' does not exist" in capsys.readouterr().err and not (tmp_path / "new").exists()

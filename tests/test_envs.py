@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from quiet_flow import QuietFlow, quiet_bank
@@ -448,6 +449,19 @@ def test_rendering(flow):
     for env in (text, picture, vector):
         env.close()
         env.close()
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec, partial(gym.make_vec, vectorization_mode="sync")])
+def test_a_closed_environment_refuses_to_step_and_to_be_reset(make):
+    env = make(ID, flow="zero_intelligence")
+    env.reset(seed=1)
+    action = env.action_space.sample()
+    env.step(action)
+    env.close()
+    env.close()
+    for name, call in (("step", lambda: env.step(action)), ("reset", lambda: env.reset(seed=1))):
+        with pytest.raises(ClosedEnvironmentError, match=f"^{name} was called after close; make another environment$"):
+            call()
 
 
 def test_gymnasium_wrappers_accept_the_vector_environment():

@@ -1,13 +1,13 @@
 """The Compound Hawkes flow and its files of parameters."""
 
 import json
-import os
 from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from flow_paths import fingerprint, run, started, tape
+from market_checks import JIT
 from numba import get_num_threads, set_num_threads
 from small_hawkes import small_parameters, small_process
 
@@ -42,7 +42,6 @@ from tradefm_gym.market.events import (
     EventBlock,
 )
 
-JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 GOLDEN = "fe889b16ae7cde02"  # the small flow, row 3 of seed 7, 512 events
 PARAMETERS = small_parameters()
 BANK = seed_bank(PARAMETERS)
@@ -274,6 +273,34 @@ def test_parameters_survive_their_file(tmp_path):
         (lambda v: v["marks"][TYPES[0]][0].__setitem__(1, 0), "marks must have 1 to"),
         (lambda v: v["bids"].clear(), "bids must hold"),
         (lambda v: v.update(mid=5), "mid is 5; it must lie above the lowest bid"),
+        (lambda v: v.update(mid=2**30 - 1), "asks reach 10 ticks above the mid"),
+        (lambda v: v.update(mid="5"), "mid is '5'; it must be an integer"),
+        (lambda v: v.update(mid=None), "mid is None; it must be an integer"),
+        (lambda v: v.update(more=1), "has the unknown key 'more'; known are kind, format, "),
+        (lambda v: v["marks"].update(more=[]), "marks has the unknown key 'more'"),
+        (lambda v: v.update(format=True), "has format True"),
+        (lambda v: v.update(kind=["x" * 999]), "holds .{80,99}; 'parameters of the Hawkes flow' is needed"),
+        (lambda v: v.update(types=5), "has types 5; the 12"),
+        (lambda v: v.update(report=[]), r"report is \[\]; it must be an object"),
+        (lambda v: v.update(spectral_radius=float("nan")), "spectral_radius is nan, that of the amplitudes 0.4"),
+        (lambda v: v.update(spectral_radius=0.5), "it must be the same or left out"),
+        (lambda v: v.update(spectral_radius=10**400), "spectral_radius is 1000.*; it must be a number"),
+        (lambda v: v.update(spectral_radius=[]), r"spectral_radius is \[\]; it must be a number"),
+        (lambda v: v.update(spectral_radius="x"), "spectral_radius is 'x'; it must be a number"),
+        (lambda v: v.update(decays=7), "decays is 7; it must be a list of numbers"),
+        (lambda v: v.update(edges=[[]]), "edges has 2 axes; it must have one"),
+        (lambda v: v.update(edges=[1e300], baseline=[[1, 1]] * 12), "edges are .*; they must ascend, up to"),
+        (lambda v: v.update(decays=[1e-300, 1e300]), "decays are .*; they must be positive"),
+        (lambda v: v.update(decays=["x", 3]), "decays is .*; it must be a list of numbers"),
+        (lambda v: v.update(floor=[1, [2]]), "floor is .*; it must be a list of numbers"),
+        (lambda v: v["amplitudes"][3].__setitem__(0, [1e308, 1e308]), "amplitudes reach 1e.308; at most 1e.06"),
+        (lambda v: v["marks"].update({TYPES[0]: "x"}), "marks of 'buy limit inside' are 'x'; they must be lists"),
+        (lambda v: v["marks"].update({TYPES[0]: TYPES[1], TYPES[1]: TYPES[0]}), "or name a type with lists"),
+        (lambda v: v["marks"].update({TYPES[0]: [[1]]}), "marks is .*; it must be 3 levels of lists of whole numbers"),
+        (lambda v: v.update(marks=[]), r"marks is \[\]; it must be an object"),
+        (lambda v: v["bids"][0].__setitem__(0, 2**40), "bids holds 1099511627776; allowed is -2147483647"),
+        (lambda v: v["bids"][0].__setitem__(0, 2**70), "bids is .*; it must be 2 levels of lists of whole numbers"),
+        (lambda v: v["bids"][0].__setitem__(0, 1.5), "bids is .*; it must be 2 levels of lists of whole numbers"),
     ],
 )
 def test_unsound_files_are_refused(tmp_path, change, said):
@@ -282,8 +309,26 @@ def test_unsound_files_are_refused(tmp_path, change, said):
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as raised:
         HawkesParameters.load(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_files_that_are_no_json_are_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "hawkes.json"
+    for data, said in (
+        (b"[" * 10**5, "is no JSON: it is nested too deeply"),
+        (b"\xff{}", "is no JSON: byte 0 is no UTF-8"),
+        (b"[" + b"9" * 5000 + b"]", "is no JSON: a number has too many digits"),
+        (b'{\n"kind": }', "is no JSON: Expecting value in line 2, column 9"),
+        (b"[]", "holds 'something else than an object'; 'parameters of the Hawkes flow' is needed"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=said) as raised:
+            make_flow(f"hawkes:{path}", 1)
+        assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+    with pytest.raises(OSError, match=r"cannot be read \(.*\); it must name parameters of the Hawkes flow \(JSON\)"):
+        make_flow(f"hawkes:{tmp_path}", 1)
 
 
 def test_other_files_and_arguments_are_refused(tmp_path):

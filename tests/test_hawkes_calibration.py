@@ -1,12 +1,12 @@
 """From recorded days to parameters of the Hawkes flow, and the commands that do it."""
 
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from flow_paths import run, started
+from market_checks import JIT
 from small_hawkes import small_parameters
 
 from tradefm_gym import cli
@@ -32,7 +32,6 @@ from tradefm_gym.flow.hawkes_starts import recorded_hawkes_bank
 from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.market.events import CANCEL, LIMIT, RECORD
 
-JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
 
 

@@ -1,11 +1,11 @@
 """Likelihood, gradient, simulation and maximum likelihood of Hawkes processes."""
 
 import math
-import os
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from market_checks import JIT
 
 from tradefm_gym.flow.elementary import decayed, waiting
 from tradefm_gym.flow.goodness import goodness_of_fit, kolmogorov_smirnov
@@ -22,8 +22,6 @@ from tradefm_gym.flow.hawkes_process import (
     usual_excitement,
 )
 from tradefm_gym.flow.thinning import simulate
-
-JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 def random_case(seed, events=50, parts=2):

@@ -1,8 +1,11 @@
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from tradefm_gym.cli import Reading
+from tradefm_gym.envs.gym_env import ExecutionEnv
 from tradefm_gym.model.serving import BUNDLED_MODEL
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +44,17 @@ def test_every_argument_of_the_environment_is_in_the_table():
 
     for name in inspect.signature(execution_session).parameters:
         assert name == "num_envs" or f"`{name}`" in TEXT, name
+
+
+def test_every_option_of_reading_a_recorded_day_is_explained():
+    words = TEXT.split("## Recorded days")[1].split("\n## ")[0]
+    options = ["--" + field.name.replace("_", "-") for field in fields(Reading)]
+    assert [option for option in options if option not in words] == []
+
+
+def test_the_data_sheet_names_all_that_a_context_may_be():
+    words = (ExecutionEnv.__doc__ or "").split("        context: ")[1].split("        split: ")[0]
+    assert all(kind in words for kind in ("id of a start context", "None", "context bank", "recorded day"))
 
 
 def test_every_flow_is_in_the_table():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from gymnasium.error import ClosedEnvironmentError
 
 vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
 
@@ -97,6 +98,9 @@ def test_attributes_methods_and_images():
     assert env.render().shape[2] == 3
     env.close()
     env.close()
+    for call in (env.reset, lambda: env.step(np.zeros((2, 2), np.float32))):
+        with pytest.raises(ClosedEnvironmentError, match="was called after close"):
+            call()
     assert ExecutionVecEnv(2, **TASK).get_images() == [None, None]
 
 

@@ -1,13 +1,11 @@
 """The market kernels against the plain-Python reference, and the loop around them."""
 
-import os
-
 import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from market_checks import assert_same_book, assert_same_tape, random_events, takeable
+from market_checks import JIT, assert_same_book, assert_same_tape, random_events, takeable
 from reference_book import ReferenceMarket
 
 from tradefm_gym.market.events import (
@@ -36,7 +34,6 @@ from tradefm_gym.market.events import (
 )
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, MarketState
 
-JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 SMALL = MarketConfig(
     levels=64, orders=40, seats=2, flow_ids=64, agent_ids=8, tape=4096, fills=4096, maker_fee=-2, taker_fee=5
 )

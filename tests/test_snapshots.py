@@ -284,6 +284,28 @@ def test_saving_replaces_at_once_or_not_at_all(tmp_path, monkeypatch):
     assert Snapshot.load(path) == new and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_cannot_be_read_or_written_is_named_in_one_sentence(tmp_path):
+    snapshot, file = MarketSimulator(1).snapshot(), tmp_path / "file.bin"
+    snapshot.save(file)
+    missing, below = tmp_path / "missing" / "market.bin", file / "market.bin"
+    for path, kind in ((missing, FileNotFoundError), (tmp_path, IsADirectoryError), (below, NotADirectoryError)):
+        for access, what in ((Snapshot.load, "read"), (snapshot.save, "written")):
+            with pytest.raises(kind) as raised:
+                access(str(path))
+            assert str(raised.value).startswith(f"path {str(path)!r} cannot be {what} (")
+            assert "; it must name a file" in str(raised.value) and "Errno" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everybody may read everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    path = tmp_path / "market.bin"
+    MarketSimulator(1).snapshot().save(path)
+    path.chmod(0)
+    with pytest.raises(PermissionError, match=r"market\.bin' cannot be read \(Permission denied\); it must name"):
+        Snapshot.load(path)
+
+
 def test_what_does_not_fit_is_refused_and_nothing_changes():
     herd = run(3, 3 if JIT else 1)
     market, two = herd.market, herd.market.snapshot([0, 1])

@@ -193,7 +193,13 @@ def test_fitted_parameters_survive_their_file(tmp_path):
         ('"format":1', '"format":2', "has format 2; this version reads format 1"),
         ("zero intelligence", "something", "holds 'parameters of something'"),
         ('"limit_rate":5.0', '"limit_rate":-5.0', "limit_rate is -5.0"),
-        ('"limit_rate"', '"limit"', "is unsound"),
+        ('"limit_rate"', '"limit"', "is unsound: parameters has the unknown key 'limit'; known are limit_rate, "),
+        ('"limit_rate":5.0', '"limit_rate":"5"', "limit_rate is '5'; it must be a number"),
+        ('"limit_rate":5.0', '"limit_rate":[5]', r"limit_rate is \[5\]; it must be a number"),
+        ('"limit_rate":5.0', '"limit_rate":NaN', "limit_rate is nan"),
+        ('"mid":10000', '"mid":1e4', "mid is 10000.0; it must be a whole number"),
+        ('"parameters"', '"parameter"', "lacks 'parameters'"),
+        ('"format"', '"more":1,"format"', "has the unknown key 'more'"),
     ):
         (tmp_path / "bad.json").write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=said):

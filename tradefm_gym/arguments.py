@@ -5,7 +5,9 @@ that does not exist is a ``TypeError``, as Python has it.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,16 @@ def rows_mask(name: str, value: Any, count: int) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype != np.bool_ or value.shape != (count,):
         raise ValueError(f"{name} is {shortened(value)}; it must be a boolean array of length {count}")
     return value
+
+
+@contextmanager
+def one_sentence(path: str | os.PathLike, done: str, allowed: str) -> Iterator[None]:
+    """What the system says of a file that cannot be ``done`` ("read", "written"), as one sentence of that class."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).rstrip(".")
+        raise type(error)(f"path {os.fspath(path)!r} cannot be {done} ({reason}); it must name {allowed}") from error
 
 
 def known_names(owner: str, names: Iterable[str], allowed: Sequence[str]) -> None:

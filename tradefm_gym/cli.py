@@ -170,6 +170,8 @@ def print_day(day) -> None:
         for row in day.agreement:
             table.add_row(row.against, row.what, f"{row.compared:,}", f"{row.equal:,}", f"{row.share:.3%}")
         console.print(table)
+    for other in day.unread:
+        console.print(f"not compared with {other.path}: {other.reason}", highlight=False, soft_wrap=True, markup=False)
     if day.explained or day.unexplained or day.skipped:
         table = Table("difference", "count", "first row", "reason")
         for finding in (*day.unexplained, *day.explained):
@@ -196,7 +198,9 @@ class FitHawkes:
     def run(self) -> int:
         """Fits on the training part, 70% of the day."""
         from tradefm_gym import fitting
+        from tradefm_gym.flow.parameter_files import check_writable
 
+        check_writable(self.out)
         options = {name: getattr(self, name) for name in ("decays", "parts", "inhibition", "symmetric")}
         fitting.hawkes(self.reading.load(self.data), self.out, options)
         return 0
@@ -213,7 +217,9 @@ class FitZeroIntelligence:
     def run(self) -> int:
         """Fits on the training part, 70% of the day."""
         from tradefm_gym import fitting
+        from tradefm_gym.flow.parameter_files import check_writable
 
+        check_writable(self.out)
         fitting.zero_intelligence(self.reading.load(self.data), self.out)
         return 0
 
@@ -233,12 +239,34 @@ class Fit:
         return self.command.run()
 
 
+@dataclass(frozen=True)
+class Simulate:
+    """Let a flow run freely, without agents, and write what happens as a data folder."""
+
+    out: Path  # the folder to write: meta.json with the provenance, and events.parquet
+    flow: str = "tradefm"  # tradefm, hawkes or zero_intelligence, each also with :PATH
+    events: int = 100_000
+    context: int | None = None  # number of the start state; by default one of the test part, by the seed
+    seed: int = 0
+    data: Path | None = None  # with tradefm: a recorded day or a context bank to start from
+
+    def run(self) -> int:
+        """Simulates and writes."""
+        from tradefm_gym import simulating
+
+        options = {} if self.data is None else {"context": self.data}
+        meta = simulating.run(self.flow, self.events, self.context, self.seed, self.out, options)
+        print(f"{self.out}: {meta['quality']['rows']:,} rows of {meta['provenance']['flow']}")
+        return 0
+
+
 Command = (
     Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Realism, tyro.conf.subcommand("realism")]
+    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
 )
 
 

@@ -11,7 +11,7 @@ class Reading:
     lenient: bool = False  # leave out and count rows that no feed can have, instead of ending at the first
     symbol: str | None = None  # the instrument, where the file holds several
     date: str | None = None  # YYYY-MM-DD, where the file does not say
-    tick_size: int | None = None  # price units a tick, where the file does not say
+    tick_size: int | None = None  # price units a tick, instead of what the file says or lets guess
     columns: str | None = None  # the column map of another CSV, as JSON or a file of it; see tradefm_gym/data/table.py
 
     def open(self, path: Path):

@@ -1,4 +1,4 @@
-"""Is this installation sound? Versions, the compiler's cache, the bundled files, and one rollout of known outcome."""
+"""Is this installation sound? Versions, the compiler's cache, bundled files, and rollouts, one of known outcome."""
 
 import os
 from collections.abc import Iterator
@@ -46,16 +46,38 @@ def examine() -> Iterator[Finding]:
     tape = reference_tape()
     said = "as expected" if tape == EXPECTED_TAPE else f"{tape[:12]} instead of {EXPECTED_TAPE[:12]}"
     yield Finding("zero-intelligence rollout", said, tape == EXPECTED_TAPE)
+    yield _rollout("hawkes")
+    yield _rollout("tradefm")
 
 
 def reference_tape() -> str:
     """Hash of the tape of the one episode that is the same everywhere."""
-    session = TradingSession(1, ExecutionRole(side="buy"), "zero_intelligence", context=0)
+    return _episode("zero_intelligence")[0].tape_hash(0)
+
+
+def _episode(flow: str) -> tuple[TradingSession, float]:
+    """One episode of the zero action on a flow, and its reward."""
+    session = TradingSession(1, ExecutionRole(side="buy"), flow, context=0)
     session.seed(np.array([True]), np.zeros(1, np.uint64))
     session.reset()
+    reward = 0.0
     while session.running.any():
-        session.step(np.zeros((1, 2), np.float32))
-    return session.tape_hash(0)
+        reward += float(session.step(np.zeros((1, 2), np.float32)).reward[0])
+    return session, reward
+
+
+def _rollout(flow: str) -> Finding:
+    """An episode on a flow that reckons with floats: it must come to a sound end, its tape may be the processor's."""
+    name = f"{flow} rollout"
+    try:
+        session, reward = _episode(flow)
+    except (ValueError, OSError, ImportError) as error:
+        return Finding(name, str(error), False)
+    market = session.market
+    balanced = market.accounts["inventory"].sum() == 0
+    sound = bool(balanced and np.isfinite(reward) and np.min(market.touch()) > 0)
+    said = f"reward {reward:.3f} bps, tape {session.tape_hash(0)[:12]}"
+    return Finding(name, said if sound else f"accounts or book that no market has: {said}", sound)
 
 
 def _compiler_cache() -> Finding:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 _AS_DIFFERENCES = frozenset({"time_ns", "order_id", "mid2", "clock_ns"})
+_LATER = frozenset({"spread", "bid_size", "ask_size"})  # of a RECORD; older files do not tell the touch
 _NARROW = (np.int8, np.int16, np.int32, np.int64)
 
 
@@ -29,6 +30,7 @@ def unpack(columns: Mapping[str, np.ndarray], name: str, dtype: np.dtype) -> np.
         ValueError: if a field is missing, has another length, or does not fit its type.
     """
     fields = list(dtype.names or ())
+    fields = [field for field in fields if field not in _LATER or f"{name}.{field}" in columns]
     missing = [field for field in fields if f"{name}.{field}" not in columns]
     if missing:
         raise ValueError(f"the file lacks the columns {missing} of {name!r}; it must hold all of {fields}")

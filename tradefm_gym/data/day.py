@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tradefm_gym.data.archive import pack, read_archive, unpack, write_archive
-from tradefm_gym.data.recorded import FlowMeta, RecordedFlow
+from tradefm_gym.data.recorded import FlowMeta, RecordedFlow, stamp_touch
 from tradefm_gym.market.events import CANCEL, FILL, LIMIT, PRINT, RECORD
 
 _KIND = "recorded day"
@@ -48,6 +48,7 @@ def load_day(path: str | Path) -> RecordedFlow:
     except (KeyError, TypeError) as error:
         raise ValueError(f"path {str(path)!r} is an incomplete recorded day: {error}") from error
     _check(flow, str(path))
+    stamp_touch(flow.records, flow.touch)  # files older than these fields lack them
     return flow
 
 

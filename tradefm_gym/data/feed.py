@@ -25,7 +25,7 @@ class ReadOptions:
     lenient: bool = False  # count and leave out rows that no feed can have
     symbol: str | None = None  # the instrument, where a file holds several
     date: str | None = None  # YYYY-MM-DD, where a file does not say
-    tick_size: int | None = None  # price units a tick, where a file does not say
+    tick_size: int | None = None  # price units a tick, instead of what the file says or lets guess
     columns: Mapping[str, Any] | None = None  # the column map of a generic CSV; see data/table.py
     batch: int = BATCH
 

@@ -111,26 +111,38 @@ def _rows(path: Path, batch: int, skips: Skips) -> Iterator[FeedRows]:
 def _book_rows(path: Path, batch: int) -> Iterator[np.ndarray]:
     """The rows of a book file in batches (n, levels, 4)."""
     for table in _tables(path, batch):
-        yield _levels(path, table.schema.names, lambda name, table=table: table.column(name).to_numpy(), len(table))
+        yield _levels(
+            path, table.schema.names, lambda name, table=table: table.column(name).to_numpy(False), len(table)
+        )
 
 
 def _levels(path: Path, names: list[str], column, rows: int) -> np.ndarray:
     """(rows, levels, 4) int64 from the columns of a book file."""
     levels = sum(name.startswith("ask_px_") for name in names)
+    if levels == 0:
+        raise FeedError(path, "no column ask_px_1; a book has four columns a level")
     first = 0 if "ask_px_0" in names else 1
     out = np.empty((rows, levels, 4), np.int64)
     for level in range(levels):
         for k, name in enumerate(("ask_px", "ask_sz", "bid_px", "bid_sz")):
             if f"{name}_{level + first}" not in names:
                 raise FeedError(path, f"column {name}_{level + first} is missing; a book has four columns a level")
-            out[:, level, k] = column(f"{name}_{level + first}")
+            out[:, level, k] = _whole(path, f"{name}_{level + first}", column(f"{name}_{level + first}"))
     return out
 
 
+def _whole(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """A column, if it is one of numbers without gaps (which Parquet readers make NaN)."""
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise FeedError(path, f"column {name} holds something else than numbers; it must hold whole numbers")
+    return values
+
+
 def _columns(path: Path) -> dict[str, np.ndarray]:
-    """A small Parquet file as columns; the levels of a book as one array ``book`` (n, levels, 4)."""
+    """What is read of a file of snapshots; the levels of the book as one array ``book`` (n, levels, 4)."""
     frame = _frame(path)
-    columns = {name: frame[name].to_numpy() for name in frame.columns if "_px_" not in name and "_sz_" not in name}
+    known = [name for name in ("ts_ns", "phase", "volume") if name in frame.columns]
+    columns = {name: _whole(path, name, frame[name].to_numpy()) for name in known}
     return columns | {"book": _levels(path, frame.columns, lambda name: frame[name].to_numpy(), len(frame))}
 
 
@@ -170,7 +182,9 @@ def _frame(path: Path):
         import polars
     except ImportError as error:
         raise ImportError('Reading Parquet needs polars: pip install "tradefm-gym[data]".') from error
+    if path.is_dir():
+        raise FeedError(path, "a folder; it must be a Parquet file")
     try:
         return polars.read_parquet(path)
     except polars.exceptions.PolarsError as error:
-        raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from None
+        raise FeedError(path, f"not a Parquet file that can be read: {_first_line(error)}") from None

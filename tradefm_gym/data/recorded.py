@@ -14,6 +14,7 @@ from tradefm_gym.data.feed import ReadOptions, open_feed
 from tradefm_gym.data.opening import opening_book
 from tradefm_gym.data.rows import CROSS, HALT, HIDDEN, SNAPSHOT, FeedRows, Source, validate
 from tradefm_gym.market.events import CANCEL, LIMIT, PRINT
+from tradefm_gym.market.features import size_codes
 
 _HOUR_NS = 3_600_000_000_000
 _LARGEST_LOTS = 2**24  # int32 with headroom for sums over a level, and exact in float32 features
@@ -173,6 +174,7 @@ def build(
     if opening:  # half a book has no meaningful mid: every opening record carries that of the whole
         records["mid2"][:opening] = records["mid2"][opening - 1]
         touch[:opening] = touch[opening - 1]
+    stamp_touch(records, touch)
     units = {name: meta[name] for name in ("ticker", "venue", "date", "price_unit", "size_unit")}
     return RecordedFlow(
         records,
@@ -191,6 +193,13 @@ def build(
             counts=counts,
         ),
     )
+
+
+def stamp_touch(records: np.ndarray, touch: np.ndarray) -> None:
+    """Writes the touch (n, 4) after each record to the fields of (n,) RECORD that tell it, in place."""
+    two_sided = (touch[:, 1] > 0) & (touch[:, 3] > 0) & (touch[:, 0] < touch[:, 2])
+    records["spread"] = np.where(two_sided, touch[:, 2] - touch[:, 0], 0)
+    records["bid_size"], records["ask_size"] = size_codes(touch[:, 1]), size_codes(touch[:, 3])
 
 
 def _session_rows(

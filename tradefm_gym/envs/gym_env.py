@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -118,8 +118,9 @@ class ExecutionEnv(gymnasium.Env):
         side: "buy", "sell" (or 1, -1), None to draw it.
         quantity: parent order in lots; None: max(64, 10% of what the horizon usually trades), less where that is
             fewer than 64 lots, see ``execution_parent.usual_parent``.
-        context: id of a start context, None to draw one; or the path of a recorded day (a saved day, a data folder
-            or a LOBSTER message file) from which a TradeFM flow takes its start contexts.
+        context: id of a start context, None to draw one; or, for a TradeFM flow, the path from which it takes its
+            start contexts: a context bank (``.npz``) as it is, or a recorded day (a saved day, a data folder or a
+            LOBSTER message file) on which the model is warmed up.
         split: part of the contexts: "train", "validation", "test".
         seats: agents' seats in each market.
         engine_batch: rows of the model's batch; results of a TradeFM flow are compared at equal batches.
@@ -142,6 +143,7 @@ class ExecutionEnv(gymnasium.Env):
 
     def __init__(self, *, render_mode: str | None = None, **task: Any):
         known_names("ExecutionEnv", task, ("render_mode", *TASK))
+        self.closed = False
         self.render_mode = _render_mode(render_mode)
         self.session = execution_session(1, **task)
         self.observation_space = self.session.role.observation_space
@@ -151,6 +153,7 @@ class ExecutionEnv(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
+        _check_open(self, "reset")
         seed = None if seed is None else whole_seed("seed", seed)
         self.session.check_options(options)
         _warn_unknown(options)
@@ -162,6 +165,7 @@ class ExecutionEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One decision and the interval after it."""
+        _check_open(self, "step")
         if not self.session.running[0]:
             raise ResetNeeded("step was called before reset or after the episode ended; call reset first")
         role = self.session.role
@@ -178,6 +182,10 @@ class ExecutionEnv(gymnasium.Env):
     def render(self) -> Any:
         """The ladder as text or as a picture (H, W, 3) uint8, as ``render_mode`` says."""
         return _draw(self.session, 0, self.render_mode)
+
+    def close(self) -> None:
+        """Ends the environment: ``reset`` and ``step`` are refused from now on. May be called twice."""
+        self.closed = True
 
 
 class ExecutionVectorEnv(VectorEnv):
@@ -226,6 +234,7 @@ class ExecutionVectorEnv(VectorEnv):
             options: ``side``, ``quantity`` and ``context``, a value or one for each row, and ``reset_mask``
                 (N,) bool, the rows to reset (default all).
         """
+        _check_open(self, "reset")
         seeds = self._row_seeds(seed)
         self.session.check_options(options)
         options = dict(options or {})
@@ -243,6 +252,7 @@ class ExecutionVectorEnv(VectorEnv):
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One decision of every row; rows that ended begin anew as ``autoreset_mode`` says."""
+        _check_open(self, "step")
         session, waiting = self.session, self._finished
         if not (session.running | waiting).all():
             raise ResetNeeded("step was called before reset; call reset first")
@@ -310,6 +320,11 @@ class ExecutionVectorEnv(VectorEnv):
                 empty = np.full(self.num_envs, None) if column.dtype == object else np.zeros_like(column)
                 infos[key] = np.where(mask, column, infos.get(key, empty))
             infos[f"_{key}"] = mask | infos.get(f"_{key}", False)
+
+
+def _check_open(env: ExecutionEnv | ExecutionVectorEnv, called: str) -> None:
+    if env.closed:
+        raise ClosedEnvironmentError(f"{called} was called after close; make another environment")
 
 
 def plain_row(columns: dict[str, Any], m: int) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class ExecutionVecEnv(VecEnv):
         return observation, reward.astype(np.float32), done, infos
 
     def close(self) -> None:
-        """Closes the markets; may be called twice."""
+        """Ends the environment: ``reset`` and ``step`` are refused from now on. May be called twice."""
         self.env.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:

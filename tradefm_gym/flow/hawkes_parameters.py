@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.hawkes_events import TYPES
 from tradefm_gym.flow.hawkes_process import HawkesProcess, spectral_radius
-from tradefm_gym.flow.parameter_files import read_parameters, write_parameters
+from tradefm_gym.flow.parameter_files import array_of, check_keys, read_parameters, write_parameters
 
 KIND = "parameters of the Hawkes flow"
 FORMAT = 1
@@ -17,6 +18,13 @@ BUNDLED = Path(__file__).parent / "parameters" / "hawkes.json"
 MARK_BITS = 10  # binary logarithm of the marks a type has
 _LARGEST_SIZE = 1 << 24  # lots
 _LARGEST_TICKS = 1 << 20
+_LARGEST_RATE = 1e6  # events per second
+_FASTEST = 1e9  # decays per second
+_LATEST = 9e9  # seconds of a clock that counts ns in 64 bits
+_WIDEST = 2**31 - 1
+_SIDES = ("bids", "asks")
+_AXES = {"baseline": 2, "amplitudes": 3, "marks": 3, "bids": 2, "asks": 2}  # levels of lists, 1 for the others
+_KEYS = ("report", "types", *HawkesProcess._fields, "mid", "marks", *_SIDES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +70,10 @@ class HawkesParameters:
             raise ValueError("bids and asks must lie at least one tick apart")
         if not int(self.bids[:, 0].max()) < self.mid < 1 << 30:
             raise ValueError(f"mid is {self.mid}; it must lie above the lowest bid and below {1 << 30} ticks")
+        if self.mid + int(self.asks[:, 0].max()) >= 1 << 30:
+            raise ValueError(
+                f"asks reach {self.asks[:, 0].max()} ticks above the mid; prices end below {1 << 30} ticks"
+            )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HawkesParameters) and self.version() == other.version()
@@ -106,35 +118,63 @@ class HawkesParameters:
 
         Raises:
             FileNotFoundError: if there is no such file.
+            OSError: if it cannot be read.
             ValueError: if it does not hold sound parameters of this format.
         """
-        values = read_parameters(path, KIND, FORMAT)
-        types = values.get("types")
+        values = read_parameters(path, KIND, FORMAT, _KEYS, ("spectral_radius",))
+        where = f"parameters path {str(path)!r}"
+        types = values["types"]
         if types != list(TYPES):
-            said = f"{len(types)} types" if isinstance(types, list) else types
-            raise ValueError(f"parameters path {str(path)!r} has {said}; the {len(TYPES)} of the flow are needed")
+            said = f"{len(types)} types" if isinstance(types, list) else f"types {shortened(types)}"
+            raise ValueError(f"{where} has {said}; the {len(TYPES)} of the flow are needed")
         try:
-            process = HawkesProcess(*(np.array(values[name], np.float64) for name in HawkesProcess._fields))
-            by_name = values["marks"]
-            rows = [by_name[by_name[name]] if isinstance(by_name[name], str) else by_name[name] for name in TYPES]
-            marks = np.array(rows, np.int64)
-            bids, asks = (np.array(values[name], np.int64) for name in ("bids", "asks"))
-            arrays = (_narrow(array) for array in (marks, bids, asks))
-            return cls(process, *arrays, int(values["mid"]), values["report"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"parameters path {str(path)!r} lacks {error}") from error
+            process = HawkesProcess(
+                *(array_of(name, values[name], _AXES.get(name, 1)) for name in HawkesProcess._fields)
+            )
+            marks = _narrow("marks", _marks(values["marks"]))
+            bids, asks = (_narrow(name, values[name]) for name in _SIDES)
+            if not isinstance(values["report"], dict):
+                raise ValueError(f"report is {shortened(values['report'])}; it must be an object")
+            found = cls(process, marks, bids, asks, whole("mid", values["mid"], 1), values["report"])
+            said = array_of("spectral_radius", values.get("spectral_radius", found.radius), 0)
+            if not abs(said - found.radius) < 1e-6:  # it follows from the rest, but people read it
+                radius = f"spectral_radius is {shortened(said.tolist())}, that of the amplitudes {found.radius:.6f}"
+                raise ValueError(f"{radius}; it must be the same or left out")
+            return found
         except ValueError as error:
-            raise ValueError(f"parameters path {str(path)!r}: {error}") from error
+            raise ValueError(f"{where}: {error}") from error
 
 
-def _narrow(array: np.ndarray) -> np.ndarray:
-    if array.size and np.abs(array).max() > 2**31 - 1:
-        raise ValueError(f"integers reach {np.abs(array).max()}; at most {2**31 - 1} is allowed")
+def _marks(by_name: Any) -> list[Any]:
+    """The marks of each type, where one may name another that has the same."""
+    check_keys("marks", by_name, TYPES)
+    rows = []
+    for name in TYPES:
+        row = by_name[name]
+        if isinstance(row, str):
+            if row not in TYPES or isinstance(by_name[row], str):
+                raise ValueError(
+                    f"marks of {name!r} are {shortened(row)}; they must be lists or name a type with lists"
+                )
+            row = by_name[row]
+        rows.append(row)
+    return rows
+
+
+def _narrow(name: str, value: Any) -> np.ndarray:
+    """Lists of whole numbers as int32."""
+    array = array_of(name, value, _AXES[name], whole=True)
+    wide = array[(array < -_WIDEST) | (array > _WIDEST)]
+    if len(wide):
+        raise ValueError(f"{name} holds {wide[0]}; allowed is -{_WIDEST} to {_WIDEST}")
     return array.astype(np.int32)
 
 
 def _check_process(process: HawkesProcess) -> None:
     baseline, edges, decays, amplitudes, floor = process
+    for name, array in (("edges", edges), ("decays", decays)):
+        if array.ndim != 1:
+            raise ValueError(f"{name} has {array.ndim} axes; it must have one")
     count, many, parts = len(TYPES), len(decays), len(edges) + 1
     for name, array, shape in (
         ("baseline", baseline, (count, parts)),
@@ -146,12 +186,15 @@ def _check_process(process: HawkesProcess) -> None:
     for name, array in process._asdict().items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds a number that is not finite; all must be")
-    if decays.ndim != 1 or many == 0 or decays.min() <= 0 or (np.diff(decays) <= 0).any():
-        raise ValueError(f"decays are {decays.tolist()}; they must be positive and ascending, at least one")
-    if edges.ndim != 1 or (np.diff(edges) <= 0).any():
-        raise ValueError(f"edges are {edges.tolist()}; they must ascend")
-    if baseline.min() < 0 or floor.min() <= 0 or max(baseline.max(), floor.max()) > 1e6:
+    if many == 0 or not 1 / _FASTEST <= decays.min() <= decays.max() <= _FASTEST or (np.diff(decays) <= 0).any():
+        allowed = f"from {1 / _FASTEST:g} to {_FASTEST:g} per second"
+        raise ValueError(f"decays are {shortened(decays.tolist())}; they must be positive ({allowed}) and ascending")
+    if (np.diff(edges) <= 0).any() or np.abs(edges).max(initial=0) > _LATEST:
+        raise ValueError(f"edges are {shortened(edges.tolist())}; they must ascend, up to {_LATEST:g} seconds")
+    if baseline.min() < 0 or floor.min() <= 0 or max(baseline.max(), floor.max()) > _LARGEST_RATE:
         raise ValueError("baseline and floor must lie between 0 and a million per second, the floor above 0")
+    if np.abs(amplitudes).max(initial=0) > _LARGEST_RATE:
+        raise ValueError(f"amplitudes reach {np.abs(amplitudes).max():.3g}; at most {_LARGEST_RATE:.3g} is allowed")
     radius = spectral_radius(process)
-    if radius >= 1:
+    if not radius < 1:
         raise ValueError(f"amplitudes have spectral radius {radius:.3f}; it must be below 1")

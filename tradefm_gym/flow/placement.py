@@ -32,7 +32,17 @@ from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.recorded_starts import to_events
 from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, NOBODY
 from tradefm_gym.market.events import BUY, LIMIT, NO_LIMIT, EventBlock
-from tradefm_gym.market.features import FEATURE_STATE
+from tradefm_gym.market.features import (
+    BEHIND,
+    FEATURE_STATE,
+    MID_BOOK,
+    MID_TOUCH,
+    OPPOSITE_TOUCH,
+    OWN_TOUCH,
+    mid_estimate,
+    prices_of,
+    touch_place,
+)
 from tradefm_gym.market.layout import BEST
 from tradefm_gym.market.prices import above, below
 from tradefm_gym.market.resolve import is_empty
@@ -69,6 +79,7 @@ def calibrate_placement(
     index: np.ndarray,
     depth_edges: np.ndarray,
     spread: float,
+    mid_mode: int = MID_BOOK,
 ) -> tuple[float, ...]:
     """The shares of a part of a recorded day, then the median spread, the longest walk, the usual span and depth.
 
@@ -79,6 +90,8 @@ def calibrate_placement(
         index: ``(k,)`` where those events are among the records.
         depth_edges: ``(15,)`` of the tokenizer, basis points.
         spread: median spread of the part in ticks.
+        mid_mode: of the tokenizer; with MID_TOUCH bins are places relative to the touch, so an add is known to cross or
+            to improve, and only ``join`` and ``sweep`` are of use.
 
     Returns:
         PLACEMENT_WIDTH floats. A share that never arose is 1/2; a bin without adds crosses if it lies beyond the mid.
@@ -99,8 +112,14 @@ def calibrate_placement(
         price, touch, best = int(record["price"]), int(opposite[0]), int(own[0])
         spans.append(abs(own[_LEVELS - 1] - 0.5 * (touch + best)) if own[_LEVELS - 1] > 0 else np.inf)
         depths.append(sizes[i - 1, s].sum())
-        bin_ = int(np.searchsorted(depth_edges, 1e4 * (price - mid[i]) / mid[i], side="right"))
-        low, high = mid[i] * (1 + 1e-4 * edges[bin_]), mid[i] * (1 + 1e-4 * edges[bin_ + 1])
+        if mid_mode == MID_TOUCH:
+            bid, ask = float(min(touch, best)), float(max(touch, best))
+            bin_ = int(touch_place(price, side, bid, ask))
+            low, high = prices_of(bin_, side, bid, ask) if bin_ > OWN_TOUCH else (price, price)
+            high += 1  # the first tick that is not the bin's
+        else:
+            bin_ = int(np.searchsorted(depth_edges, 1e4 * (price - mid[i]) / mid[i], side="right"))
+            low, high = mid[i] * (1 + 1e-4 * edges[bin_]), mid[i] * (1 + 1e-4 * edges[bin_ + 1])
         crosses, improves = (price - touch) * side >= 0, (price - best) * side > 0
         joined = own[(own > 0) & (own >= low) & (own < high)]
         counts[bin_ if side == BUY else BINS - 1 - bin_] += (crosses, 1)
@@ -210,6 +229,44 @@ def place(book, m, side, bin_, low, high, drawn, size, shares, strength, first, 
             return _nearer(_walked(book, m, s, opposite, size, price), farthest, side), np.int64(0)
         return _nearer(price, farthest, side), NO_LIMIT
     return _rested(book, m, side, bottom, top, drawn, shares, second), NO_LIMIT
+
+
+@njit(cache=True, nogil=True)
+def usual_touch(book, m, state):
+    """Best bid and ask in ticks, float; a side that is empty lies the asset's usual spread away from the other."""
+    bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
+    spread = max(state["usual_spread"], 1.0)
+    if bid == EMPTY_BID and ask == EMPTY_ASK:
+        mid = mid_estimate(state)
+        return math.floor(mid - 0.5 * spread), math.floor(mid - 0.5 * spread) + max(math.floor(spread), 1.0)
+    if bid == EMPTY_BID:
+        return float(ask) - math.floor(spread), float(ask)
+    if ask == EMPTY_ASK:
+        return float(bid), float(bid) + math.floor(spread)
+    return float(bid), float(ask)
+
+
+@njit(cache=True, nogil=True)
+def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, first, second):
+    """Price in ticks of an add whose digit names a place relative to the touch, and how many lots of it may rest.
+
+    Args: as ``place`` takes them; ``digit`` and [``bottom``, ``top``] as ``features.prices_of`` has them, ``price`` as
+    ``features.price_at`` says.
+    """
+    if shares[0] < 0.0:
+        return price, NO_LIMIT
+    s = 0 if side == BUY else 1
+    opposite = book.row[m, BEST + 1 - s]
+    if digit <= OPPOSITE_TOUCH and not is_empty(opposite):
+        farthest = opposite + side * np.int64(shares[WALK])
+        if first < shares[SWEEP] and size > level_size(book, m, 1 - s, opposite, NOBODY):
+            return _nearer(_walked(book, m, s, opposite, size, price), farthest, side), np.int64(0)
+        return _nearer(price, farthest, side), NO_LIMIT
+    if digit > BEHIND + 1 and second < shares[JOIN]:
+        joined = _nearest_level(book, m, s, np.int64(max(bottom, 1.0)), np.int64(min(top, 2.0**30)), price)
+        if joined > 0:
+            return joined, NO_LIMIT
+    return price, NO_LIMIT
 
 
 @njit(cache=True, nogil=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tradefm_gym.data.recorded import FlowMeta, RecordedFlow
+from tradefm_gym.data.recorded import FlowMeta, RecordedFlow, stamp_touch
 from tradefm_gym.flow.protocol import StartState
 from tradefm_gym.market.events import (
     BACKGROUND,
@@ -67,6 +67,7 @@ class DayRecorder:
         _dense_ids(day, fills)
         touch = _replayed_touch(day)
         touch[: len(opening)] = touch[len(opening) - 1]
+        stamp_touch(day, touch)
         return RecordedFlow(day, len(opening), touch, fills, None, np.full(len(day), -1, np.int64), meta)
 
 

@@ -102,6 +102,12 @@ class TradeFMFlow:
                 f"model folder {str(folder)!r} has a tokenizer of {self.tokenizer.pressures} pressure classes and a "
                 f"network of {self.config.pressures}; the two must be equal"
             )
+        if (self.config.spreads, self.config.books) != (self.tokenizer.spreads, self.tokenizer.books):
+            raise ValueError(
+                f"model folder {str(folder)!r} has a tokenizer of {self.tokenizer.spreads} spread and "
+                f"{self.tokenizer.books} touch classes and a network of {self.config.spreads} and {self.config.books}; "
+                "the two must be equal"
+            )
         closed_loop = ClosedLoop.load(folder)
         self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
         self._persistence = np.array(self.persistence)
@@ -231,7 +237,7 @@ class TradeFMFlow:
                 wanted,
                 self._states,
                 self._scratch,
-                *self.tokenizer.edges,
+                self.tokenizer.edges,
                 self.flag_agents,
                 self._queue,
                 queued,
@@ -292,8 +298,10 @@ def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.nda
         state = np.zeros(1, STREAM_STATE)
         state[0] = start.feature_state
         state["stream"]["half_life_s"], state["stream"]["mid_mode"] = tokenizer.half_life_s, tokenizer.mid_mode
+        state["stream"]["usual_spread"] = start.scale["spread"]
         return state
     median = float(start.scale["median_size"])
-    stream = new_state(1, median, (0.0, 0.0), tokenizer.half_life_s, tokenizer.mid_mode)
+    spread = float(start.scale["spread"])
+    stream = new_state(1, median, (0.0, 0.0), tokenizer.half_life_s, tokenizer.mid_mode, spread)
     stream["book_mid"] = 0.5 * start.mid2
     return stream_states(stream)

@@ -6,9 +6,9 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.flow.cancels import order_to_cancel
-from tradefm_gym.flow.placement import density, place
+from tradefm_gym.flow.placement import density, place, place_by_touch, usual_touch
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
-from tradefm_gym.market.features import mid_estimate, observe_record
+from tradefm_gym.market.features import MID_TOUCH, OPPOSITE_TOUCH, mid_estimate, observe_record, price_at, prices_of
 from tradefm_gym.market.layout import NEXT_ID
 from tradefm_gym.model.tokenizer import decode_values, encode_features
 from tradefm_gym.rng import DECODE, SAMPLE, bits
@@ -25,11 +25,7 @@ def read_tape(
     wanted,
     states,
     scratch,
-    depth_edges,
-    volume_edges,
-    time_edges,
-    level_edges,
-    pressure_edges,
+    edges,
     flag_agents,
     queue,
     queued,
@@ -44,15 +40,7 @@ def read_tape(
                 if observe_record(states[m], record, scratch[m, 0]) and scratch[m, 0]["valid"] == 1:
                     if not flag_agents:
                         scratch[m, 0]["flag"] = 0
-                    encode_features(
-                        scratch[m, 0],
-                        depth_edges,
-                        volume_edges,
-                        time_edges,
-                        level_edges,
-                        pressure_edges,
-                        queue[m, queued[m]],
-                    )
+                    encode_features(scratch[m, 0], edges, queue[m, queued[m]])
                     queued[m] += 1
 
 
@@ -89,7 +77,10 @@ def tilt_kinds(book, states, placement, wanted, persistence, restoring, kinds, t
             continue
         buy, sell = 0.0, 0.0
         for bin_ in range(16):
-            buys[bin_], sells[bin_] = _cross_share(placement, m, bin_), _cross_share(placement, m, 15 - bin_)
+            if states[m]["mid_mode"] == MID_TOUCH:
+                buys[bin_] = sells[bin_] = 1.0 if bin_ <= OPPOSITE_TOUCH else 0.0
+            else:
+                buys[bin_], sells[bin_] = _cross_share(placement, m, bin_), _cross_share(placement, m, 15 - bin_)
             buy += math.exp(kinds[m, bin_]) * buys[bin_]
             sell += math.exp(kinds[m, 16 + bin_]) * sells[bin_]
         moved = persistence[0] * states[m]["fast"] + persistence[1] * states[m]["slow"]
@@ -161,18 +152,28 @@ def propose(
         event = events[m, 0]
         event["owner"] = BACKGROUND
         event["side"] = side
-        mid = mid_estimate(state)
-        price = np.int64(_round_price(mid * (1.0 + 1e-4 * depth), side))
         lots = np.int64(min(max(np.floor(size * state["median_size"] + 0.5), 1.0), _LARGEST_SIZE))
         max_rest = NO_LIMIT
         bin_ = (token >> 8) & 15
-        low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
-        high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
-        if book_decides and token >> 13 == 0:
-            crossing = strength[m, (1 - side) >> 1]
-            price, max_rest = place(
-                book, m, side, bin_, low, high, price, lots, placement[m], crossing, uniforms[3], uniforms[4]
-            )
+        if state["mid_mode"] == MID_TOUCH:
+            bid, ask = usual_touch(book, m, state)
+            bottom, top = prices_of(bin_, side, bid, ask)
+            price = np.int64(min(max(price_at(depth, side, bid, ask), 1.0), 2.0**30))
+            if book_decides and token >> 13 == 0:
+                price, max_rest = place_by_touch(
+                    book, m, side, bin_, bottom, top, price, lots, placement[m], uniforms[3], uniforms[4]
+                )
+        else:
+            mid = mid_estimate(state)
+            price = np.int64(_round_price(mid * (1.0 + 1e-4 * depth), side))
+            low = mid * (1.0 + 1e-4 * depth_edges[bin_ - 1]) if bin_ > 0 else 0.0
+            high = mid * (1.0 + 1e-4 * depth_edges[bin_]) if bin_ < 15 else 2.0**30
+            bottom, top = np.ceil(low), np.ceil(high) - 1.0
+            if book_decides and token >> 13 == 0:
+                crossing = strength[m, (1 - side) >> 1]
+                price, max_rest = place(
+                    book, m, side, bin_, low, high, price, lots, placement[m], crossing, uniforms[3], uniforms[4]
+                )
         event["price"] = price
         event["size"] = np.int32(lots)
         event["max_rest"] = np.int32(max_rest)
@@ -182,13 +183,12 @@ def propose(
             event["kind"] = CANCEL
             event["order_id"] = cancel_policy
             if match_cancels:
-                bottom, top = np.int64(np.ceil(low)), np.int64(np.ceil(high)) - 1
                 volume = (token >> 4) & 15
                 least = np.expm1(volume_edges[volume - 1]) * state["median_size"] if volume > 0 else 1.0
                 most = np.expm1(volume_edges[volume]) * state["median_size"] if volume < 15 else 2.0**40
                 least_lots, most_lots = np.int64(np.ceil(least)), np.int64(np.ceil(most)) - 1
                 s = 0 if side == BUY else 1
-                slot = order_to_cancel(book, m, s, bottom, top, least_lots, most_lots, uniforms[3])
+                slot = order_to_cancel(book, m, s, np.int64(bottom), np.int64(top), least_lots, most_lots, uniforms[3])
                 if slot >= 0:
                     event["order_id"], event["size"] = book.orders[m, slot]["order_id"], 0
                 elif density(book, m, s, placement[m]) < 0.0:

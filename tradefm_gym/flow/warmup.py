@@ -39,7 +39,7 @@ def recorded_bank(
         source: a recorded flow, or the path of a saved day (.npz), a data folder or a LOBSTER message file.
         depth_edges: ``(15,)`` of the tokenizer that will read on, basis points.
         half_life_s: half-life of its VWAP in seconds.
-        mid_mode: its mid estimate, MID_VWAP or MID_BOOK.
+        mid_mode: its mid estimate, MID_VWAP, MID_BOOK or MID_TOUCH.
         contexts: how many start states to take from the train, validation and test part of the day.
         at: ``(c,)`` ascending positions in ``records`` with a two-sided book before them, where the states stand
             instead of ``contexts``; all of them count as training states.
@@ -64,9 +64,10 @@ def recorded_bank(
     part = split(recorded).train
     calibration = calibrate(recorded, part)
     median = calibration.median_size
-    features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode)
-    shares = calibrate_placement(recorded, part, features, index, depth_edges, calibration.spread)
-    stream = new_state(1, median, edges, half_life_s, mid_mode)
+    spread = calibration.spread
+    features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode, spread)
+    shares = calibrate_placement(recorded, part, features, index, depth_edges, spread, mid_mode)
+    stream = new_state(1, median, edges, half_life_s, mid_mode, spread)
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0
     tails = np.diff(day.bank.record_start)

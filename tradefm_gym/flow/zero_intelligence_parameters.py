@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.data.splits import calibrate, split
-from tradefm_gym.flow.parameter_files import read_parameters, write_parameters
+from tradefm_gym.flow.parameter_files import array_of, check_keys, read_parameters, write_parameters
 from tradefm_gym.market.events import CANCEL, LIMIT
 
 KIND = "parameters of zero intelligence"
@@ -23,6 +23,9 @@ MICRO = 1_000_000  # rates are events per million seconds in the kernel
 _QUANTILES = 64
 _DEEPEST = 1024  # ticks from the opposite best beyond which an order tells nothing about the touch
 _LONGEST_GAP_NS = 600 * 10**9  # longer silences are breaks of the session
+
+
+_RATES = {"limit_rate": (0.01, 1000), "market_rate": (1e-6, 1000), "cancel_rate": (1e-6, 1)}  # what they may be
 
 
 def _power_law(levels: int, shift: float, exponent: float) -> tuple[float, ...]:
@@ -48,7 +51,7 @@ class ZeroIntelligenceParameters:
 
     def __post_init__(self) -> None:
         # Within these bounds no product of the kernel leaves 63 bits.
-        for name, low, high in (("limit_rate", 0.01, 1000), ("market_rate", 1e-6, 1000), ("cancel_rate", 1e-6, 1)):
+        for name, (low, high) in _RATES.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; it must lie between {low} and {high} per second")
@@ -115,12 +118,17 @@ class ZeroIntelligenceParameters:
 
         Raises:
             FileNotFoundError: if there is no such file.
+            OSError: if it cannot be read.
             ValueError: if it does not hold sound parameters of this format.
         """
-        values = read_parameters(path, KIND, FORMAT)
+        given = read_parameters(path, KIND, FORMAT, ("parameters",), ("report",))["parameters"]
         try:
-            return cls(**values["parameters"])
-        except (KeyError, TypeError, ValueError) as error:
+            check_keys("parameters", given, (), [each.name for each in fields(cls)])
+            for name, value in given.items():
+                listed = name in ("offsets", "limit_sizes", "market_sizes")
+                array_of(name, value, int(listed), whole=name not in ("offsets", *_RATES))
+            return cls(**given)
+        except ValueError as error:
             raise ValueError(f"parameters path {str(path)!r} is unsound: {error}") from error
 
     def version(self) -> str:

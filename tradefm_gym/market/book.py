@@ -38,7 +38,7 @@ from tradefm_gym.market.layout import (
     TICK,
     TIGHT,
 )
-from tradefm_gym.market.memory import carve, part_of
+from tradefm_gym.market.memory import Part, carve, part_of
 from tradefm_gym.market.prices import (
     NODES_A_PRICE,
     above,
@@ -91,8 +91,8 @@ class Room(NamedTuple):
     log: int = 0
 
 
-def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -> tuple[np.ndarray, BookState]:
-    """Empty books, and the block of memory in which they lie."""
+def parts(num_markets: int, config: MarketConfig, room: Room | None = None) -> list[Part]:
+    """Of what books consist: the shapes and dtypes of :class:`BookState`."""
     log = _LOG if any(config.data_latencies) else 0
     room = room or Room(min(128, config.orders), config.levels // 64, _NODES, log)
     slots = 1 << (4 * room.orders - 1).bit_length()
@@ -110,8 +110,13 @@ def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -
         ROW_WIDTH,
     )
     dtypes = (ORDER, np.int32, np.int32, LEVEL, np.uint64, np.uint32, np.uint64, np.uint32, EVENT, np.int64)
-    parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
-    memory, views = carve([*parts, ((1, LIMITS_WIDTH), np.int64)])
+    wholes = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
+    return [*wholes, ((1, LIMITS_WIDTH), np.int64)]
+
+
+def allocate(num_markets: int, config: MarketConfig, room: Room | None = None) -> tuple[np.ndarray, BookState]:
+    """Empty books, and the block of memory in which they lie."""
+    memory, views = carve(parts(num_markets, config, room))
     book = BookState(*views)
     book.limits[0, CAPACITY] = config.orders
     book.limits[0, ID_MASK] = (1 << (config.flow_ids - 1).bit_length()) - 1

@@ -26,11 +26,14 @@ from tradefm_gym.market.layout import (
     OUTSIDE_MID2,
     RECORDS,
 )
+from tradefm_gym.market.memory import check_size, machine_bytes, size_of
+from tradefm_gym.market.prices import NODES_A_PRICE
 from tradefm_gym.market.snapshot import Snapshot, check_fits
-from tradefm_gym.market.snapshot_parts import each_market, prefix_of, put
+from tradefm_gym.market.snapshot_parts import each_market, most_pages, prefix_of, put
 from tradefm_gym.market.state import Tape
 from tradefm_gym.market.transit import Transit
 
+_AN_ORDER = 2048  # bytes of a book for each of its orders, if it has a page of prices for each
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -44,12 +47,16 @@ class MarketCopies:
         if config is not None and not isinstance(config, MarketConfig):
             raise ValueError(f"config is {shortened(config)}; it must be a MarketConfig or None")
         self.config = config = config if config is not None else MarketConfig()
+        widths = config.flow_queue, config.agent_queue * max(1, config.seats)
+        queues = [((num_markets, width), EVENT) for width in widths]
+        size = size_of([*books.parts(num_markets, config), *ledgers.parts(num_markets, config), *queues])
+        size *= 1 + len(config.late_seats)  # what a late seat sees is a market too
+        check_size(f"num_markets is {num_markets}, and so many markets of this configuration take", size)
         self.book: BookState
         self._book_memory, self.book = books.allocate(num_markets, config)
         self._ledger_memory, self._ledger = ledgers.allocate(num_markets, config)
         self.accounts, clocks = self._ledger.accounts, self._ledger.clocks
-        self._flow_queue = np.zeros((num_markets, config.flow_queue), EVENT)
-        self._agent_queue = np.zeros((num_markets, config.agent_queue * max(1, config.seats)), EVENT)
+        self._flow_queue, self._agent_queue = (np.zeros(shape, dtype) for shape, dtype in queues)
         self._never = np.full(num_markets, _NEVER)
         self.tape = Tape(self._ledger.records, self._ledger.fills, clocks[:, RECORDS], clocks[:, FILLS])
         self.counters = self._ledger.counters
@@ -83,14 +90,14 @@ class MarketCopies:
         Any k rows of a market of any N take a snapshot of k rows, if the configurations are equal.
 
         Raises:
-            ValueError: if the snapshot does not fit; nothing has changed then.
+            ValueError: if the snapshot does not fit, or not into this machine's memory; nothing has changed then.
         """
         rows = self._rows(rows)
         check_fits(snapshot, self.config, self._arrays(), rows)
         markets = {"": self, **{prefix_of(seat): view for seat, view in self._transit.views.items()}}
         kept = {prefix: arrays for prefix, _, arrays in each_market(self.config, snapshot.arrays)}
         for prefix, market in markets.items():  # before anything is written
-            market._make_room(kept[prefix]["row"])
+            market._make_room(kept[prefix])
         for prefix, market in markets.items():
             market._put(kept[prefix], rows)
 
@@ -122,7 +129,11 @@ class MarketCopies:
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> Self:
-        """A market with a row for each of the snapshot's."""
+        """A market with a row for each of the snapshot's.
+
+        Raises:
+            ValueError: if it has no rows, or this machine has not the memory that such a market takes.
+        """
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"snapshot is {shortened(snapshot)}; it must be a Snapshot")
         market = cls(len(snapshot), snapshot.config)
@@ -134,10 +145,20 @@ class MarketCopies:
             self._transit.refresh(self)  # one that nobody has looked at since is in no other state
         return Snapshot.of(self.config, self._arrays(), rows)
 
-    def _make_room(self, row: np.ndarray) -> None:
-        """Widens the arrays to what copied rows need, but for pages of prices."""
-        orders = 1 << (int(row[:, HIGH_WATER].max(initial=1)) - 1).bit_length()
-        self._widen(Room(min(orders, self.config.orders), 0, 0, int(row[:, LOG_END].max(initial=0))))
+    def _make_room(self, kept: Mapping[str, np.ndarray]) -> None:
+        """Widens the arrays to what copied rows need, but for pages of prices: there will be memory for them."""
+        row = kept["row"]
+        most = int(row[:, HIGH_WATER].max(initial=1))
+        room = Room(min(1 << (most - 1).bit_length(), self.config.orders), 0, 0, int(row[:, LOG_END].max(initial=0)))
+        if self.num_markets * (most * _AN_ORDER + room.log * EVENT.itemsize) > machine_bytes():  # so look closer
+            size = self._size(room, most_pages(kept["orders"], row[:, HIGH_WATER]))
+            check_size(f"snapshot has a book of {most} orders, and {self.num_markets} with room for that take", size)
+        self._widen(room)
+
+    def _size(self, room: Room, pages: int) -> int:
+        """Bytes of books with at least ``room`` and so many pages of prices."""
+        room = room._replace(pages=pages, nodes=NODES_A_PRICE * pages)
+        return size_of(books.parts(self.num_markets, self.config, room))
 
     def _put(self, kept: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
         """Writes what ``check_fits`` has passed: first the orders, and what follows from them; then the rest."""

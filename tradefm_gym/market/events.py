@@ -67,9 +67,20 @@ EVENT = np.dtype(EVENT_FIELDS, align=True)
 
 # A line of the tape: the event as it was resolved, and its outcome. ``price`` is absolute,
 # ``size`` of a cancel is what was removed, ``filled`` and ``notional`` (ticks x lots) say what it
-# executed on arrival, ``mid2`` is the doubled book mid after it (0: not known yet).
+# executed on arrival. How it left the book: ``mid2`` is the doubled mid (the last known one while a side is empty; 0:
+# not known yet), ``spread`` in ticks (0 while a side is empty), ``bid_size`` and ``ask_size`` the lots at the best
+# prices, as ``features.size_code`` tells them: what else would be padding.
 RECORD = np.dtype(
-    [*EVENT_FIELDS, ("status", np.uint8), ("filled", np.int32), ("mid2", np.int32), ("notional", np.int64)],
+    [
+        *EVENT_FIELDS,
+        ("status", np.uint8),
+        ("bid_size", np.uint8),
+        ("ask_size", np.uint8),
+        ("filled", np.int32),
+        ("mid2", np.int32),
+        ("spread", np.int32),
+        ("notional", np.int64),
+    ],
     align=True,
 )
 

@@ -11,6 +11,8 @@ using nothing that comes later:
 * ``volume``: log(1 + size / median add size of the asset).
 * ``level``: (mid - opening price) / opening price in basis points, *after* the event.
 * ``rate``: trailing executed size in median sizes per second, *after* the event.
+* ``spread``, ``wide``: spread in ticks, and its logarithm (base 2) over the asset's median one, *after* the event.
+* ``bid``, ``ask``: logarithm (base 2) of the lots at the touch over the median size, *after* the event.
 * ``fast``, ``slow``: order-flow pressure, the sum over past takers of side x log2(1 + executed size / median
   size), each halved every 4 or every 64 events, *after* the event. What executed cannot be read from prices
   around an estimated mid, and takers follow takers: this is not among the paper's features.
@@ -25,6 +27,8 @@ from tradefm_gym.market.events import BUY, CANCEL, PRINT, RECORD, REJECTED
 
 MID_VWAP = 0
 MID_BOOK = 1
+MID_TOUCH = 2  # the book mid; and ``depth`` is the place of the price relative to the touch, see ``touch_place``
+EMPTY_SIZE = -99.0  # logarithm of no lots
 RATE_HALF_LIFE_S = 60.0
 FAST_DECAY, SLOW_DECAY = 0.5 ** (1 / 4), 0.5 ** (1 / 64)  # of the order-flow pressure, an event
 
@@ -46,6 +50,9 @@ FEATURE_STATE = np.dtype(
         ("rate_high", np.float64),
         ("fast", np.float64),  # order-flow pressure
         ("slow", np.float64),
+        ("best_bid", np.float64),  # ticks, 0 while a side is empty
+        ("best_ask", np.float64),
+        ("usual_spread", np.float64),  # ticks, median over the calibration part; 0 where it is not known
         ("mid_mode", np.uint8),
     ],
     align=True,
@@ -61,6 +68,10 @@ FEATURES = np.dtype(
         ("rate", np.float64),
         ("fast", np.float64),
         ("slow", np.float64),
+        ("spread", np.float64),
+        ("wide", np.float64),
+        ("bid", np.float64),
+        ("ask", np.float64),
         ("time_ns", np.int64),
         ("order_id", np.int64),
         ("liquidity", np.uint8),
@@ -74,12 +85,30 @@ FEATURES = np.dtype(
 )
 
 
+@njit(cache=True, nogil=True)
+def size_code(lots) -> int:
+    """Lots in eighths of doublings: 0 for none, 1 + 8 log2(lots) in steps of an eighth of an octave, at most 255.
+
+    These are the exponent and the first three bits of a float32's mantissa.
+    """
+    if lots <= 0:
+        return 0
+    return min((np.int64(np.float32(lots).view(np.int32)) >> 20) - 1015, 255)
+
+
+def size_codes(lots: np.ndarray) -> np.ndarray:
+    """``size_code`` of an array of lots, uint8."""
+    code = (np.asarray(lots, np.float32).view(np.int32).astype(np.int64) >> 20) - 1015
+    return np.where(np.asarray(lots) > 0, np.clip(code, 0, 255), 0).astype(np.uint8)
+
+
 def new_state(
     count: int,
     median_size: float,
     rate_edges: tuple[float, float] = (0.0, 0.0),
     half_life_s: float = 10.0,
     mid_mode: int = MID_VWAP,
+    usual_spread: float = 0.0,
 ) -> np.ndarray:
     """Fresh states ``(count,) FEATURE_STATE`` at the start of a day.
 
@@ -88,7 +117,8 @@ def new_state(
         median_size: median add size of the asset in lots, from its calibration part.
         rate_edges: terciles of the trailing traded rate, from the calibration part.
         half_life_s: half-life of the VWAP in seconds of wall time.
-        mid_mode: MID_VWAP (the paper's estimate) or MID_BOOK (the book mid; an ablation arm).
+        mid_mode: MID_VWAP (the paper's estimate), MID_BOOK (the book mid) or MID_TOUCH (prices relative to the touch).
+        usual_spread: median spread of the asset in ticks, from its calibration part; 0 if it is not known.
 
     Raises:
         ValueError: if ``median_size`` or ``half_life_s`` is not positive.
@@ -104,18 +134,94 @@ def new_state(
     state["half_life_s"] = half_life_s
     state["rate_low"], state["rate_high"] = rate_edges
     state["mid_mode"] = mid_mode
+    state["usual_spread"] = usual_spread
     return state
 
 
 @njit(cache=True, nogil=True)
 def mid_estimate(state) -> float:
     """The mid estimate in ticks, 0 while there is none."""
-    if state["mid_mode"] == MID_BOOK:
+    if state["mid_mode"] != MID_VWAP:
         if state["book_mid"] > 0.0:
             return state["book_mid"]
     if state["weight"] > 0.0:
         return state["value"] / state["weight"]
     return state["book_mid"]
+
+
+# Places relative to the touch, in sixteen digits: beyond the opposite touch, at it, inside the spread (three thirds of
+# it from there, and one tick better than the own touch), at the own touch, and behind it by 1, 2, 3 - 4, 5 - 8,
+# 9 - 16, 17 - 32, 33 - 64, 65 - 256 and more ticks.
+BEYOND, OPPOSITE_TOUCH, INSIDE_FAR, INSIDE_NEAR, BETTER, OWN_TOUCH, BEHIND = 0, 1, 2, 4, 5, 6, 7
+BEHIND_TICKS = np.array([1, 2, 3, 5, 9, 17, 33, 65, 257], np.int64)  # nearest tick of each digit from BEHIND on
+
+
+@njit(cache=True, nogil=True)
+def touch_place(price, side, bid, ask) -> float:
+    """Where a price lies relative to the touch that it meets: a digit and, after the point, where within it.
+
+    Args:
+        price: ticks.
+        side: BUY or SELL.
+        bid: best bid in ticks, 0 where it is not known.
+        ask: best ask, likewise.
+    """
+    if bid <= 0.0 or ask <= 0.0:
+        return OWN_TOUCH + 0.5
+    spread = ask - bid
+    better = price - bid if side == BUY else ask - price  # ticks inside the own touch
+    if better >= spread:
+        beyond = (better - spread) / spread
+        return BEYOND + beyond / (1.0 + beyond) if beyond > 0.0 else OPPOSITE_TOUCH + 0.5
+    if better > 1.0:
+        share = better / spread
+        return (INSIDE_NEAR if share <= 1 / 3 else (INSIDE_FAR + 1 if share <= 2 / 3 else INSIDE_FAR)) + share
+    if better > 0.0:
+        return BETTER + 0.5
+    if better == 0.0:
+        return OWN_TOUCH + 0.5
+    behind = -better
+    digit = 0
+    while digit < 8 and behind >= BEHIND_TICKS[digit + 1]:
+        digit += 1
+    first = BEHIND_TICKS[digit]
+    if digit == 8:
+        return BEHIND + digit + 1.0 - (first - 0.5) / behind
+    return BEHIND + digit + (behind - first + 0.5) / (BEHIND_TICKS[digit + 1] - first)
+
+
+@njit(cache=True, nogil=True)
+def price_at(place, side, bid, ask) -> float:
+    """The price in ticks of a place, the inverse of ``touch_place``; one of the two known sides at least is needed."""
+    spread = ask - bid
+    digit = int(place)
+    within = place - digit
+    own, opposite = (bid, ask) if side == BUY else (ask, bid)
+    if digit <= OPPOSITE_TOUCH:
+        beyond = spread * within / max(1.0 - within, 1e-7) if digit == BEYOND else 0.0
+        return opposite + side * math.ceil(beyond - 1e-3)
+    if digit <= BETTER:
+        if spread <= 1.0:
+            return own
+        ticks = 1.0 if digit == BETTER else max(math.floor(within * spread + 0.5), min(2.0, spread - 1.0))
+        return own + side * min(ticks, spread - 1.0)
+    if digit == OWN_TOUCH:
+        return own
+    first = BEHIND_TICKS[digit - BEHIND]
+    if digit == BEHIND + 8:
+        return own - side * math.floor((first - 0.5) / max(1.0 - within, 1e-7) + 0.5)
+    return own - side * (first + math.floor(within * (BEHIND_TICKS[digit - BEHIND + 1] - first)))
+
+
+@njit(cache=True, nogil=True)
+def prices_of(digit, side, bid, ask):
+    """Lowest and highest price in ticks that a digit at or behind the own touch names; the others name the touch."""
+    own = bid if side == BUY else ask
+    if digit <= OWN_TOUCH:
+        return own, own
+    near = BEHIND_TICKS[digit - BEHIND]
+    far = BEHIND_TICKS[digit - BEHIND + 1] - 1 if digit < BEHIND + 8 else np.int64(2**30)
+    return (own - far, own - near) if side == BUY else (own + near, own + far)
 
 
 @njit(cache=True, nogil=True)
@@ -138,7 +244,10 @@ def observe_record(state, record, out) -> bool:
         previous = state["event_ns"] if flagged else state["background_ns"]
         out["mid"] = mid
         out["seconds"] = 0.0 if previous < 0 else max(now - previous, 0) * 1e-9
-        out["depth"] = 1e4 * (record["price"] - mid) / mid if mid > 0.0 else 0.0
+        if state["mid_mode"] == MID_TOUCH:
+            out["depth"] = touch_place(record["price"], record["side"], state["best_bid"], state["best_ask"])
+        else:
+            out["depth"] = 1e4 * (record["price"] - mid) / mid if mid > 0.0 else 0.0
         out["volume"] = math.log1p(record["size"] / state["median_size"])
         out["time_ns"] = now
         out["order_id"] = record["order_id"]
@@ -169,7 +278,16 @@ def observe_record(state, record, out) -> bool:
             state["opening"] = record["notional"] / record["filled"]
     if record["mid2"] > 0:
         state["book_mid"] = 0.5 * record["mid2"]
+    spread = record["spread"]
+    state["best_bid"] = 0.5 * (record["mid2"] - spread) if spread > 0 else 0.0
+    state["best_ask"] = 0.5 * (record["mid2"] + spread) if spread > 0 else 0.0
     if is_event:
+        out["spread"] = spread
+        usual = state["usual_spread"]
+        out["wide"] = math.log2(spread / usual) if spread > 0 and usual > 0.0 else 0.0
+        lots = math.log2(state["median_size"])
+        out["bid"] = 0.125 * (record["bid_size"] - 1) - lots if record["bid_size"] > 0 else EMPTY_SIZE
+        out["ask"] = 0.125 * (record["ask_size"] - 1) - lots if record["ask_size"] > 0 else EMPTY_SIZE
         after = mid_estimate(state)
         opening = state["opening"]
         out["level"] = 1e4 * (after - opening) / opening if opening > 0.0 and after > 0.0 else 0.0
@@ -216,6 +334,7 @@ def day_features(
     median_size: float,
     half_life_s: float = 10.0,
     mid_mode: int = MID_VWAP,
+    usual_spread: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Features of a whole recorded day, with the liquidity tier relative to the day's calibration part.
 
@@ -224,14 +343,15 @@ def day_features(
         calibration: index range into ``records`` of the training part; fixes the terciles of the traded rate.
         median_size: median add size of that part, lots.
         half_life_s: half-life of the VWAP in seconds.
-        mid_mode: MID_VWAP or MID_BOOK.
+        mid_mode: MID_VWAP, MID_BOOK or MID_TOUCH.
+        usual_spread: median spread of that part, ticks.
 
     Returns:
         ``features (k,) FEATURES``, ``index (k,)`` of each event among the records, and the two terciles.
     """
-    features, index = observe(new_state(1, median_size, (0.0, 0.0), half_life_s, mid_mode), records)
+    features, index = observe(new_state(1, median_size, (0.0, 0.0), half_life_s, mid_mode, usual_spread), records)
     inside = (index >= calibration.start) & (index < calibration.stop)
     low, high = np.quantile(features["rate"][inside], [1 / 3, 2 / 3])
-    state = new_state(1, median_size, (float(low), float(high)), half_life_s, mid_mode)
+    state = new_state(1, median_size, (float(low), float(high)), half_life_s, mid_mode, usual_spread)
     features, index = observe(state, records)
     return features, index, (float(low), float(high))

@@ -16,6 +16,7 @@ from tradefm_gym.arguments import shortened
 MAX_NS = 86_400 * 10**9  # a day; longer draws are cut to it
 MAX_SIGMA = 10.0
 MAX_TABLE = 65_536
+MAX_TABLES = 2**24  # entries of all seats together, each with room for the longest table
 
 # Columns of ``table``: how to draw, the median or the fixed value, sigma, the floor, entries, and the entries.
 KIND, MEDIAN, SIGMA, FLOOR, LENGTH, ENTRIES = range(6)
@@ -55,10 +56,15 @@ def read_latencies(name: str, value: Any, seats: int) -> Latency | tuple[Latency
         ValueError: if it is none; the sentence says what is allowed.
     """
     if not isinstance(value, (list, tuple)):
-        return _read(name, value)
-    if len(value) != seats:
+        read = _read(name, value)
+    elif len(value) != seats:
         raise ValueError(f"{name} has {len(value)} latencies for {seats} seats; allowed is one each.")
-    return tuple(_read(f"{name} of seat {seat}", entry) for seat, entry in enumerate(value))
+    else:
+        read = tuple(_read(f"{name} of seat {seat}", entry) for seat, entry in enumerate(value))
+    longest = max((len(_entries(latency)) for latency in (read if isinstance(read, tuple) else (read,))), default=0)
+    if seats * longest > MAX_TABLES:
+        raise ValueError(f"{name} has {longest} entries for {seats} seats; allowed are {MAX_TABLES} of all together.")
+    return read
 
 
 def each_seat(latencies: Latency | tuple[Latency, ...], seats: int) -> tuple[Latency, ...]:

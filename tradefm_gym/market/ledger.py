@@ -19,7 +19,7 @@ from tradefm_gym.market.layout import (
     RECORD_PLACE,
     RECORDS,
 )
-from tradefm_gym.market.memory import carve, part_of
+from tradefm_gym.market.memory import Part, carve, part_of
 
 # Columns of ``rules``; from PREVENTS on the place of each owner's rule in PREVENTION, the background (-1) first.
 MAKER_FEE = 0
@@ -46,12 +46,17 @@ class Ledger(NamedTuple):
     rules: np.ndarray  # (1, 6 + A) int64, columns above
 
 
-def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger]:
-    """Ledgers of markets in which nothing has happened, and the block of memory in which they lie."""
+def parts(num_markets: int, config: MarketConfig) -> list[Part]:
+    """Of what ledgers consist: the shapes and dtypes of :class:`Ledger`."""
     widths = (config.tape, config.fills, config.seats + 1, CLOCK_WIDTH, len(COUNTERS))
     dtypes = (RECORD, FILL, ACCOUNT, np.int64, np.int64)
-    parts = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
-    memory, views = carve([*parts, ((1, PREVENTS + config.seats), np.int64)])
+    wholes = [((num_markets, width), dtype) for width, dtype in zip(widths, dtypes, strict=True)]
+    return [*wholes, ((1, PREVENTS + config.seats), np.int64)]
+
+
+def allocate(num_markets: int, config: MarketConfig) -> tuple[np.ndarray, Ledger]:
+    """Ledgers of markets in which nothing has happened, and the block of memory in which they lie."""
+    memory, views = carve(parts(num_markets, config))
     ledger = Ledger(*views)
     ledger.rules[0, MAKER_FEE] = config.maker_fee
     ledger.rules[0, TAKER_FEE] = config.taker_fee
@@ -78,9 +83,9 @@ def open_ledger(memory):
 
 @njit(**INLINE)
 def write_record(
-    ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional
+    ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional, touch
 ):  # fmt: skip
-    """Appends to the tape."""
+    """Appends to the tape; ``touch`` is what ``views.touch_of`` says of the book."""
     place = ledger.clocks[m, RECORD_PLACE]
     ledger.clocks[m, RECORDS] += 1
     ledger.clocks[m, RECORD_PLACE] = place + 1 if place + 1 < ledger.records.shape[1] else 0
@@ -97,6 +102,7 @@ def write_record(
     record["status"] = status
     record["filled"] = filled
     record["mid2"] = ledger.clocks[m, MID2]
+    record["spread"], record["bid_size"], record["ask_size"] = touch
     record["notional"] = notional
 
 

@@ -55,7 +55,7 @@ from tradefm_gym.market.layout import (
 )
 from tradefm_gym.market.ledger import CANCEL_NEWEST, CANCEL_OLDEST, PREVENTS, write_fill, write_record
 from tradefm_gym.market.resolve import is_empty, is_price, is_size, reference, resolve
-from tradefm_gym.market.views import best_without, first_at, next_level
+from tradefm_gym.market.views import best_without, first_at, next_level, touch_of
 
 
 @njit(**INLINE)
@@ -135,7 +135,9 @@ def carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, ma
     elif status == REJECTED:
         ledger.counters[m, COUNT_REJECTED] += 1
     _update_mids(book, clocks, m)
-    write_record(ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional)
+    write_record(
+        ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional, touch_of(book, m)
+    )  # fmt: skip
     return status
 
 
@@ -179,7 +181,7 @@ def _withdraw(book, ledger, m, now, slot):
     ledger.counters[m, COUNT_PREVENTED] += 1
     ledger.counters[m, COUNT_PREVENTED_LOTS] += lots
     order_id, price, owner, side = order["order_id"], order["price"], order["owner"], order["side"]
-    write_record(ledger, m, now, order_id, price, lots, 0, owner, CANCEL, side, CANCELLED, 0, 0)
+    write_record(ledger, m, now, order_id, price, lots, 0, owner, CANCEL, side, CANCELLED, 0, 0, touch_of(book, m))
     reduce(book, m, slot, lots)
 
 

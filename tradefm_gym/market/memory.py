@@ -3,6 +3,8 @@
 A block begins with a header that says where each of its parts lies; kernels build the same views from it.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,31 @@ _LINE = 64  # bytes; parts begin at cache lines
 _HEADER = 512  # bytes, four int64 a part: where it begins and ends, rows, width
 
 
-def carve(parts: Sequence[tuple[tuple[int, int], Any]]) -> tuple[np.ndarray, list[np.ndarray]]:
+Part = tuple[tuple[int, int], Any]  # rows and width, and the dtype
+
+
+def size_of(parts: Sequence[Part]) -> int:
+    """Bytes that the parts have together."""
+    return sum(rows * width * np.dtype(dtype).itemsize for (rows, width), dtype in parts)
+
+
+def machine_bytes() -> int:
+    """The memory of this machine; where the system does not say, more than any has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no such question
+        return sys.maxsize
+
+
+def check_size(what: str, size: int) -> None:
+    """Refuses ``size`` bytes that this machine does not have; ``what`` begins the sentence."""
+    most = machine_bytes()
+    if size > most:
+        has = f"{most / 2**30:.4g} GiB, the memory of this machine"
+        raise ValueError(f"{what} {size / 2**30:.4g} GiB; allowed is up to {has}.")
+
+
+def carve(parts: Sequence[Part]) -> tuple[np.ndarray, list[np.ndarray]]:
     """A block of zeros for parts ``((rows, width), dtype)``; returns the block, (bytes,) uint8, and the parts."""
     begin, header = _HEADER, []
     for (rows, width), dtype in parts:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tradefm_gym.arguments import shortened
+from tradefm_gym.arguments import one_sentence, shortened
 from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.snapshot_bytes import DIGEST, pack, unpack
 from tradefm_gym.market.snapshot_checks import check
@@ -84,6 +84,9 @@ class Snapshot:
     def from_bytes(cls, data: bytes) -> "Snapshot":
         """The inverse of :meth:`to_bytes`.
 
+        It takes a small multiple of the bytes as memory. What a market of this configuration takes is looked at
+        where one is made, see :meth:`MarketSimulator.from_snapshot`.
+
         Raises:
             ValueError: if the bytes are cut off, damaged, of another format or of a newer version, or say
                 something that no market could be in.
@@ -95,23 +98,34 @@ class Snapshot:
         return snapshot
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the bytes to a file, which is replaced at once or not at all."""
+        """Writes the bytes to a file, which is replaced at once or not at all.
+
+        Raises:
+            OSError: if the file cannot be written; one sentence that names it.
+        """
         path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(self.to_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with one_sentence(path, "written", "a file in a folder that exists"):
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(self.to_bytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Snapshot":
-        """Reads what :meth:`save` wrote; a ``ValueError`` as of :meth:`from_bytes` names the file."""
-        data = Path(path).read_bytes()
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            OSError: if the file cannot be read; one sentence that names it.
+            ValueError: as of :meth:`from_bytes`; it names the file.
+        """
+        with one_sentence(path, "read", "a file that Snapshot.save wrote"):
+            data = Path(path).read_bytes()
         try:
             return cls.from_bytes(data)
         except ValueError as error:

@@ -48,9 +48,17 @@ from tradefm_gym.market.layout import (
     RECORDS,
     ROW_WIDTH,
 )
-from tradefm_gym.market.snapshot_parts import PLACES, ROW_REST, each_market, earliest, in_use, seen_by_all
+from tradefm_gym.market.snapshot_parts import (
+    MOST,
+    MOST_LOGGED,
+    PLACES,
+    ROW_REST,
+    each_market,
+    earliest,
+    in_use,
+    seen_by_all,
+)
 
-_MOST = 2**62  # of a count or a sum that goes on growing
 _DTYPES = {
     "orders": ORDER,
     "records": RECORD,
@@ -91,10 +99,7 @@ def _check_market(config: MarketConfig, arrays: Mapping[str, np.ndarray], count:
     }
     for name, (shape, dtype) in wholes.items():
         _check_array(arrays, name, shape, dtype)
-    _check_columns(config, arrays["row"], arrays["clocks"])
-    for name, sums in (("counters", arrays["counters"]), ("accounts", arrays["accounts"].view(np.int64))):
-        if (sums < -_MOST).any() or (sums > _MOST).any():
-            _refuse(f"{name} with a number too large to go on with", f"-{_MOST} to {_MOST}")
+    _check_columns(config, arrays["row"], arrays["clocks"], arrays["log"].size if "log" in arrays else 0)
     _check_seen(arrays["row"], arrays["seen"])
     lengths = {name: length for name, (_, length) in in_use(config, arrays).items()}
     for name, length in lengths.items():
@@ -123,20 +128,20 @@ def _check_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, 
         _refuse(f"{name} of dtype {shortened(array.dtype)}", "that of a market")
 
 
-def _check_columns(config: MarketConfig, row: np.ndarray, clocks: np.ndarray) -> None:
+def _check_columns(config: MarketConfig, row: np.ndarray, clocks: np.ndarray, logged: int) -> None:
     ranges = (
         ("high-water mark", row, HIGH_WATER, 0, config.orders),
         ("first free slot", row, FREE, -1, config.orders),
-        ("next id", row, NEXT_ID, 0, _MOST * 2 - 1),
-        ("count of forgotten events", row, LOG_BASE, 0, _MOST // 2),
-        ("count of logged events", row, LOG_END, 0, _MOST // 2),
-        ("count of background events", clocks, COUNT, 0, _MOST),
+        ("next id", row, NEXT_ID, 0, 2**63 - 1),
+        ("count of forgotten events", row, LOG_BASE, 0, MOST_LOGGED),
+        ("count of logged events", row, LOG_END, 0, logged),
+        ("count of background events", clocks, COUNT, 0, MOST),
         ("doubled mid", clocks, MID2, 0, 2 * MAX_PRICE),
         ("doubled mid without agents", clocks, OUTSIDE_MID2, 0, 2 * MAX_PRICE),
         ("last price", clocks, LAST_PRICE, 0, MAX_PRICE),
-        ("volume", clocks, EXECUTED, 0, _MOST),
-        ("count of records", clocks, RECORDS, 0, _MOST),
-        ("count of fills", clocks, FILLS, 0, _MOST),
+        ("volume", clocks, EXECUTED, 0, MOST),
+        ("count of records", clocks, RECORDS, 0, MOST),
+        ("count of fills", clocks, FILLS, 0, MOST),
         ("count of waiting events", clocks, FLOW_WAITING, 0, config.flow_queue),
         ("count of waiting orders", clocks, AGENT_END, 0, config.agent_queue * max(1, config.seats)),
         ("switch of halts", clocks, HALTED, 0, 1),
@@ -230,7 +235,7 @@ def _check_channels(config: MarketConfig, arrays: Mapping[str, np.ndarray], leng
         return
     prompt = [seat for seat, latency in enumerate(config.order_latencies) if not latency]
     late = (arrived == 0) | ((arrived > first) & (arrived > 0) & (arrived <= LATEST + MAX_NS))
-    if sent[:, prompt].any() or arrived[:, prompt].any() or not (late & (sent >= 0) & (sent <= _MOST)).all():
+    if sent[:, prompt].any() or arrived[:, prompt].any() or not (late & (sent >= 0) & (sent <= MOST)).all():
         _refuse("counts or times of sent orders that do not fit", "what a market writes")
     orders, market = arrays["agent_queue"], np.repeat(np.arange(len(lengths)), lengths)
     last = np.maximum(arrived, first)

@@ -25,6 +25,8 @@ from tradefm_gym.market.layout import (
     AGENT_END,
     AGENT_HEAD,
     CLOCK,
+    COUNT,
+    EXECUTED,
     FILL_PLACE,
     FILLS,
     FLOW_HEAD,
@@ -48,6 +50,12 @@ SETTLED = ("shown",)
 _ROW_STATE = (FREE, HIGH_WATER, NEXT_ID, LOG_BASE, LOG_END)
 ROW_REST = tuple(column for column in range(ROW_WIDTH) if column not in _ROW_STATE)
 PLACES = (FLOW_HEAD, AGENT_HEAD, RECORD_PLACE, FILL_PLACE)
+
+# A snapshot says so much of a count at the most. No market counts that far, but bytes that none wrote may begin there,
+# and what is saved after that must be as readable.
+MOST = 2**62
+MOST_LOGGED = 2**61
+_COUNTS = (COUNT, EXECUTED, RECORDS, FILLS)
 
 _OF_VIEW = re.compile("view_(0|[1-9][0-9]{0,4})_(.*)", re.DOTALL)
 
@@ -134,6 +142,11 @@ def _normalise(taken: dict[str, np.ndarray], logged: np.ndarray) -> None:
     """Forgets what tells of the past only: where rings begin, what lay in dead slots, when the last order came."""
     row, clocks, orders = taken["row"], taken["clocks"], taken["orders"]
     row[:, ROW_REST] = 0
+    if clocks.max(initial=0) > MOST:  # hardly ever, and then perhaps of a time only
+        clocks[:, _COUNTS] = np.minimum(clocks[:, _COUNTS], MOST)
+    if taken["sent"].size or taken["seen"].size:
+        np.minimum(taken["sent"], MOST, out=taken["sent"])
+        taken["seen"] -= np.maximum(seen_by_all(taken["seen"]) - MOST_LOGGED, 0)[:, None]
     row[:, LOG_BASE], row[:, LOG_END] = seen_by_all(taken["seen"]), logged
     clocks[:, AGENT_END] -= clocks[:, AGENT_HEAD]
     clocks[:, PLACES] = 0
@@ -148,6 +161,13 @@ def _normalise(taken: dict[str, np.ndarray], logged: np.ndarray) -> None:
 def earliest(clocks: np.ndarray) -> np.ndarray:
     """When an order that is sent now leaves at the earliest, (k, 1) int64 ns."""
     return np.minimum(clocks[:, CLOCK], LATEST)[:, None]
+
+
+def most_pages(orders: np.ndarray, lengths: np.ndarray) -> int:
+    """On how many pages of prices the live orders lie, one book's after another's, in the book that has most."""
+    market = np.repeat(np.arange(len(lengths)), lengths)
+    pages = np.stack([market, orders["side"], orders["price"] >> 6])[:, orders["size"] > 0]
+    return int(np.bincount(np.unique(pages, axis=1)[0]).max(initial=1))
 
 
 def put(

@@ -9,6 +9,7 @@ from numba import njit, prange
 
 from tradefm_gym.market.book import ANY_AGENT, EMPTY_ASK, EMPTY_BID, NOBODY, open_book
 from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL
+from tradefm_gym.market.features import size_code
 from tradefm_gym.market.ids import find
 from tradefm_gym.market.layout import BEST
 from tradefm_gym.market.prices import above, below, occupied
@@ -19,6 +20,18 @@ from tradefm_gym.market.resolve import is_empty
 def first_at(book, m, s, price):
     """First order in the queue of an occupied price."""
     return np.int64(book.levels[m, occupied(book, m, s, price)]["head"])
+
+
+@njit(**INLINE)
+def touch_of(book, m):
+    """Spread in ticks, 0 while a side is empty, and the codes of the lots at the best bid and ask."""
+    bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
+    bid_size, ask_size = np.int64(0), np.int64(0)
+    if bid != EMPTY_BID:
+        bid_size = size_code(book.levels[m, occupied(book, m, np.int64(0), bid)]["depth"])
+    if ask != EMPTY_ASK:
+        ask_size = size_code(book.levels[m, occupied(book, m, np.int64(1), ask)]["depth"])
+    return ask - bid if bid != EMPTY_BID and ask != EMPTY_ASK else np.int64(0), bid_size, ask_size
 
 
 @njit(**KERNEL)

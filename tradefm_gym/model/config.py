@@ -24,7 +24,8 @@ DIGIT_STRIDES = (8192, 4096, 256, 16, 1)  # token = sum of digit x stride
 VOCABULARY = 16384
 
 # The four columns of an input step: (liquidity, flag, level, token). The flag's column carries the class of the
-# order-flow pressure too where a model has classes: flag + 2 x class.
+# order-flow pressure too where a model has classes: flag + 2 x class; that of the liquidity tier likewise the class of
+# the spread, tier + 3 x class. A model that is told the touch has its class in the place of the price level.
 LIQUIDITIES, FLAGS, LEVELS = 3, 2, 32
 INPUT_NAMES = ("liquidity", "flag", "level", "token")
 
@@ -63,14 +64,27 @@ class ModelConfig:
     embedding_width: int = 1024  # of each embedding table
     digit_embeddings: bool = False  # five tables for the token's digits beside the paper's four
     pressures: int = 1  # classes of the order-flow pressure that the model is told; 1: it is not
+    spreads: int = 1  # classes of the spread that it is told beside the liquidity tier; 1: it is not
+    books: int = 0  # classes of the touch that it is told in place of the price level; 0: it is not
     head_width: int = 0  # hidden units per digit of the factored head; 0 for the joint head
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
     dropout: float = 0.0  # training only: on the embedding and on both branches of a layer
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "kv_heads", "feed_width", "context", "embedding_width", "pressures"):
+        for name in (
+            "layers",
+            "width",
+            "heads",
+            "kv_heads",
+            "feed_width",
+            "context",
+            "embedding_width",
+            "pressures",
+            "spreads",
+        ):
             _require(_is_integer(getattr(self, name)) and getattr(self, name) > 0, name, self, "a positive integer")
+        _require(_is_integer(self.books) and self.books >= 0, "books", self, "an integer from 0 on")
         _require(self.vocabulary == VOCABULARY, "vocabulary", self, f"{VOCABULARY}, the product of the digits")
         _require(self.head in HEADS, "head", self, " or ".join(HEADS))
         _require(isinstance(self.digit_embeddings, bool), "digit_embeddings", self, "true or false")
@@ -96,7 +110,7 @@ class ModelConfig:
     @property
     def input_sizes(self) -> tuple[int, int, int, int]:
         """How many values each of the four input columns may take."""
-        return LIQUIDITIES, FLAGS * self.pressures, LEVELS, self.vocabulary
+        return LIQUIDITIES * self.spreads, FLAGS * self.pressures, self.books or LEVELS, self.vocabulary
 
     @property
     def embedding_tables(self) -> dict[str, int]:
@@ -121,7 +135,8 @@ class ModelConfig:
         version = values.pop("format", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format of the model configuration is {version!r}; allowed is {FORMAT_VERSION}")
-        values.setdefault("pressures", 1)  # older files do not name it
+        for name, default in (("pressures", 1), ("spreads", 1), ("books", 0)):  # older files do not name them
+            values.setdefault(name, default)
         names = {field.name for field in fields(cls)}
         if values.keys() != names:
             missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)

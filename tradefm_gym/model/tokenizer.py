@@ -12,11 +12,12 @@ sample and its mirror image (buy <-> sell), so that the code has no direction bu
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_VWAP
+from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_TOUCH, MID_VWAP
 from tradefm_gym.model.config import VOCABULARY
 
 VERSION = 1
@@ -26,7 +27,28 @@ SHORTEST_S = 1e-6
 # Classes of the order-flow pressure, fast and slow: none, weak, strong and very strong on either side.
 _PRESSURE_EDGES = ((-1.5, -0.6, -0.1, 0.1, 0.6, 1.5), (-5.0, -2.0, -0.5, 0.5, 2.0, 5.0))
 
-_MID_MODES = {"vwap": MID_VWAP, "book": MID_BOOK}
+# What a model is told of the book: the spread in ticks and, as logarithms to base 2, its ratio to the usual one and the
+# lots at a touch in median sizes.
+_SPREAD_EDGES = (0.5, 1.5, 2.5, 3.5, 5.5, 8.5, 12.5, 18.5, 26.5, 38.5, 54.5, 76.5, 110.5, 160.5, 240.5)
+_WIDE_EDGES = (-2.0, -1.2, -0.6, -0.2, 0.2, 0.6, 1.2)
+_TOUCH_EDGES = (-2.0, -0.5, 0.5, 1.5, 2.5, 3.5, 5.0)
+
+MID_MODES = {"vwap": MID_VWAP, "book": MID_BOOK, "touch": MID_TOUCH}
+
+
+class Edges(NamedTuple):
+    """The edges of a tokenizer, as kernels take them."""
+
+    depth: np.ndarray
+    volume: np.ndarray
+    time: np.ndarray
+    level: np.ndarray
+    pressure: np.ndarray
+    spread: np.ndarray
+    wide: np.ndarray
+    touch: np.ndarray
+
+
 _EDGE_COUNTS = {"depth_edges": 15, "volume_edges": 15, "time_edges": 15, "level_edges": 31}
 
 
@@ -50,10 +72,14 @@ class TradeTokenizer:
         time_edges: (15,) log10 seconds.
         level_edges: (31,) basis points.
         depth_table, volume_table, time_table: (16, 24) quantiles inside each bin, same units.
-        mid: which mid estimate depth refers to, "vwap" (the paper's) or "book".
+        mid: which mid estimate depth refers to, "vwap" (the paper's) or "book"; or "touch": then depth is no distance
+            from a mid but a place relative to the touch (``features.touch_place``), and its edges are whole numbers.
         half_life_s: half-life of the VWAP in seconds.
         pressure_edges: (2, k) for the fast and the slow order-flow pressure; k = 0, the paper's way, tells the model
             nothing of it.
+        spread_edges: (s,) ticks; s = 0, the paper's way, tells the model nothing of the book.
+        wide_edges: (w,) logarithm (base 2) of the spread over the asset's usual one.
+        touch_edges: (t,) logarithm (base 2) of the lots at a touch over the median size.
         provenance: what it was calibrated on, and the realised occupancy of the bins.
     """
 
@@ -67,11 +93,14 @@ class TradeTokenizer:
     mid: str = "vwap"
     half_life_s: float = 10.0
     pressure_edges: np.ndarray = field(default_factory=lambda: np.zeros((2, 0)))
+    spread_edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    wide_edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    touch_edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.mid not in _MID_MODES:
-            raise ValueError(f"mid must be one of {sorted(_MID_MODES)}, got {self.mid!r}")
+        if self.mid not in MID_MODES:
+            raise ValueError(f"mid must be one of {sorted(MID_MODES)}, got {self.mid!r}")
         if not self.half_life_s > 0:
             raise ValueError(f"half_life_s must be positive, got {self.half_life_s}")
         for name, count in _EDGE_COUNTS.items():
@@ -88,6 +117,13 @@ class TradeTokenizer:
         if edges.ndim != 2 or len(edges) != 2 or not np.isfinite(edges).all() or (np.diff(edges, axis=1) < 0).any():
             raise ValueError(f"pressure_edges must be two rows of finite, non-decreasing numbers, got {edges!r}")
         object.__setattr__(self, "pressure_edges", edges)
+        for name in ("spread_edges", "wide_edges", "touch_edges"):
+            edges = np.asarray(getattr(self, name), np.float64)
+            if edges.ndim != 1 or len(edges) > 63 or not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
+                raise ValueError(f"{name} must be at most 63 finite, non-decreasing numbers, got {edges!r}")
+            object.__setattr__(self, name, edges)
+        if len({len(self.spread_edges) > 0, len(self.touch_edges) > 0}) > 1:
+            raise ValueError("spread_edges and touch_edges must both be given or both be empty")
 
     @property
     def pressures(self) -> int:
@@ -95,14 +131,27 @@ class TradeTokenizer:
         return (self.pressure_edges.shape[1] + 1) ** 2
 
     @property
-    def edges(self) -> tuple[np.ndarray, ...]:
+    def spreads(self) -> int:
+        """Classes of the spread in ticks; 1: it is not told."""
+        return len(self.spread_edges) + 1
+
+    @property
+    def books(self) -> int:
+        """Classes of the touch (relative spread, lots on both sides); 0: the price level is told instead."""
+        return (len(self.wide_edges) + 1) * (len(self.touch_edges) + 1) ** 2 if len(self.touch_edges) else 0
+
+    @property
+    def edges(self) -> Edges:
         """What ``encode_features`` takes after the features."""
-        return self.depth_edges, self.volume_edges, self.time_edges, self.level_edges, self.pressure_edges
+        return Edges(
+            self.depth_edges, self.volume_edges, self.time_edges, self.level_edges, self.pressure_edges,
+            self.spread_edges, self.wide_edges, self.touch_edges,
+        )  # fmt: skip
 
     @property
     def mid_mode(self) -> int:
         """The constant of ``market.features`` for ``mid``."""
-        return _MID_MODES[self.mid]
+        return MID_MODES[self.mid]
 
     # ---- calibration -------------------------------------------------------------------------
 
@@ -114,6 +163,7 @@ class TradeTokenizer:
         half_life_s: float = 10.0,
         provenance: dict | None = None,
         pressure: bool = False,
+        book: bool = False,
     ) -> "TradeTokenizer":
         """Fit the edges to the pooled events of the training parts.
 
@@ -123,6 +173,8 @@ class TradeTokenizer:
             half_life_s: half-life that the features were computed with.
             provenance: free-form description, stored with the edges.
             pressure: whether inputs tell the order-flow pressure, in 49 classes.
+            book: whether inputs tell the spread, in 16 classes beside the liquidity tier, and the touch, in 512 classes
+                in place of the price level.
 
         Raises:
             ValueError: if there is no usable event.
@@ -134,8 +186,9 @@ class TradeTokenizer:
         events = np.concatenate(usable)
         depth, level = events["depth"], events["level"]
         seconds = np.log10(np.maximum(events["seconds"], SHORTEST_S))
-        mirrored_depth = np.concatenate([depth, -depth])
-        depth_edges = _equal_frequency(mirrored_depth, 14)
+        by_touch = mid == "touch"
+        mirrored_depth = depth if by_touch else np.concatenate([depth, -depth])
+        depth_edges = np.arange(1.0, 16.0) if by_touch else _equal_frequency(mirrored_depth, 14)
         level_edges = _equal_frequency(np.concatenate([level, -level]), 30)
         top = _quantiles(events["volume"], 0.99)
         volume_edges = np.linspace(0.0, top, 16)[1:]
@@ -153,6 +206,7 @@ class TradeTokenizer:
             mid,
             half_life_s,
             np.array(_PRESSURE_EDGES) if pressure else np.zeros((2, 0)),
+            *(np.array(edges) if book else np.zeros(0) for edges in (_SPREAD_EDGES, _WIDE_EDGES, _TOUCH_EDGES)),
             dict(provenance or {}),
         )
         inputs = tokenizer.encode(events)
@@ -181,7 +235,7 @@ class TradeTokenizer:
         out = np.zeros((len(features), 4), np.int32)
         for i in range(0, len(features), 1 << 16):
             part = slice(i, i + (1 << 16))
-            _encode_all(np.ascontiguousarray(features[part]), *self.edges, out[part])
+            _encode_all(np.ascontiguousarray(features[part]), self.edges, out[part])
         return out
 
     # ---- tokens -> events --------------------------------------------------------------------
@@ -305,22 +359,31 @@ def time_bin(edges, seconds) -> int:
 
 
 @njit(cache=True, nogil=True)
-def encode_features(features, depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out):
-    """Write (liquidity, flag, level, token) of one FEATURES record to ``out (4,) int32``."""
-    depth = bin_of(depth_edges, features["depth"])
-    volume = bin_of(volume_edges, features["volume"])
-    time = time_bin(time_edges, features["seconds"])
-    out[0] = features["liquidity"]
-    fast, slow = bin_of(pressure_edges[0], features["fast"]), bin_of(pressure_edges[1], features["slow"])
-    out[1] = features["flag"] + 2 * (fast * (pressure_edges.shape[1] + 1) + slow)
-    out[2] = bin_of(level_edges, features["level"])
+def encode_features(features, edges, out):
+    """Write (liquidity, flag, level, token) of one FEATURES record to ``out (4,) int32``; ``edges`` is Edges.
+
+    The liquidity tier carries the class of the spread too, the flag that of the pressure; the touch takes the place
+    of the price level.
+    """
+    depth = bin_of(edges.depth, features["depth"])
+    volume = bin_of(edges.volume, features["volume"])
+    time = time_bin(edges.time, features["seconds"])
+    out[0] = features["liquidity"] + 3 * bin_of(edges.spread, features["spread"])
+    fast, slow = bin_of(edges.pressure[0], features["fast"]), bin_of(edges.pressure[1], features["slow"])
+    out[1] = features["flag"] + 2 * (fast * (edges.pressure.shape[1] + 1) + slow)
+    if edges.touch.shape[0] > 0:
+        bid, ask = bin_of(edges.touch, features["bid"]), bin_of(edges.touch, features["ask"])
+        sizes = edges.touch.shape[0] + 1
+        out[2] = (bin_of(edges.wide, features["wide"]) * sizes + bid) * sizes + ask
+    else:
+        out[2] = bin_of(edges.level, features["level"])
     out[3] = 8192 * np.int64(features["action"]) + 4096 * np.int64(features["side"]) + 256 * depth + 16 * volume + time
 
 
 @njit(cache=True, nogil=True)
-def _encode_all(features, depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out):
+def _encode_all(features, edges, out):
     for i in range(features.shape[0]):
-        encode_features(features[i], depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out[i])
+        encode_features(features[i], edges, out[i])
 
 
 @njit(cache=True, nogil=True)

@@ -116,14 +116,16 @@ class FlowWindows:
 
     def _encode(self, window: np.ndarray) -> np.ndarray:
         out = np.zeros((len(window), 4), np.int32)
-        _encode_window(window, *self.tokenizer.edges, out)
+        _encode_window(window, self.tokenizer.edges, out)
         return out
 
     def _augment(self, window: np.ndarray, rng: np.random.Generator) -> None:
         settings = self.augmentation
         if settings.mirror and rng.random() < 0.5:
             window["side"] = 1 - window["side"]
-            window["depth"] *= -1.0
+            if self.tokenizer.mid != "touch":  # which counts from the order's own side
+                window["depth"] *= -1.0
+            window["bid"], window["ask"] = window["ask"].copy(), window["bid"].copy()
             for signed in ("level", "fast", "slow"):
                 window[signed] *= -1.0
         if settings.level_shift_bps > 0:
@@ -201,6 +203,6 @@ def _recount_time(window):
 
 
 @njit(cache=True, nogil=True)
-def _encode_window(window, depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out):
+def _encode_window(window, edges, out):
     for i in range(window.shape[0]):
-        encode_features(window[i], depth_edges, volume_edges, time_edges, level_edges, pressure_edges, out[i])
+        encode_features(window[i], edges, out[i])

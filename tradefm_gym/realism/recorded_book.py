@@ -82,6 +82,7 @@ def _report(feed: Feed, window: Window, differences: Differences, rows: int, lev
             Agreement(recorded, carried.format(every), rows, int(counts[windowed.LEVELS_EQUAL])),
             Agreement(recorded, carried.format(levels), rows, int(counts[windowed.BEST_EQUAL])),
         ][: 3 if levels < every else 2],
+        unread=[],
         explained=explained,
         unexplained=unexplained,
         skipped=dict(feed.skips.counts),

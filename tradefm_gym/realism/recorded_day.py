@@ -16,7 +16,7 @@ from tradefm_gym.realism import following
 from tradefm_gym.realism.crossings import Crossings
 from tradefm_gym.realism.differences import Differences, Finding, Watched
 from tradefm_gym.realism.following import TOTALS, Following, Snapshots
-from tradefm_gym.realism.reference import Reference
+from tradefm_gym.realism.reference import Beside, Unread
 
 LARGEST_LOTS = 2**30
 _LARGEST_SUM = 2.0**62  # totals are int64
@@ -67,6 +67,7 @@ class DayCheck:
     totals: dict[str, int]
     inferred_opening: int  # orders that later rows prove to have rested before the first
     agreement: list[Agreement]
+    unread: list[Unread]  # what it would have been compared with
     explained: list[Finding]
     unexplained: list[Finding]
     skipped: dict[str, int] = field(default_factory=dict)
@@ -95,7 +96,8 @@ def check_day(feed: Feed, levels: int = 5, against: Feed | None = None) -> DayCh
         feed: the day, from :func:`tradefm_gym.data.feed.open_feed`.
         levels: best levels to compare with recorded books and snapshots.
         against: another recording of the same day with a book file, to compare the touch with; by default one
-            is looked for beside a set that has neither a book nor snapshots.
+            is looked for beside a set that has neither a book nor snapshots. What is found there, or as the set's
+            snapshots, and cannot be read is reported in ``unread``.
 
     Raises:
         FeedError: if the file cannot be read, or holds a row that no feed can have and reading is not lenient.
@@ -107,22 +109,22 @@ def check_day(feed: Feed, levels: int = 5, against: Feed | None = None) -> DayCh
         from tradefm_gym.realism.recorded_book import check_book
 
         return check_book(feed, levels)
-    reference = Reference.of(feed, against)
+    beside = Beside.of(feed, against)
     lot = 1
     while True:
         try:
-            return _check(feed, levels, reference, lot)
+            return _check(feed, levels, beside, lot)
         except _LargerLot as found:
             lot = found.lot
 
 
-def _check(feed: Feed, levels: int, reference: Reference | None, lot: int) -> DayCheck:
-    run = last = _Run(feed, levels, reference, lot)
+def _check(feed: Feed, levels: int, beside: Beside, lot: int) -> DayCheck:
+    run = last = _Run(feed, levels, beside, lot)
     run.follow(None)
     opening, watched = None, None
     if run.differences.unknown:  # a second look: what became of the unknown ids, and with them in the opening book
         opening, watched = run.differences.opening(), run.differences.watch()
-        last = _Run(feed, levels, reference, lot)
+        last = _Run(feed, levels, beside, lot)
         last.follow(opening, watched)
     explained, unexplained = run.differences.conclude(feed, run.facts, watched)
     for finding in last.crossings.findings(run.facts):
@@ -154,6 +156,7 @@ def _report(feed, run, last, inferred, explained, unexplained) -> DayCheck:
         totals=totals,
         inferred_opening=inferred,
         agreement=last.agreement(),
+        unread=last.beside.unread,
         explained=explained,
         unexplained=unexplained,
         skipped=dict(feed.skips.counts),
@@ -172,8 +175,8 @@ class _LargerLot(Exception):
 class _Run:
     """One reading of a day."""
 
-    def __init__(self, feed: Feed, levels: int, reference: Reference | None, lot: int):
-        self.feed, self.levels, self.reference, self.lot = feed, levels, reference, lot
+    def __init__(self, feed: Feed, levels: int, beside: Beside, lot: int):
+        self.feed, self.levels, self.beside, self.lot = feed, levels, beside, lot
         self.rows = 0
         self.names_orders = False
         self.differences = Differences()
@@ -184,15 +187,11 @@ class _Run:
         self.equal = np.zeros(4, np.int64)
         self.volume_recorded: int | None = None
         self.snapshots, self.stamps_from = Snapshots.empty(), ""
-        if feed.snapshots is not None:
-            self._read_snapshots(feed.snapshots())
+        if beside.snapshots is not None:
+            self._use_snapshots(beside.snapshots)
 
-    def _read_snapshots(self, columns: dict[str, np.ndarray]) -> None:
+    def _use_snapshots(self, columns: dict[str, np.ndarray]) -> None:
         """Those of continuous trading with both sides, in ticks and lots."""
-        if "ts_ns" not in columns or columns["book"].shape[1] == 0:
-            raise FeedError(self.feed.path, "snapshots have a column ts_ns and four columns a level")
-        order = np.argsort(columns["ts_ns"], kind="stable")
-        columns = {name: column[order] for name, column in columns.items()}
         book, time_ns = columns["book"][:, : self.levels], columns["ts_ns"]
         held = book[:, 0, 1] > 0
         use = held & (book[:, 0, 3] > 0) & (book[:, 0, 0] > book[:, 0, 2])
@@ -229,8 +228,8 @@ class _Run:
             if self.crossings.session is None:
                 self.crossings.session = continuous_session(self.feed.meta, int(rows.time_ns[0]), 2**62)
             self.crossings.add(rows, touch)
-            if self.reference is not None:
-                self.equal += self.reference.compare(rows, touch, self.feed.tick)
+            if self.beside.reference is not None:
+                self.equal += self.beside.reference.compare(rows, touch, self.feed.tick)
             self._gather_facts(rows)
             self.names_orders |= bool(((rows.order_id > 0) | (rows.event == ADD)).any())
             self.rows += len(rows)
@@ -293,10 +292,10 @@ class _Run:
             ):
                 if seconds or k % 3 != 1:
                     out.append(Agreement("snapshots", f"{what}, {when}", compared, equal[k]))
-        if self.reference is not None:
+        if self.beside.reference is not None:
             bids, asks, both, found = self.equal.tolist()
             for what, equal in (("best bid", bids), ("best ask", asks), ("best bid and ask", both)):
-                out.append(Agreement(self.reference.name, f"{what} after the same message", found, equal))
+                out.append(Agreement(self.beside.reference.name, f"{what} after the same message", found, equal))
         return out
 
 

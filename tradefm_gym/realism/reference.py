@@ -1,14 +1,76 @@
-"""Another recording of the same day, whose book file says what the touch was after the same messages."""
+"""What a day is compared with: snapshots of its folder, and the book of another recording of the same day.
+
+Where they are only found beside the day, one that cannot be read does not end its check: the report says why.
+"""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed, open_feed
 from tradefm_gym.data.rows import FeedRows
 
 _KEYS = ("time_ns", "event", "order_id", "side", "price", "size")
+
+
+_Found = TypeVar("_Found")
+
+
+@dataclass
+class Unread:
+    """A file or folder beside a day that it would have been compared with."""
+
+    path: str
+    reason: str  # why it could not be read
+
+
+@dataclass
+class Beside:
+    """What was found beside a day.
+
+    Attributes:
+        reference: another recording with a book file.
+        snapshots: the venue's, as columns: ``ts_ns`` (n,), ``book`` (n, levels, 4) and what else there is.
+        unread: what could not be read.
+    """
+
+    reference: "Reference | None" = None
+    snapshots: dict[str, np.ndarray] | None = None
+    unread: list[Unread] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, feed: Feed, against: Feed | None) -> "Beside":
+        """Snapshots of the feed, and ``against``, or a recording of the same ticker, venue and date that lies beside.
+
+        Raises:
+            ValueError: if ``against``, which was asked for, has no book or cannot be read.
+        """
+        found = cls()
+        if feed.snapshots is not None:
+            found.snapshots = found._read(feed.path / "snapshots.parquet", lambda: _snapshots(feed))
+        if against is not None:
+            if against.book is None:
+                raise ValueError(f"{against.path} has no book file to compare with.")
+            found.reference = Reference(against)
+        elif feed.snapshots is None and feed.path.is_dir():
+            for folder in found._read(feed.path.absolute().parent, lambda: _recordings(feed)) or ():
+                found.reference = found._read(folder, lambda folder=folder: Reference(open_feed(folder)))
+                if found.reference is not None:
+                    break
+        return found
+
+    def _read(self, path: Path, read: Callable[[], _Found]) -> _Found | None:
+        try:
+            return read()
+        except (ValueError, OSError, ImportError) as error:
+            where, reason = (error.path, error.reason) if isinstance(error, FeedError) else (str(path), str(error))
+            self.unread.append(Unread(where, " ".join(reason.split()).rstrip(".")))
+            return None
 
 
 class Reference:
@@ -24,23 +86,11 @@ class Reference:
         for rows, book in feed.with_book():
             hashes.append(_hash(rows))
             books.append(book[:, 0])
+        if not hashes:
+            raise FeedError(feed.path, "the feed has no rows")
         found = np.concatenate(hashes)
         self._order = np.argsort(found, kind="stable")
         self._hash, self._book = found[self._order], np.concatenate(books)
-
-    @classmethod
-    def of(cls, feed: Feed, against: Feed | None) -> "Reference | None":
-        """The given feed, or one of the same ticker, venue and date that lies beside ``feed``; None without one."""
-        if against is not None:
-            if against.book is None:
-                raise ValueError(f"{against.path} has no book file to compare with.")
-            return cls(against)
-        if feed.snapshots is not None or not feed.path.is_dir():
-            return None
-        for folder in sorted(feed.path.absolute().parent.iterdir()):
-            if folder.name != feed.path.name and _same_day(folder, feed.meta) and any(folder.glob("book*.parquet")):
-                return cls(open_feed(folder))
-        return None
 
     def compare(self, rows: FeedRows, touch: np.ndarray, tick: int) -> np.ndarray:
         """How many messages have the same best bid, ask and both: and how many were found: (4,) int64."""
@@ -67,9 +117,29 @@ def _hash(rows: FeedRows) -> np.ndarray:
     return out
 
 
+def _snapshots(feed: Feed) -> dict[str, np.ndarray]:
+    """The columns of a feed's snapshots, in the order of their stamps."""
+    assert feed.snapshots is not None
+    columns = feed.snapshots()
+    if "ts_ns" not in columns:
+        raise FeedError(feed.path / "snapshots.parquet", "no column ts_ns; snapshots have one and four columns a level")
+    order = np.argsort(columns["ts_ns"], kind="stable")
+    return {name: column[order] for name, column in columns.items()}
+
+
+def _recordings(feed: Feed) -> list[Path]:
+    """Folders beside a feed's with the same day and a book."""
+    folders = sorted(feed.path.absolute().parent.iterdir())
+    return [
+        folder
+        for folder in folders
+        if folder.name != feed.path.name and _same_day(folder, feed.meta) and any(folder.glob("book*.parquet"))
+    ]
+
+
 def _same_day(folder: Path, meta: dict) -> bool:
     try:
         other = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         return all(other[name] == meta[name] for name in ("ticker", "venue", "date"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
