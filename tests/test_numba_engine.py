@@ -13,7 +13,17 @@ from tradefm_gym.model.numba_engine import NumbaEngine
 JOINT = replace(PRESETS["test"], head="joint", head_width=0, digit_embeddings=False)
 # widths and a context that fill no whole panel, three query heads a key head, a factored head of odd width
 ODD = replace(
-    PRESETS["test"], width=96, heads=3, kv_heads=1, feed_width=88, context=70, pressures=9, head_width=24, norm_eps=1e-4
+    PRESETS["test"],
+    width=96,
+    heads=3,
+    kv_heads=1,
+    feed_width=88,
+    context=70,
+    pressures=9,
+    spreads=5,
+    books=75,
+    head_width=24,
+    norm_eps=1e-4,
 )
 slow_without_jit = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="minutes in plain Python")
 CONFIGS = {"test": PRESETS["test"], "mini": PRESETS["mini"], "joint": JOINT, "odd": ODD}

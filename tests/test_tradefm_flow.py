@@ -7,7 +7,7 @@ from small_tradefm import SHARES, even_bank, everyone, write_checkpoint, zero_in
 
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.replay import ReplayFlow
-from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.tradefm import TradeFMFlow, start_state_features
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
@@ -247,3 +247,27 @@ def test_the_bundled_day_replays_as_recorded():
     loop = Loop(flow).run(1_500)
     flow.count_outcomes(loop.market)
     assert flow.replayed[0] >= 1_400 and flow.changed[0] == 0
+
+
+def test_bundled_start_states_bring_their_stream_and_their_placement():
+    """Not a stream that begins anew: a bank is read by the names of its fields, whatever was added to them since."""
+    flow = TradeFMFlow()
+    for context in (0, len(flow.bank) // 2, len(flow.bank) - 1):
+        state = start_state_features(flow.bank.state(context), flow.tokenizer)[0]
+        assert state["placement"][0] >= 0.0
+        assert state["stream"]["rate_high"] > 0.0
+        assert state["stream"]["usual_spread"] == flow.bank.scale["spread"][context]
+
+
+def test_prices_may_count_from_the_mid_without_agents_orders(checkpoint):
+    flow = TradeFMFlow(checkpoint, 1, bank=even_bank(), anchor="background", placement="drawn", deterministic=True)
+    seen = TradeFMFlow(checkpoint, 1, bank=even_bank(), placement="drawn", deterministic=True)
+    assert flow.version != seen.version
+    loops = Loop(flow), Loop(seen)
+    for loop in loops:
+        loop.market.send(LIMIT, BUY, 10_000, 1, order_id=0, owner=0)
+        loop.flow.next_events(loop.market, everyone(1))
+    assert float(flow.feature_state(0)["stream"]["book_mid"]) == 10_000.0
+    assert float(seen.feature_state(0)["stream"]["book_mid"]) == 10_000.5
+    with pytest.raises(ValueError, match="anchor"):
+        TradeFMFlow(checkpoint, anchor="agents")

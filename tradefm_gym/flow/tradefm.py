@@ -33,6 +33,7 @@ _QUEUE = 128  # events a row that one pass over the tape takes in
 
 CANCEL_POLICIES = {"matched": CANCEL_WHOLE, "whole": CANCEL_WHOLE, "nearest": CANCEL_NEAREST}
 PLACEMENTS = ("book", "drawn")
+ANCHORS = ("market", "background")
 
 
 class TradeFMFlow:
@@ -55,6 +56,8 @@ class TradeFMFlow:
             paper's decoding, blind to the book.
         flag_agents: whether agents' events carry the participant flag (false is an ablation arm).
         deterministic: decode the median of each bin instead of a draw.
+        anchor: which mid a price counts from, where it counts from the book's: "market" = with everybody's orders,
+            "background" = without the agents' (an arm that shows how far the market follows an agent's quotes).
         persistence: how much order-flow pressure moves the side of takers (see ``model.closed_loop``); default what the
             checkpoint says, (0, 0) is the network as it was trained.
         restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
@@ -77,6 +80,7 @@ class TradeFMFlow:
         placement: str = "book",
         flag_agents: bool = True,
         deterministic: bool = False,
+        anchor: str = "market",
         persistence: tuple[float, float] | None = None,
         restoring: float | None = None,
     ):
@@ -84,6 +88,7 @@ class TradeFMFlow:
         engine_batch = whole("engine_batch", num_envs if engine_batch is None else engine_batch, num_envs)
         one_of("cancel", cancel, tuple(CANCEL_POLICIES))
         one_of("placement", placement, PLACEMENTS)
+        one_of("anchor", anchor, ANCHORS)
         flag_agents, deterministic = flag("flag_agents", flag_agents), flag("deterministic", deterministic)
         heat = numbers(temperature)
         if heat is None or heat.shape != () or not 0 < heat < np.inf:
@@ -124,7 +129,9 @@ class TradeFMFlow:
         self.placement = placement
         self.flag_agents = flag_agents
         self.deterministic = deterministic
+        self.anchor = anchor
         arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence} {self.restoring}"
+        arms += "" if anchor == "market" else f" {anchor}"
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
@@ -171,6 +178,8 @@ class TradeFMFlow:
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
         """One proposal for each wanted row."""
         self._absorb(market, wanted)
+        if self.anchor == "background":
+            self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
         n = self.num_envs
         self._active[:n] = wanted
         draw(self._seeds, self._episodes, self._proposals, wanted, self._bits)
@@ -294,9 +303,13 @@ def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.nda
     A bank made for TradeFM stores it. Other banks give no more than the asset's scale; then the stream
     begins with the first record.
     """
-    if start.feature_state is not None and start.feature_state.dtype == STREAM_STATE:
+    stored = start.feature_state
+    if stored is not None and stored.dtype.names == STREAM_STATE.names:
+        # By name: a bank that was made before the stream had a field is as good as before.
         state = np.zeros(1, STREAM_STATE)
-        state[0] = start.feature_state
+        state["placement"] = stored["placement"]
+        for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
+            state["stream"][name] = stored["stream"][name]
         state["stream"]["half_life_s"], state["stream"]["mid_mode"] = tokenizer.half_life_s, tokenizer.mid_mode
         state["stream"]["usual_spread"] = start.scale["spread"]
         return state

@@ -304,10 +304,10 @@ def _pack_weights(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArr
         padded = np.zeros((len(DIGIT_SIZES), units, config.width), np.float32)
         padded[:, : config.head_width] = head.reshape(len(DIGIT_SIZES), config.head_width, -1)
         head = padded.reshape(-1, config.width)
-    events, conditions = _input_tables(config, shape, weights)
+    events, conditions, levels = _input_tables(config, shape, weights)
     norm = _aligned(shape.width_stride)
     norm[: config.width] = weights["norm.weight"]
-    return Weights(layers, _aligned_copy(pack_panels(head)), events, conditions, norm, _angles(config))
+    return Weights(layers, _aligned_copy(pack_panels(head)), events, conditions, levels, norm, _angles(config))
 
 
 def _layer_panels(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArray], name: str) -> list[NDArray]:
@@ -327,20 +327,20 @@ def _layer_panels(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArr
     ]
 
 
-def _input_tables(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArray]) -> tuple[NDArray, NDArray]:
-    """Embeddings times their share of the projection, summed: one row a token, one a (liquidity, flag, level)."""
+def _input_tables(config: ModelConfig, shape: Shape, weights: Mapping[str, NDArray]) -> tuple[NDArray, ...]:
+    """Embeddings times their share of the projection, summed: one row a token, one a (liquidity, flag), one a level."""
     projected = {}
     parts = np.split(weights["embed.project.weight"], len(config.embedding_tables), axis=1)
     for name, part in zip(config.embedding_tables, parts, strict=True):
         projected[name] = _product(weights[f"embed.{name}.weight"], part, shape.width_stride)
     liquidity, flag, level = (projected[name] for name in INPUT_NAMES[:3])
-    conditions = liquidity[:, None, None] + flag[:, None] + level  # (3, 2 x classes, 32, D)
+    conditions = liquidity[:, None] + flag  # (liquidities, flags, D)
     events = projected["token"]
     if config.digit_embeddings:
         tokens = np.arange(config.vocabulary)
         for digit, (stride, size) in enumerate(zip(DIGIT_STRIDES, DIGIT_SIZES, strict=True)):
             events = events + projected[f"digits.{digit}"][tokens // stride % size]
-    return _aligned_copy(events.ravel()), _aligned_copy(conditions.ravel())
+    return tuple(_aligned_copy(table.ravel()) for table in (events, conditions, level))
 
 
 def _product(table: NDArray[np.float32], matrix: NDArray[np.float32], stride: int) -> NDArray[np.float32]:

@@ -62,7 +62,8 @@ class Weights(NamedTuple):
     layers: np.ndarray  # per layer: key and value, query, output, gate and up, down matrices, in panels
     head: np.ndarray  # matrix in panels
     events: np.ndarray  # (V, width_stride): token tables times the projection
-    conditions: np.ndarray  # (3 * flags * 32, width_stride): liquidity, flag and level tables times the projection
+    conditions: np.ndarray  # (liquidities * flags, width_stride): liquidity and flag tables times the projection
+    levels: np.ndarray  # (levels, width_stride): the level's table times the projection
     norm: np.ndarray  # (width_stride,) the final norm's weights; the others are folded into the matrices
     angles: np.ndarray  # (T, head_width): cosines, then sines
 
@@ -228,10 +229,11 @@ def _feed_tile(shape, weights, first, count, w0, scratch, at):
 @njit(cache=True, nogil=True)
 def _embed(shape, weights, inputs, source, scratch, x0):
     event = np.int64(inputs[source, 3]) * shape.width_stride
-    condition = (inputs[source, 0] * shape.flags + inputs[source, 1]) * 32 + inputs[source, 2]
-    condition = np.int64(condition) * shape.width_stride
+    condition = np.int64(inputs[source, 0] * shape.flags + inputs[source, 1]) * shape.width_stride
+    level = np.int64(inputs[source, 2]) * shape.width_stride
     for column in range(shape.width_stride):
-        scratch[x0 + column] = weights.events[event + column] + weights.conditions[condition + column]
+        told = weights.conditions[condition + column] + weights.levels[level + column]
+        scratch[x0 + column] = weights.events[event + column] + told
 
 
 @njit(cache=True, nogil=True)
