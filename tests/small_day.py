@@ -1,13 +1,15 @@
 """A recorded day of 24,000 zero intelligence events, so that replay can be tested without real data."""
 
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from tradefm_gym.data.day import save_day
+from tradefm_gym.data.day import load_day, save_day
 from tradefm_gym.data.recorded import FlowMeta
+from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.flow.recording import DayRecorder
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.simulator import MarketSimulator
@@ -35,6 +37,14 @@ def day_path():
     path = Path(tempfile.mkdtemp(prefix="tradefm_day_")) / "day.npz"
     save_day(path, day)
     return str(path)
+
+
+def beginning(count):
+    """The first records of the bundled day, as a day."""
+    day = load_day(BUNDLED_DAY)
+    short = {name: getattr(day, name)[:count] for name in ("records", "touch", "source_row")}
+    fills = day.fills[day.fills["time_ns"] <= short["records"]["time_ns"][-1]]
+    return replace(day, **short, fills=fills)
 
 
 @cache

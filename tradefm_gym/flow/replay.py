@@ -37,7 +37,7 @@ class ReplayFlow:
     Args:
         num_envs: markets N.
         source: a RecordedFlow, the path of a saved day (.npz), of a data folder or of a LOBSTER message file;
-            by default the bundled day.
+            by default the bundled day. A ReplayDay has its start states already.
         contexts: how many start states to take from the train, validation and test part.
         horizon: events (prints not counted) that a start leaves, at least 64; half a part where the part has fewer
             than twice that.
@@ -54,7 +54,7 @@ class ReplayFlow:
     def __init__(
         self,
         num_envs: int,
-        source: RecordedFlow | str | Path | None = None,
+        source: RecordedFlow | ReplayDay | str | Path | None = None,
         *,
         contexts: tuple[int, int, int] = CONTEXTS,
         horizon: int = HORIZON,
@@ -67,7 +67,7 @@ class ReplayFlow:
         except (TypeError, ValueError):
             said = "it must hold three counts of which the first is positive"
             raise ValueError(f"contexts is {shortened(contexts)}; {said}") from None
-        if source is not None and not isinstance(source, (RecordedFlow, str, Path)):
+        if source is not None and not isinstance(source, (RecordedFlow, ReplayDay, str, Path)):
             raise ValueError(f"source is {shortened(source)}; it must be a RecordedFlow, a path or None")
         self.day = _prepared(source, counts, horizon)
         self.bank = self.day.bank
@@ -135,7 +135,11 @@ class ReplayFlow:
         )  # fmt: skip
 
 
-def _prepared(source: RecordedFlow | str | Path | None, contexts: tuple[int, int, int], horizon: int) -> ReplayDay:
+def _prepared(
+    source: RecordedFlow | ReplayDay | str | Path | None, contexts: tuple[int, int, int], horizon: int
+) -> ReplayDay:
+    if isinstance(source, ReplayDay):
+        return source
     if isinstance(source, RecordedFlow):
         return prepare(source, contexts, horizon)
     path = Path(source) if source is not None else BUNDLED_DAY

@@ -62,7 +62,9 @@ class Pooled:
             gap = np.abs(np.cumsum(steps[row][self._place])[self._ends])
             ks[row] = gap.max(initial=0.0)
             w1[row] = gap @ self._widths if self._unit > 0 else np.nan
-        return {"ks": ks, "w1": w1, "js": _divergence(real @ self._counts[0], generated @ self._counts[1])}
+        with np.errstate(invalid="ignore"):  # a side without weight has infinite weights
+            shares = real @ self._counts[0], generated @ self._counts[1]
+            return {"ks": ks, "w1": w1, "js": _divergence(*shares)}
 
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ LEAST_RETURNS = 30  # of an interval in one path; shorter paths tell nothing of 
 QUANTITIES = (
     *(f"log_return_{seconds}s" for seconds in RETURN_SECONDS),
     "spread", "touch_depth", "depth_5", "imbalance", "order_size", "taker_size", "cancel_size", "price_depth",
-    "cancel_depth", "inter_arrival", "first_fill_wait", "order_lifetime",
+    "cancel_depth", "inter_arrival", "event_count_1s", "volume_1s", "first_fill_wait", "order_lifetime",
 )  # fmt: skip
 
 
@@ -81,6 +81,13 @@ def _of_one(path: MarketPath, returns: Sequence[int]) -> dict[str, tuple[np.ndar
     named = cancels & (records["price"] > 0)
     found["cancel_depth"] = (behind[named], seconds[named])
     found["inter_arrival"] = (np.diff(records["time_ns"]) / 1e9, seconds[1:])
+    traded = np.where(cancels, 0, records["filled"]) / median
+    whole_seconds = int((path.end_ns - path.start_ns) // 10**9)  # what a path holds of a last second is not one
+    if whole_seconds:
+        place, seen = seconds.astype(np.int64), seconds < whole_seconds
+        for name, weights in (("event_count_1s", np.ones(len(seconds))), ("volume_1s", traded)):
+            counts = np.bincount(place[seen], weights[seen], whole_seconds)
+            found[name] = (counts, np.arange(whole_seconds, dtype=np.float64))
     if len(path.fills):
         fills = path.fills[np.unique(path.fills["maker_id"], return_index=True)[1]]
         found["first_fill_wait"] = (fills["wait_ns"] / 1e9, (fills["time_ns"] - path.start_ns) / 1e9)

@@ -1,0 +1,269 @@
+"""The realism card: its verdicts on good and broken flows, and what they rest on."""
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("sklearn")
+
+from small_day import beginning
+
+from tradefm_gym.data.splits import calibrate
+from tradefm_gym.flow.recorded_starts import scale_of
+from tradefm_gym.realism.card import Card
+from tradefm_gym.realism.measured import Measured, fills_by_window, measure
+from tradefm_gym.realism.path import MarketPath, recorded_path
+from tradefm_gym.realism.recorded_set import RecordedSet
+from tradefm_gym.realism.round_trip import RoundTripFlow
+from tradefm_gym.realism.rows import Row, Rows
+from tradefm_gym.realism.sections import SECTIONS, Subject, fills, pooled_forecasts
+from tradefm_gym.realism.verdict import Rule, allowed, judged, near, nearness, overall
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
+
+PIECE = 500  # events
+JUDGED = ("distances", "conditional_distances", "rollout_drift", "health")
+
+
+@pytest.fixture(scope="module")
+def thirds():
+    """Pieces of one day, dealt in turn: what is recorded, what is generated, and the training part."""
+    day = beginning(72_000)
+    path = recorded_path(day, scale_of(calibrate(day)))
+    pieces = [path.between(i, i + PIECE) for i in range(0, len(path) - PIECE, PIECE)]
+    return [pieces[i::3] for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def record(thirds):
+    """What was recorded, and the rows of what needs no flow."""
+    real = measure(thirds[0])
+    arms = {"real": real, "floor": Measured(), "drift": measure(thirds[2])}
+    return real, [row for name, measured in arms.items() for row in rows_of(real, name, measured)]
+
+
+def rows_of(real, arm, measured):
+    subject = Subject("day", arm, measured, real, replicates=20)
+    return [row for name in JUDGED for row in SECTIONS[name](subject)]
+
+
+def rows_with(record, generated):
+    """All rows, with ``generated`` as a flow."""
+    real, rows = record
+    return rows + rows_of(real, "flow", measure(generated, quarters=True))
+
+
+def failures(rows):
+    return {found.rule for one in judged(rows, "day", "flow") for found in one.findings if found.outcome == "fails"}
+
+
+def shuffled_times(path: MarketPath) -> MarketPath:
+    records = path.records.copy()
+    gaps = np.diff(records["time_ns"], prepend=path.start_ns)
+    records["time_ns"] = path.start_ns + np.cumsum(np.sort(gaps))
+    return replace(path, records=records)
+
+
+def doubled_sizes(path: MarketPath) -> MarketPath:
+    records, book = path.records.copy(), path.book.copy()
+    records["size"] *= 2
+    records["filled"] *= 2
+    book[:, :, [1, 3]] *= 2
+    return replace(path, records=records, book=book)
+
+
+def halved_spread(path: MarketPath) -> MarketPath:
+    book = path.book.copy()
+    quarter = (book[:, 0, 0] - book[:, 0, 2]) // 4
+    book[:, 0, 0] -= quarter
+    book[:, 0, 2] += quarter
+    return replace(path, book=book)
+
+
+def test_a_perfect_market_passes(record, thirds):
+    rows = rows_with(record, thirds[1])
+    assert failures(rows) == set()
+    execution, making = judged(rows, "day", "flow")
+    assert (execution.use, execution.fit, execution.why) == ("execution", "fit", "no rule fails")
+    assert making.fit == "not shown" and "markout" in making.why
+    said, why = overall([execution, making], "flow")
+    assert (
+        said == "flow is fit to train execution."
+        and why == "For market making it is not shown, for want of: markout of passive fills."
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken", "noticed"),
+    [
+        (shuffled_times, "inter arrival given the one before"),
+        (doubled_sizes, "order size"),
+        (halved_spread, "spread"),
+    ],
+)
+def test_a_broken_market_is_noticed(record, thirds, broken, noticed):
+    rows = rows_with(record, [broken(path) for path in thirds[1]])
+    assert noticed in failures(rows)
+    assert judged(rows, "day", "flow")[1].fit == "not fit"
+
+
+def test_a_dead_market_is_noticed(record, thirds):
+    dead = [replace(path, book=path.book * (np.arange(len(path)) % 20 > 0)[:, None, None]) for path in thirds[1]]
+    assert "life of the market" in failures(rows_with(record, dead))
+
+
+def distance(value, arm, n=1_000, quantity="spread"):
+    return Row("day", quantity, "ks", arm, value, n=n)
+
+
+def test_near_is_what_the_day_itself_allows():
+    assert allowed(Rows(), "day", "spread") == 0.05
+    rows = Rows([distance(0.1, "drift"), distance(0.07, "floor")])
+    assert allowed(rows, "day", "spread") == pytest.approx(0.15)
+    assert allowed(Rows([distance(0.6, "drift"), distance(0.08, "floor")]), "day", "spread") == 0.25
+    assert nearness(rows, distance(0.15, "flow")) == "near"
+    assert nearness(rows, distance(0.16, "flow")) == "far"
+    assert nearness(rows, replace(distance(0.16, "flow"), low=0.14, high=0.2)) == "unclear"
+    assert nearness(rows, replace(distance(0.16, "flow"), low=0.155, high=0.2)) == "far"
+    assert nearness(rows, distance(0.01, "flow", n=199)) == "too few"
+    blind = Rows([distance(0.3, "floor")])  # the record is as far from itself
+    assert nearness(blind, distance(0.9, "flow")) == "too few"
+    assert near("spread")(blind, "day", "flow") == ("not measured", "")
+
+
+def test_one_failure_decides_and_a_needed_silence_shows_nothing():
+    rules = (
+        Rule("spread", "execution", near("spread"), needed=True),
+        Rule("depth", "execution", near("depth")),
+        Rule("wait", "market making", near("wait"), needed=True),
+    )
+    good, far = distance(0.01, "flow"), distance(0.5, "flow", quantity="depth")
+    wait = distance(0.01, "flow", quantity="wait")
+    assert [one.fit for one in judged([good], "day", "flow", rules)] == ["fit", "not shown"]
+    assert [one.fit for one in judged([good, wait], "day", "flow", rules)] == ["fit", "fit"]
+    verdicts = judged([good, far, wait], "day", "flow", rules)
+    assert [one.fit for one in verdicts] == ["not fit", "not fit"]
+    assert overall(verdicts, "flow") == (
+        "flow is fit to train neither execution nor market making.",
+        "For execution it fails on: depth.",
+    )
+    assert [one.fit for one in judged([], "day", "flow", rules)] == ["not shown", "not shown"]
+    assert overall(judged([good, wait], "day", "flow", rules), "flow")[1] == "No rule fails."
+    other = [replace(one, set="other") for one in verdicts]
+    assert overall([*verdicts, *other], "flow")[1] == "For execution it fails on: depth [day, other]."
+
+
+@pytest.mark.parametrize(
+    ("flows", "called"),
+    [
+        (
+            ["tradefm:a/one", "hawkes:b/h.json", "zero_intelligence"],
+            ["tradefm:one", "hawkes:h.json", "zero_intelligence"],
+        ),
+        (["tradefm:a/one", "hawkes:b/h.json", "tradefm:c/one"], ["tradefm:a/one", "hawkes:h.json", "tradefm:c/one"]),
+    ],
+)
+def test_flows_are_called_by_the_end_of_their_path(flows, called):
+    rows = [Row("day", "spread", "ks", arm, 0.1) for arm in ("floor", *flows)]
+    verdicts = [one for spec in flows for one in judged(rows, "day", spec)]
+    card = Card(rows, verdicts, {}, ["day"], flows, flows[1], {("day", flows[1]): Measured()}).labelled()
+    assert card.flows == called and card.reference == called[1] and list(card.measured) == [("day", called[1])]
+    assert [row.arm for row in card.rows] == ["floor", *called]
+    assert [said for said, _ in card.summary.values()] == [
+        f"{name} is not shown to be fit to train anything." for name in called
+    ]
+
+
+def test_rows_survive_json():
+    row = Row("day", "spread", "ks", "flow", 0.25, n=3)
+    state = json.loads(json.dumps(row.to_json(), allow_nan=False))
+    assert list(state) == ["set", "quantity", "metric", "arm", "value", "low", "high", "n", "seeds"]
+    assert state["low"] is None
+    back = Row.from_json(state)
+    assert (back.value, back.n, np.isnan(back.low)) == (0.25, 3, True)
+
+
+def test_what_was_measured_survives_its_file(thirds, tmp_path):
+    measured = measure(thirds[0][:2], quarters=True)
+    measured.ensemble, measured.truth = np.ones((2, 3, 4)), np.ones((2, 4))
+    measured.save(tmp_path / "a.npz", "key")
+    assert Measured.load(tmp_path / "a.npz", "another") is None and Measured.load(tmp_path / "b.npz", "key") is None
+    back = Measured.load(tmp_path / "a.npz", "key")
+    assert back is not None and back.seeds == 2
+    for name in ("samples", "first", "last"):
+        mine, theirs = getattr(measured, name), getattr(back, name)
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[key].values, theirs[key].values) for key in mine)
+        assert all(np.array_equal(mine[key].block, theirs[key].block) for key in mine)
+    for key, pair in measured.given.items():
+        assert all(np.array_equal(x.values, y.values) for x, y in zip(pair, back.given[key], strict=True))
+    for name in ("returns", "volumes", "signs"):
+        mine, theirs = getattr(measured, name), getattr(back, name)
+        assert len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+    assert np.array_equal(back.windows[0], measured.windows[0], equal_nan=True)
+    assert np.array_equal(back.ensemble, measured.ensemble) and np.array_equal(back.fills, measured.fills)
+    (tmp_path / "a.npz").write_bytes(b"PK half a file")
+    assert Measured.load(tmp_path / "a.npz", "key") is None
+
+
+def test_returns_are_told_only_where_most_paths_hold_them(thirds):
+    short = [path.between(0, 20) for path in thirds[0]]
+    assert "log_return_1s" in measure(thirds[0]).samples
+    assert "log_return_1s" not in measure([*thirds[0][:2], *short[2:]]).samples
+
+
+def test_fills_are_counted_in_whole_windows(thirds):
+    path = thirds[0][0]
+    counted = fills_by_window(path)
+    assert counted.shape == (PIECE // 64, 2)
+    whole = path.between(0, 64 * (PIECE // 64))
+    assert counted[:, 0].sum() == len(whole.fills)
+    assert counted[:, 1].sum() == pytest.approx(whole.fills["size"].sum() / float(path.scale["median_size"]))
+
+
+def test_equal_fills_correlate_fully(thirds):
+    real = measure(thirds[0])
+    rows = fills(Subject("day", "round_trip", real, real, real))
+    figures = {(row.quantity, row.metric): row.value for row in rows}
+    assert len(figures) == 8 and all(value == pytest.approx(1) for value in figures.values())
+    assert fills(Subject("day", "flow", real, real, real)) == []
+
+
+def test_skill_is_pooled_over_sets():
+    truth, blocks = np.zeros((4, 50)), np.arange(4)
+    random = np.random.default_rng(0)
+
+    def arm(width):
+        return Measured(ensemble=random.normal(0, width, (4, 16, 50)), truth=truth, blocks=blocks, seeds=2)
+
+    subjects = [Subject(name, "flow", arm(0.1), Measured(), reference=arm(1.0)) for name in "ab"]
+    rows = pooled_forecasts(subjects)
+    assert {(row.set, row.arm, row.n, row.seeds) for row in rows} == {("pooled", "flow", 8, 4)}
+    assert all(0.5 < row.value < 1 for row in rows)
+
+
+def test_recorded_tokens_take_the_place_of_the_networks():
+    day = beginning(24_000)
+    one = RecordedSet("day", lambda: day, "x")
+    start = one.stretches()[:1]
+    (path,) = one.round_trip("mini-1")[:1]
+    flow = RoundTripFlow("mini-1", day, one.positions[start], 1)
+    from tradefm_gym.market.simulator import MarketSimulator
+
+    market = MarketSimulator(1, flow.market_config())
+    everyone = np.ones(1, bool)
+    flow.reset(market, everyone, np.zeros(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.uint32))
+    seen = int(market.tape.record_count[0])
+    for count in range(200):
+        target = market.background_count + 1
+        while market.advance(until_count=target).any():
+            market.feed(flow.next_events(market, everyone))
+        assert int(market.tape.record_count[0]) == seen + count + 1
+    made, real = market.tape.read_records(0, seen), one.path.records[start[0] : start[0] + 200]
+    assert np.array_equal(made["side"], real["side"]) and np.array_equal(made["kind"], real["kind"])
+    assert 0 < len(path) <= 1024

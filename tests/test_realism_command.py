@@ -1,0 +1,135 @@
+"""The command that makes a realism card."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("sklearn")
+
+from small_day import beginning
+
+from tradefm_gym import cli
+from tradefm_gym.data.day import save_day
+from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
+from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
+from tradefm_gym.realism.card import Card, CardMaker, Effort
+from tradefm_gym.realism.measured import Measured
+from tradefm_gym.realism.recorded_set import RecordedSet
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
+
+SMALL = Effort(starts=3, rollouts=3, seeds=2, events=256, replicates=20)
+
+
+@pytest.fixture(scope="module")
+def small_day(tmp_path_factory):
+    path = tmp_path_factory.mktemp("day") / "small.npz"
+    save_day(path, beginning(24_000))
+    return path
+
+
+@pytest.fixture(scope="module")
+def parameters(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parameters")
+    ZeroIntelligenceParameters.fit(beginning(24_000)).save(folder / "zero.json")
+    return f"hawkes:{BUNDLED_DAY.parents[1] / 'parameters' / 'hawkes.json'},zero_intelligence:{folder / 'zero.json'}"
+
+
+def command(small_day, flows, out, *more):
+    effort = ["--starts", "3", "--rollouts", "3", "--seeds", "2", "--events", "256", "--quick"]
+    return cli.main(["realism", "--data", str(small_day), "--flow", flows, "--out", str(out), *effort, *more])
+
+
+def test_the_command_makes_a_card_and_goes_on_where_it_was(small_day, parameters, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("plotly")
+    assert command(small_day, parameters, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "K-S distance from the test part" in said and "Verdict" in said and "market making" in said
+    card = json.loads((tmp_path / "card.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert {"format", "arguments", "hardware", "versions", "sets", "flows", "reference", "rows", "verdicts",
+            "summary"} <= card.keys()  # fmt: skip
+    assert {tuple(row) for row in card["rows"]} == {
+        ("set", "quantity", "metric", "arm", "value", "low", "high", "n", "seeds")
+    }
+    assert {row["arm"] for row in card["rows"]} == {
+        "real", "drift", "floor", "replayed", "round_trip", *card["flows"],
+    }  # fmt: skip
+    assert card["reference"].startswith("hawkes:")
+    replayed = [row["value"] for row in card["rows"] if (row["arm"], row["metric"]) == ("replayed", "ks")]
+    assert max(replayed) < 1e-9  # the day is known by ids
+    page = (tmp_path / "card.html").read_text()
+    assert "fit to train neither" in page and "floor" in page and "<code>drift</code>" in page
+    assert page.count("<script>/**") == 1 and 'src="http' not in page and "<link" not in page
+    rolled = []
+    monkeypatch.setattr(CardMaker, "_rolled", lambda self, one, spec: rolled.append(spec) or Measured())
+    monkeypatch.setattr(CardMaker, "_recorded", lambda self, one, name: rolled.append(name) or Measured())
+    capsys.readouterr()
+    assert command(small_day, parameters, tmp_path, "--json") == 0
+    assert rolled == []
+    again = json.loads(capsys.readouterr().out)
+    assert again["rows"] == card["rows"]
+
+
+def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(CardMaker, "_rolled", lambda self, one, spec: made.append(spec) or Measured())
+    monkeypatch.setattr(CardMaker, "_recorded", lambda self, one, name: made.append(name) or Measured())
+    zero = parameters.split(",")[1]
+
+    def run(effort=SMALL, digest="x"):
+        made.clear()
+        card = CardMaker([RecordedSet("day", lambda: pytest.fail("read"), digest)], [zero], tmp_path, effort).run()
+        assert isinstance(card, Card)
+        return list(made)
+
+    recorded = ["real", "real_stretches", "drift", "replayed", "round_trip"]
+    assert run() == [*recorded, zero]
+    assert run() == []
+    assert run(replace(SMALL, seeds=3)) == [zero]
+    assert run(replace(SMALL, seeds=3), "y") == [*recorded, zero]
+    (tmp_path / "parts" / "day" / "drift.measured.npz").write_bytes(b"broken")
+    assert run(replace(SMALL, seeds=3), "y") == ["drift"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--flow", "replay"], "flow 'replay' cannot go on from a recorded day; allowed are tradefm, hawkes"),
+        (["--flow", "hawkes,hawkes"], "it must name at least one, and none twice"),
+        (["--flow", "hawkes:nowhere.json"], "names 'nowhere.json', which is no file"),
+        (["--flow", "tradefm:nowhere"], "or a checkpoint folder, got 'nowhere'"),
+        (["--flow", "hawkes", "--model", "folder"], "it must then name tradefm"),
+        (["--starts", "1"], "starts is 1; it must be an integer of at least 2"),
+        (["--events", "64"], "events is 64; it must be an integer of at least 128"),
+        (["--folds", "-1"], "folds is -1; it must be an integer from 0 to 20"),
+        (["--data", "nowhere"], "data 'nowhere' does not exist"),
+    ],
+)
+def test_mistakes_are_one_sentence(small_day, tmp_path, capsys, arguments, said):
+    pytest.importorskip("plotly")
+    data = [] if "--data" in arguments else ["--data", str(small_day)]
+    assert cli.main(["realism", *data, *arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("tradefm-gym: ") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_day_that_is_too_short_is_refused(tmp_path, capsys, parameters):
+    pytest.importorskip("plotly")
+    save_day(tmp_path / "short.npz", beginning(3_000))
+    assert command(tmp_path / "short.npz", parameters, tmp_path / "out") == 2
+    assert "events in its test part" in capsys.readouterr().err
+
+
+def test_folds_are_days_that_grow():
+    one = RecordedSet("day", lambda: beginning(24_000), "x")
+    folds = [one.fold(i, 2) for i in range(2)]
+    assert [fold.name for fold in folds] == ["day-fold1of2", "day-fold2of2"]
+    assert [fold.fold_of for fold in folds] == ["day", "day"]
+    assert len({fold.digest for fold in folds}) == 2
+    first, last = (fold.recorded for fold in folds)
+    assert len(first) < len(last) == 24_000 and first.fills["time_ns"].max() <= first.records["time_ns"][-1]

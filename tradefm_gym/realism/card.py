@@ -1,0 +1,326 @@
+"""The realism card: flows and recorded days side by side, arm by arm and section by section.
+
+What an arm gave and what a section made of it are kept as part files in the out folder, each with a key of all that it
+depends on; a card that is made again computes what is missing or has changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradefm_gym.arguments import shortened, whole
+from tradefm_gym.flow.protocol import FlowModel
+from tradefm_gym.model.serving import BUNDLED_MODEL
+from tradefm_gym.realism import bootstrap, discriminator, distances, pooled, scores, sections, stylised
+from tradefm_gym.realism.arms import arm as make_arm
+from tradefm_gym.realism.arms import content, parameters_file, parsed
+from tradefm_gym.realism.forecasts import blocks_of, ensembles, truths
+from tradefm_gym.realism.measured import Measured, described, measure, pictured
+from tradefm_gym.realism.path import MarketPath, roll_out
+from tradefm_gym.realism.recorded_set import RecordedSet
+from tradefm_gym.realism.rows import Row
+from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts, to_pool
+from tradefm_gym.realism.verdict import Verdict, judged, overall
+
+FORMAT = 1  # rises when what is measured of an arm, or how it is rolled out, changes
+RECORDED_ARMS = ("real", "drift", "floor", "replayed", "round_trip")
+_MARKETS = 64  # side by side at most
+
+Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is rolled out.
+
+    Attributes:
+        starts: moments of each test part at which forecasts start.
+        rollouts: of each of them.
+        seeds: long rollouts, for distributions.
+        events: events of each long rollout.
+        replicates: of the bootstrap.
+    """
+
+    starts: int = 50
+    rollouts: int = 32
+    seeds: int = 32
+    events: int = 16_384
+    replicates: int = 200
+
+    def __post_init__(self) -> None:
+        for name, least in (("starts", 2), ("rollouts", 2), ("seeds", 2), ("events", 128), ("replicates", 10)):
+            whole(name, getattr(self, name), least)
+
+
+QUICK = Effort(starts=8, rollouts=8, seeds=8, events=1_024, replicates=50)
+
+
+@dataclass(eq=False)
+class Card:
+    """A finished card.
+
+    Attributes:
+        rows: every number.
+        verdicts: of each flow, on each set, for each use.
+        summary: by flow what it is fit for, and why not for more.
+        sets, flows: names in order.
+        reference: the flow that others are held against, None without one.
+        measured: by (set, arm), for pictures.
+        about: arguments, versions and hardware.
+    """
+
+    rows: list[Row]
+    verdicts: list[Verdict]
+    summary: dict[str, tuple[str, str]]
+    sets: list[str]
+    flows: list[str]
+    reference: str | None
+    measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def labelled(self) -> "Card":
+        """The card for people: a flow is called by the last part of its path, where that tells it from the others."""
+        short = {spec: _short(spec) for spec in self.flows}
+        called = {spec: text if list(short.values()).count(text) == 1 else spec for spec, text in short.items()}
+        verdicts = [replace(one, arm=called[one.arm]) for one in self.verdicts]
+        return replace(
+            self,
+            rows=[replace(row, arm=called.get(row.arm, row.arm)) for row in self.rows],
+            verdicts=verdicts,
+            summary={called[spec]: overall(verdicts, called[spec]) for spec in self.flows},
+            flows=[called[spec] for spec in self.flows],
+            reference=self.reference and called[self.reference],
+            measured={(name, called.get(arm, arm)): one for (name, arm), one in self.measured.items()},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain values: ``rows``, ``verdicts``, ``summary``, and what it was made with."""
+        return {
+            "format": FORMAT,
+            **self.about,
+            "sets": self.sets,
+            "flows": self.flows,
+            "reference": self.reference,
+            "rows": [row.to_json() for row in self.rows],
+            "verdicts": [{**asdict(one), "why": one.why} for one in self.verdicts],
+            "summary": {arm: list(said) for arm, said in self.summary.items()},
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes ``to_json``; an existing file is replaced when all is written."""
+        write_text(path, json.dumps(self.to_json(), indent=1))
+
+
+class CardMaker:
+    """Makes a card.
+
+    Args:
+        sets: the recorded days, with different names.
+        flows: as ``arms.parsed`` reads them; the first Hawkes flow is the reference.
+        out: folder of part files and fits.
+        effort: how much is rolled out.
+        report: told of progress.
+
+    Raises:
+        ValueError: if a flow is not known or named twice, or two sets have one name.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[RecordedSet],
+        flows: Sequence[str],
+        out: Path,
+        effort: Effort | None = None,
+        report: Report = lambda what, done, of: None,
+    ) -> None:
+        for what, names in (("data", [one.name for one in sets]), ("flow", list(flows))):
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f"{what} is {shortened(names)}; it must name at least one, and none twice")
+        for spec in flows:
+            parsed(spec)
+        self.sets, self.flows, self.out = list(sets), list(flows), out
+        self.effort, self.report = effort or Effort(), report
+        self.reference = next((spec for spec in flows if parsed(spec)[0] == "hawkes"), None)
+        model = next((path for name, path in map(parsed, flows) if name == "tradefm"), "")
+        self.model = model or BUNDLED_MODEL  # whose tokenizer the round trip goes through
+
+    def run(self) -> Card:
+        """Measures what is not measured yet, and puts everything together."""
+        rows: list[Row] = []
+        measured: dict[tuple[str, str], Measured] = {}
+        subjects: dict[tuple[str, str | None], list[Subject]] = {}
+        for one in self.sets:
+            arms = {name: self._measured(one, name) for name in ("real", "real_stretches", *RECORDED_ARMS[1:])}
+            arms["floor"] = arms["real"]
+            arms |= {spec: self._measured(one, spec) for spec in self.flows}
+            keys = {name: self._key(one, name) for name in arms}
+            for name in (*RECORDED_ARMS, *self.flows):
+                subject = self._subject(one, name, arms)
+                reference = self.reference if subject.reference else None
+                used = [keys[key] for key in (name, "real", "real_stretches", reference) if key]
+                rows += self._sections(one, subject, used)
+                if name in self.flows:
+                    subjects.setdefault((name, one.fold_of), []).append(to_pool(subject))
+                if name == "real" or name in self.flows:
+                    measured[one.name, name] = pictured(arms[name])
+        for (_, day), several in subjects.items():
+            if len(several) > 1:
+                rows += pooled_forecasts(several, POOLED if day is None else f"{day}-folds")
+        days = [one.name for one in self.sets if one.fold_of is None]  # a model may have been trained on folds
+        verdicts = [verdict for spec in self.flows for day in days for verdict in judged(rows, day, spec)]
+        summary = {spec: overall(verdicts, spec) for spec in self.flows}
+        names = [one.name for one in self.sets]
+        return Card(rows, verdicts, summary, names, self.flows, self.reference, measured)
+
+    def _subject(self, one: RecordedSet, name: str, arms: dict[str, Measured]) -> Subject:
+        is_flow = name in self.flows
+        reference = self.reference if is_flow and name != self.reference else None
+        return Subject(
+            one.name,
+            name,
+            arms[name],
+            arms["real"],
+            arms["real_stretches"],
+            arms[reference] if reference else None,
+            self.effort.replicates,
+            one,
+            (lambda markets: self._flow(one, name, markets)) if is_flow else None,
+        )
+
+    # ---- arms --------------------------------------------------------------------------------
+
+    def _measured(self, one: RecordedSet, name: str) -> Measured:
+        """An arm of a set, from its part file if that is what would be made."""
+        if name == "floor":
+            return Measured()
+        if name in self.flows and content(name, self._fits(one)) is None:
+            self.report(f"{one.name}: fitting {name}", 0, 1)
+            parameters_file(name, one.recorded, self._fits(one))
+        file, key = self._part(one, name, "measured.npz"), self._key(one, name)
+        found = Measured.load(file, key)
+        if found is None:
+            found = self._rolled(one, name) if name in self.flows else self._recorded(one, name)
+            found.save(file, key)
+        return found
+
+    def _recorded(self, one: RecordedSet, name: str) -> Measured:
+        self.report(f"{one.name}: {name}", 0, 1)
+        if name == "replayed":
+            found = measure(one.replayed())
+        elif name == "round_trip":
+            found = measure(one.round_trip(self.model))
+        elif name == "real_stretches":
+            found = measure(one.real_stretches())
+        else:
+            found = measure([one.path.between(*one.part("train")) if name == "drift" else one.test_path()])
+        self.report(f"{one.name}: {name}", 1, 1)
+        return found
+
+    def _rolled(self, one: RecordedSet, spec: str) -> Measured:
+        """Long rollouts and forecasts of a flow."""
+        effort = self.effort
+        starts = one.starts(effort.starts)
+        flow = self._flow(one, spec, min(_MARKETS, effort.seeds))
+        found = measure(self._long(one, spec, flow, len(starts)), quarters=True)
+        what, done = f"{one.name}: forecasts of {spec}", 0
+        total = len(starts) * effort.rollouts
+
+        def rolled(count: int) -> None:
+            nonlocal done
+            done += count
+            self.report(what, done, total)
+
+        found.ensemble = ensembles(flow, range(len(starts)), effort.rollouts, progress=rolled)
+        found.truth, found.blocks = truths(one.path, starts), blocks_of(starts)
+        return found
+
+    def _flow(self, one: RecordedSet, spec: str, markets: int) -> FlowModel:
+        at = one.positions[one.starts(self.effort.starts)]
+        return make_arm(spec, one.recorded, at, markets, self._fits(one))
+
+    def _long(self, one: RecordedSet, spec: str, flow: FlowModel, starts: int) -> list[MarketPath]:
+        effort, paths = self.effort, []
+        contexts = np.linspace(0, starts - 1, effort.seeds).astype(np.int64)
+        seeds = (np.uint64(1) << np.uint64(48)) + np.arange(effort.seeds, dtype=np.uint64)  # not those of forecasts
+        total = -(-effort.seeds // flow.num_envs) * effort.events
+        for first in range(0, effort.seeds, flow.num_envs):
+            chosen = np.arange(first, first + flow.num_envs) % effort.seeds
+            done = len(paths) // flow.num_envs * effort.events
+            paths += roll_out(
+                flow, contexts[chosen], seeds[chosen], effort.events, most=effort.events,
+                progress=lambda made, done=done: self.report(f"{one.name}: rollouts of {spec}", done + made, total),
+            )  # fmt: skip
+        return paths[: effort.seeds]
+
+    # ---- sections ----------------------------------------------------------------------------
+
+    def _sections(self, one: RecordedSet, subject: Subject, used: list[str]) -> list[Row]:
+        rows = []
+        for name, section in SECTIONS.items():
+            file = self._part(one, subject.arm, f"{name}.json")
+            key = described({"used": used, "replicates": self.effort.replicates, "code": _code()})
+            found = _read_rows(file, key)
+            if found is None:
+                self.report(f"{one.name}: {name.replace('_', ' ')} of {subject.arm}", 0, 1)
+                found = section(subject)
+                write_text(file, json.dumps({"key": key, "rows": [row.to_json() for row in found]}))
+            rows += found
+        return rows
+
+    # ---- part files --------------------------------------------------------------------------
+
+    def _key(self, one: RecordedSet, name: str) -> str:
+        """All that an arm of a set depends on."""
+        key: dict[str, Any] = {"format": FORMAT, "data": one.digest, "arm": name}
+        if name in self.flows:
+            effort = self.effort
+            key |= {"content": content(name, self._fits(one)), "starts": effort.starts, "rollouts": effort.rollouts}
+            key |= {"seeds": effort.seeds, "events": effort.events}
+        if name == "round_trip":
+            key["content"] = content(f"tradefm:{self.model}", self._fits(one))
+        return described(key)
+
+    def _fits(self, one: RecordedSet) -> Path:
+        return self.out / "fits" / f"{one.name}-{one.digest}"
+
+    def _part(self, one: RecordedSet, name: str, end: str) -> Path:
+        slug = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in name)[-60:]
+        if slug != name:
+            slug += "-" + hashlib.sha256(name.encode()).hexdigest()[:6]
+        return self.out / "parts" / one.name / f"{slug}.{end}"
+
+
+def _short(spec: str) -> str:
+    name, colon, path = spec.partition(":")
+    return f"{name}:{Path(path).name}" if colon else name
+
+
+@cache
+def _code() -> str:
+    """Hash of what sections are computed with: their rows are quickly made again."""
+    total = hashlib.sha256()
+    for module in (sections, distances, pooled, bootstrap, stylised, scores, discriminator):
+        total.update(Path(str(module.__file__)).read_bytes())
+    return total.hexdigest()[:12]
+
+
+def _read_rows(path: Path, key: str) -> list[Row] | None:
+    try:
+        state = json.loads(path.read_text())
+        return [Row.from_json(row) for row in state["rows"]] if state["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file under another name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
