@@ -28,12 +28,12 @@ def main(readme: str) -> None:
     assert Path(tradefm_gym.agents.__file__).parent == package / "agents"
     assert importlib.util.find_spec("agents") is None, "agents must not be installed as a top-level package"
     for folder, patterns in {
-        package / "model" / "weights" / "mini-1": ("model.safetensors", "config.json", "tokenizer.json", "README.md"),
-        package / "flow" / "contexts": ("mini-1.npz", "day.npz"),
+        package / "model" / "weights" / "mini-2": ("model.safetensors", "config.json", "tokenizer.json", "README.md"),
+        package / "flow" / "contexts": ("mini-2.npz", "day.npz"),
     }.items():
         for pattern in patterns:
             assert (folder / pattern).is_file(), f"the wheel lacks {folder.relative_to(package) / pattern}"
-    size = sum(path.stat().st_size for path in (package / "model" / "weights" / "mini-1").iterdir())
+    size = sum(path.stat().st_size for path in (package / "model" / "weights" / "mini-2").iterdir())
     assert size <= 6 * 2**20, f"the bundled model takes {size / 2**20:.1f} MiB; at most 6 are allowed"
 
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", Path(readme).read_text(), re.M | re.S)):

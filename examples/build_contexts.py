@@ -1,6 +1,6 @@
 """Make the start states and the recorded day that ship with a TradeFM model, without one recorded row.
 
-    python examples/build_contexts.py --data FOLDER --model runs/mini-1 --out runs/contexts
+    python examples/build_contexts.py --data FOLDER --model runs/mini-2 --out runs/contexts
 
 For each asset books are drawn from what the books of its training part have in common (how many levels, how
 far apart, how many orders on each and how large: histograms, no rows). The model begins in such a book with a stretch
@@ -43,7 +43,7 @@ class Arguments:
     """What to build, and from what."""
 
     data: Path
-    model: Path = Path("runs/mini-1")
+    model: Path = Path("runs/mini-2")
     out: Path = Path("runs/contexts")
     assets: tuple[str, ...] = (
         "nasdaq_aapl_20120621_l50_1h",

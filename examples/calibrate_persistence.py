@@ -1,6 +1,6 @@
 """Choose the persistence of a TradeFM checkpoint: how much order-flow pressure moves the side of takers.
 
-    python examples/calibrate_persistence.py --data FOLDER --model runs/mini-1
+    python examples/calibrate_persistence.py --data FOLDER --model runs/mini-2
 
 The model runs freely from recorded moments of the training parts, and its own takers are followed as the real ones
 are: the signed flow that comes after them is compared with the record's, for takers of one and of four median

@@ -20,7 +20,7 @@ EXTRAS = ("torch", "stable-baselines3", "tensorboard", "polars", "pyarrow", "dat
 
 # The tape of one episode: zero intelligence, seed 0, the zero action throughout. It changes only with the rules
 # of the market, of the flow or of the role, never with the machine.
-EXPECTED_TAPE = "299271c679d8a8e716679cd844e06494d401aa9a4fbc46290f0309392ae7808a"
+EXPECTED_TAPE = "1034fee117699ad72f9a39b96e1f645f42f2290d6989b32e8e67e9963b5223dc"
 
 
 @dataclass(frozen=True)

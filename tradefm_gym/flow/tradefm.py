@@ -122,7 +122,10 @@ class TradeFMFlow:
         if bank is None and context is not None:
             tokenizer = self.tokenizer
             bank = bank_of(context, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode)
-        self.bank = bank if bank is not None else ContextBank.load(_CONTEXTS / f"{BUNDLED_MODEL}.npz")
+        if bank is None:
+            own = _CONTEXTS / f"{folder.name}.npz"  # a bundled model's
+            bank = ContextBank.load(own if own.exists() else _CONTEXTS / f"{BUNDLED_MODEL}.npz")
+        self.bank = bank
         self.engine = make_engine(self.config, weights, engine_batch, backend, device)
         self.temperature = temperature
         self.cancel = cancel

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tradefm_gym.model import closed_loop
 
-BUNDLED_MODEL = "mini-1"
+BUNDLED_MODEL = "mini-2"
 WEIGHTS = Path(__file__).parent / "weights"
 BACKENDS = ("auto", "numba", "torch")
 
