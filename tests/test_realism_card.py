@@ -26,15 +26,19 @@ from tradefm_gym.realism.verdict import Rule, allowed, judged, near, nearness, o
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
 
-PIECE = 500  # events
+PIECE = 1_000  # events
 JUDGED = ("distances", "conditional_distances", "rollout_drift", "health")
 
 
 @pytest.fixture(scope="module")
-def thirds():
-    """Pieces of one day, dealt in turn: what is recorded, what is generated, and the training part."""
+def path():
     day = beginning(72_000)
-    path = recorded_path(day, scale_of(calibrate(day)))
+    return recorded_path(day, scale_of(calibrate(day)))
+
+
+@pytest.fixture(scope="module")
+def thirds(path):
+    """Pieces of one day, dealt in turn: what is recorded, what is generated, and the training part."""
     pieces = [path.between(i, i + PIECE) for i in range(0, len(path) - PIECE, PIECE)]
     return [pieces[i::3] for i in range(3)]
 
@@ -211,10 +215,11 @@ def test_what_was_measured_survives_its_file(thirds, tmp_path):
     assert Measured.load(tmp_path / "a.npz", "key") is None
 
 
-def test_returns_are_told_only_where_most_paths_hold_them(thirds):
-    short = [path.between(0, 20) for path in thirds[0]]
-    assert "log_return_1s" in measure(thirds[0]).samples
-    assert "log_return_1s" not in measure([*thirds[0][:2], *short[2:]]).samples
+def test_returns_are_told_only_where_most_paths_hold_them(path):
+    long = [path.between(first, first + 6_000) for first in range(0, 60_000, 6_000)]
+    short = [one.between(0, 20) for one in long]
+    assert "log_return_1s" in measure(long).samples
+    assert "log_return_1s" not in measure([*long[:2], *short[2:]]).samples
 
 
 def test_fills_are_counted_in_whole_windows(thirds):

@@ -28,14 +28,14 @@ SMALL = Effort(starts=3, rollouts=3, seeds=2, events=256, replicates=20)
 @pytest.fixture(scope="module")
 def small_day(tmp_path_factory):
     path = tmp_path_factory.mktemp("day") / "small.npz"
-    save_day(path, beginning(24_000))
+    save_day(path, beginning(48_000))
     return path
 
 
 @pytest.fixture(scope="module")
 def parameters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parameters")
-    ZeroIntelligenceParameters.fit(beginning(24_000)).save(folder / "zero.json")
+    ZeroIntelligenceParameters.fit(beginning(48_000)).save(folder / "zero.json")
     return f"hawkes:{BUNDLED_DAY.parents[1] / 'parameters' / 'hawkes.json'},zero_intelligence:{folder / 'zero.json'}"
 
 
@@ -126,10 +126,10 @@ def test_a_day_that_is_too_short_is_refused(tmp_path, capsys, parameters):
 
 
 def test_folds_are_days_that_grow():
-    one = RecordedSet("day", lambda: beginning(24_000), "x")
+    one = RecordedSet("day", lambda: beginning(48_000), "x")
     folds = [one.fold(i, 2) for i in range(2)]
     assert [fold.name for fold in folds] == ["day-fold1of2", "day-fold2of2"]
     assert [fold.fold_of for fold in folds] == ["day", "day"]
     assert len({fold.digest for fold in folds}) == 2
     first, last = (fold.recorded for fold in folds)
-    assert len(first) < len(last) == 24_000 and first.fills["time_ns"].max() <= first.records["time_ns"][-1]
+    assert len(first) < len(last) == 48_000 and first.fills["time_ns"].max() <= first.records["time_ns"][-1]
