@@ -19,7 +19,7 @@ from rich.table import Table
 from tradefm_gym.data import RecordedFlow, calibrate, load, split
 from tradefm_gym.flow.recorded_starts import to_events
 from tradefm_gym.market.events import BACKGROUND, CANCEL, LIMIT, EventBlock
-from tradefm_gym.market.features import day_features
+from tradefm_gym.market.features import day_features, touch_place
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
@@ -57,7 +57,11 @@ def cancel_ranks(day: RecordedFlow, tokenizer: TradeTokenizer) -> tuple[np.ndarr
     for i in cancels[cancels >= part.start].tolist():
         book.replay(i)
         ids, price, size = book.resting(int(records["side"][i]))
-        depth = np.searchsorted(tokenizer.depth_edges, 1e4 * (price - mid[i]) / mid[i], side="right")
+        if tokenizer.mid == "touch":
+            bid, ask = day.touch[i - 1, [0, 2]].astype(float)
+            depth = np.array([int(touch_place(one, records["side"][i], bid, ask)) for one in price.tolist()], np.int64)
+        else:
+            depth = np.searchsorted(tokenizer.depth_edges, 1e4 * (price - mid[i]) / mid[i], side="right")
         volume = np.searchsorted(tokenizer.volume_edges, np.log1p(size / median), side="right")
         cancelled = np.flatnonzero(ids == records["order_id"][i])
         if len(cancelled):  # else a fill of the replay, but not of the record, has removed it

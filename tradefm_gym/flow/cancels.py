@@ -1,19 +1,19 @@
 """Which order a generated cancel removes: the model names side, depth bin and size, the book knows the orders.
 
-Real cancels remove whole orders, often young ones: of the live orders with the named depth and volume bin the newest
-was the one in 61% of cases (AAPL 2012), 53% (CLX5) and 26% (SSE), where a random one would have been in 53, 19 and
-25% (``examples/measure_cancels.py``; no other fits in 33, 6 and 13%). So the k-th newest is taken with probability
-2^-k, which gives 66, 53 and 57%: about right for the first two, too young for Shanghai, whose choice is nearly
-random. The tail is too short: 3, 16 and 37% of real ones had at least six newer ones, by the rule at most 1%. The
-likeliest ratios instead of 1/2, 0.62, 0.82 and 0.98, give tails of 1, 20 and 53%, but the newest in 58, 22 and 15%
-only.
+Real cancels remove whole orders, often young ones: of the live orders with the named place and volume bin of ``mini-2``
+the newest was the one in 70% of cases (AAPL 2012), 57% (CLX5) and 30% (SSE), where a random one would have been in 63,
+20 and 29% (``examples/measure_cancels.py``; no other fits in 48, 6 and 17%). So the k-th newest is taken with
+probability 2^-k, which gives 74, 53 and 59%: about right for the first two, too young for Shanghai, whose choice is
+nearly random. The tail is too short: 1, 9 and 36% of real ones had at least six newer ones, by the rule at most 1%. The
+likeliest ratios instead of 1/2, 0.59, 0.67 and 0.99, give tails of 1, 6 and 51%, but the newest in 69, 37 and 18% only.
 
 That keeps what the model said, as far as the book has it: a cancel of another size would tell the model about an
-order that it never saw. A bin without orders has nothing to cancel. Then the order of the nearest level is taken
-whose size is nearest, but only where the side is not thinner than usual (``placement.density``): otherwise the event
-is a counted no-op. The model does not see how many orders rest, so nothing else fills a side again that such
-cancels have hollowed out. Without that exception 7 of 80 markets like CLX5 lost a side and mids like AAPL's jumped
-by up to 1,000 ticks; with no-ops throughout spreads like AAPL's fell from 20 to 8 ticks within 4,096 events, and on.
+order that it never saw. A bin without orders has nothing to cancel. Where bins are places relative to the touch, one
+behind it means some other order behind it. For the rest the order of the nearest level is taken whose size is
+nearest, but only where the side is not thinner than usual (``placement.density``): otherwise the event is a counted
+no-op. (Measured with ``mini-1``, which does not see how many orders rest: without that exception 7 of 80 markets like
+CLX5 lost a side and mids like AAPL's jumped by up to 1,000 ticks; with no-ops throughout spreads like AAPL's fell from
+20 to 8 ticks within 4,096 events, and on.)
 """
 
 import numpy as np
