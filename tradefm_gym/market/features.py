@@ -86,7 +86,7 @@ FEATURES = np.dtype(
 
 
 @njit(cache=True, nogil=True)
-def size_code(lots) -> int:
+def size_code(lots):
     """Lots in eighths of doublings: 0 for none, 1 + 8 log2(lots) in steps of an eighth of an octave, at most 255.
 
     These are the exponent and the first three bits of a float32's mantissa.
