@@ -119,7 +119,6 @@ def test_records_and_flows_are_asked_alike():
     names = {(row.quantity, row.metric) for row in real}
     assert names <= {(row.quantity, row.metric) for row in flow}
     assert ("agent_markout_bps", "after_1_events") in {(row.quantity, row.metric) for row in flow}
-    assert attacks(subject(path=path, arm="real")) == parent_orders(subject(path=path, arm="real")) == []
 
 
 def test_every_row_of_a_probe_has_its_place():

@@ -16,23 +16,7 @@ import numpy as np
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.model.serving import BUNDLED_MODEL
-from tradefm_gym.realism import (
-    averages,
-    bootstrap,
-    discriminator,
-    distances,
-    exploits,
-    fill_chances,
-    impact,
-    intervention,
-    markouts,
-    pooled,
-    probes,
-    response,
-    scores,
-    sections,
-    stylised,
-)
+from tradefm_gym.realism import bootstrap, discriminator, distances, pooled, probes, scores, sections, stylised
 from tradefm_gym.realism.arms import arm as make_arm
 from tradefm_gym.realism.arms import content, parameters_file, parsed
 from tradefm_gym.realism.forecasts import blocks_of, ensembles, truths
@@ -298,8 +282,9 @@ class CardMaker:
     def _probed(self, one: RecordedSet, subject: Subject) -> list[Row]:
         if subject.paths is None or one.fold_of is not None:
             return []
-        key = described(self._about(one, subject.arm) | {"code": _probing_code()})
-        return [row for name in self.probes for row in self._kept(one, subject, name, PROBES[name], key)]
+        key = described(self._about(one, subject.arm) | {"code": probes.code()})
+        asked = [name for name in self.probes if subject.make_flow is not None or name not in probes.OF_FLOWS]
+        return [row for name in asked for row in self._kept(one, subject, name, PROBES[name], key)]
 
     def _kept(self, one: RecordedSet, subject: Subject, name: str, section: Section, key: str) -> list[Row]:
         """Rows of a section, from its part file if that is what would be made."""
@@ -346,9 +331,3 @@ def _short(spec: str) -> str:
 def _code() -> str:
     """Hash of what sections are computed with: their rows are quickly made again."""
     return hash_of(sections, distances, pooled, bootstrap, stylised, scores, discriminator)
-
-
-@cache
-def _probing_code() -> str:
-    """Hash of what probes are computed with."""
-    return hash_of(probes, response, markouts, fill_chances, exploits, impact, intervention, averages, bootstrap)

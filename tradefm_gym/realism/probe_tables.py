@@ -14,9 +14,11 @@ from tradefm_gym.realism.response import LAGS, SIZES
 from tradefm_gym.realism.rows import Row, Rows
 
 _BRIEF_LAGS = (1, 10, 100, 1000)
+_BRIEF_HORIZONS = ("after_1_events", "after_100_events", "after_1_s", "after_10_s")
 _BRIEF_DEPTHS = ("inside", "touch", "behind_1")
+_UNITS = {"markout_bps": "basis points", "markout_half_spreads": "half-spreads"}
 _QUANTITIES = ("mid_response", "flow_response", "markout", "fill_probability", "exploit_", "impact_")
-_FILLS = tuple(f"within_{wait}_{unit}" for unit, waits in WAITS.items() for wait in waits)
+_WITHIN = tuple(f"within_{wait}_{unit}" for unit, waits in WAITS.items() for wait in waits)
 
 
 class Cell(NamedTuple):
@@ -48,11 +50,11 @@ def probe_tables(rows: Rows, set_name: str, flows: Sequence[str], brief: bool = 
         rows: of the card.
         set_name: of the day.
         flows: as the rows name them.
-        brief: fewer lags and depths, for a terminal.
+        brief: fewer lags, depths and units, and no training part: for a terminal.
     """
     found = [
         *_responses(rows, set_name, flows, brief),
-        _markouts(rows, set_name, flows),
+        *_markouts(rows, set_name, flows, brief),
         _fills(rows, set_name, flows, brief),
         _exploits(rows, set_name, flows),
         _impact(rows, set_name, flows),
@@ -66,44 +68,49 @@ def _responses(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> 
     for quantity, what in (("mid_response", "Mid in basis points"), ("flow_response", "Takers' flow in medians")):
         lines = []
         for size in SIZES:
-            lines += _beside_record(rows, set_name, f"{quantity}_{size}", lags, flows, "takers", _words(size))
+            name = f"{quantity}_{size}"
+            lines += _beside_record(rows, set_name, name, lags, flows, "takers", _words(size), brief)
         yield ProbeTable(f"{what} after takers", caption, ("", *map(_words, lags)), lines)
 
 
-def _markouts(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
-    lines = []
-    for quantity, unit in (("markout_bps", "basis points"), ("markout_half_spreads", "half-spreads")):
-        lines += _beside_record(rows, set_name, quantity, HORIZONS, flows, "makers", unit)
-    caption = "The mid's move after a passive fill, signed for the maker: what a maker loses when it is negative"
-    return ProbeTable("Markout of passive fills", caption, ("", *map(_words, HORIZONS)), lines)
+def _markouts(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Iterable[ProbeTable]:
+    horizons = _BRIEF_HORIZONS if brief else HORIZONS
+    caption = "The mid's move after a passive fill, signed for the maker: negative is what a maker loses"
+    for quantity in list(_UNITS)[: 1 if brief else None]:
+        lines = _beside_record(rows, set_name, quantity, horizons, flows, "makers", "", brief)
+        yield ProbeTable(
+            f"Markout of passive fills in {_UNITS[quantity]}", caption, ("", *map(_words, horizons)), lines
+        )
 
 
 def _fills(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> ProbeTable:
     lines = []
     queues = dict.fromkeys(name for name in rows.names("quantity", set=set_name) if "_touch_queue_" in name)
     depths = list(_BRIEF_DEPTHS if brief else DEPTHS)
+    waits = [wait for wait in _WITHIN if not brief or wait != "within_1000_events"]
     quantities = [f"fill_probability_{depth}" for depth in depths]
     quantities += [] if brief else [name for name in queues if not name.startswith(AGENT)]
     for quantity in quantities:
         name = _words(quantity.removeprefix("fill_probability_"))
-        lines += _beside_record(rows, set_name, quantity, _FILLS, flows, "orders", name)
+        lines += _beside_record(rows, set_name, quantity, waits, flows, "orders", name, brief)
     caption = "Chance of a first fill of an order that is left alone, by better prices ahead of it on arrival"
-    return ProbeTable("Chance of a fill", caption, ("", *map(_words, _FILLS)), lines)
+    return ProbeTable("Chance of a fill", caption, ("", *map(_words, waits)), lines)
 
 
 def _beside_record(
-    rows: Rows, set_name: str, quantity: str, metrics: Sequence[str], flows: Sequence[str], whose: str, name: str
-) -> list[tuple[str, tuple[Cell, ...]]]:
+    rows: Rows, set_name: str, quantity: str, metrics: Sequence[str], flows: Sequence[str], whose: str, name: str,
+    brief: bool,
+) -> list[tuple[str, tuple[Cell, ...]]]:  # fmt: skip
     """The record, its training part, and each flow's background and agents; lines without a value are left out."""
     lines = []
-    arms = [("real", "", "recorded"), ("drift", "", "training part")]
+    arms = [("real", "", "recorded")] + ([] if brief else [("drift", "", "training part")])
     arms += [(flow, prefix, f"{flow} {who}") for flow in flows for prefix, who in (("", whose), (AGENT, "agents"))]
     for arm, prefix, said in arms:
         found = [rows.get(set_name, prefix + quantity, metric, arm) for metric in metrics]
         if not any(row is not None and math.isfinite(row.value) for row in found):
             continue
         bands = [rows.get(set_name, quantity, metric, "real") if arm in flows else None for metric in metrics]
-        lines.append((f"{name}: {said}", tuple(map(_cell, found, bands))))
+        lines.append((f"{name}: {said}" if name else said, tuple(map(_cell, found, bands))))
     return lines
 
 

@@ -7,19 +7,23 @@ the flow's own takers and makers met.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from tradefm_gym.flow.protocol import FlowModel
-from tradefm_gym.realism import exploits, fill_chances, impact, markouts, response
+from tradefm_gym.realism import averages, bootstrap, exploits, fill_chances, impact, intervention, markouts, response
+from tradefm_gym.realism.part_files import hash_of
 from tradefm_gym.realism.rows import Row, Rows
 from tradefm_gym.realism.sections import Subject
 from tradefm_gym.realism.verdict import LEAST
 
 RECORDS = ("real", "drift")  # arms that are probed beside flows
+OF_FLOWS = ("exploits", "impact")  # probes that no record can answer
 AGENT = "agent_"
 _FIRST_SEED = np.uint64(1) << np.uint64(49)  # neither those of forecasts nor of long rollouts
 
@@ -52,16 +56,14 @@ def resting_orders(subject: Subject) -> list[Row]:
 
 def attacks(subject: Subject) -> list[Row]:
     """What scripted attacks earn, each seed from both sides."""
-    if subject.make_flow is None:
-        return []
+    assert subject.make_flow is not None
     flow = subject.make_flow(2 * subject.agents)
     return _rows(subject, exploits.audit_rows(flow, *_starts(flow, subject.agents), subject.arm))
 
 
 def parent_orders(subject: Subject) -> list[Row]:
     """Impact of parent orders by size and by participation, and what of it stays."""
-    if subject.make_flow is None:
-        return []
+    assert subject.make_flow is not None
     flow = subject.make_flow(subject.agents)
     starts = _starts(flow, subject.agents)
     return _rows(subject, [*impact.size_rows(flow, *starts), *impact.participation_rows(flow, *starts)])
@@ -85,6 +87,13 @@ def chosen(probes: Sequence[str]) -> tuple[str, ...]:
         if name not in PROBES:
             raise ValueError(f"probes names {name!r}; allowed are {', '.join(PROBES)}")
     return tuple(name for name in PROBES if name in probes)
+
+
+@cache
+def code() -> str:
+    """Hash of what probes are computed with: when it changes they are run again."""
+    own = sys.modules[__name__]
+    return hash_of(own, response, markouts, fill_chances, exploits, impact, intervention, averages, bootstrap)
 
 
 def against_record(rows: Iterable[Row], set_name: str, arm: str) -> list[Row]:
