@@ -19,6 +19,7 @@ _BRIEF_DEPTHS = ("inside", "touch", "behind_1")
 _UNITS = {"markout_bps": "basis points", "markout_half_spreads": "half-spreads"}
 _QUANTITIES = ("mid_response", "flow_response", "markout", "fill_probability", "exploit_", "impact_")
 _WITHIN = tuple(f"within_{wait}_{unit}" for unit, waits in WAITS.items() for wait in waits)
+_MARKED = "marked by the record's 95% band"
 
 
 class Cell(NamedTuple):
@@ -64,7 +65,7 @@ def probe_tables(rows: Rows, set_name: str, flows: Sequence[str], brief: bool = 
 
 def _responses(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Iterable[ProbeTable]:
     lags = [f"lag_{lag}" for lag in (_BRIEF_LAGS if brief else LAGS)]
-    caption = "After a taker of up to 1, 1 to 4 or more medians, signed for the taker, by lag in events"
+    caption = f"After a taker of up to 1, 1 to 4 or more medians, signed for the taker, by lag in events; {_MARKED}"
     for quantity, what in (("mid_response", "Mid in basis points"), ("flow_response", "Takers' flow in medians")):
         lines = []
         for size in SIZES:
@@ -75,7 +76,7 @@ def _responses(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> 
 
 def _markouts(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Iterable[ProbeTable]:
     horizons = _BRIEF_HORIZONS if brief else HORIZONS
-    caption = "The mid's move after a passive fill, signed for the maker: negative is what a maker loses"
+    caption = f"The mid's move after a passive fill, signed for the maker, who loses by a negative one; {_MARKED}"
     for quantity in list(_UNITS)[: 1 if brief else None]:
         lines = _beside_record(rows, set_name, quantity, horizons, flows, "makers", "", brief)
         yield ProbeTable(
@@ -93,7 +94,7 @@ def _fills(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Prob
     for quantity in quantities:
         name = _words(quantity.removeprefix("fill_probability_"))
         lines += _beside_record(rows, set_name, quantity, waits, flows, "orders", name, brief)
-    caption = "Chance of a first fill of an order that is left alone, by better prices ahead of it on arrival"
+    caption = f"Of a first fill if the order is left alone, by better prices ahead of it on arrival; {_MARKED}"
     return ProbeTable("Chance of a fill", caption, ("", *map(_words, waits)), lines)
 
 
