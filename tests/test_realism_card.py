@@ -92,6 +92,9 @@ def halved_spread(path: MarketPath) -> MarketPath:
 def test_a_perfect_market_passes(record, thirds):
     rows = rows_with(record, thirds[1])
     assert failures(rows) == set()
+    execution, _ = judged(rows, "day", "flow")
+    assert (execution.fit, execution.why) == ("not shown", "attacks that pay: not measured")
+    rows.append(Row("day", "exploit_pump", "paid", "flow", 0.0, n=200, seeds=200))
     execution, making = judged(rows, "day", "flow")
     assert (execution.use, execution.fit, execution.why) == ("execution", "fit", "no rule fails")
     assert making.fit == "not shown" and "markout" in making.why

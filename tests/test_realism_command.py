@@ -17,6 +17,7 @@ from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
 from tradefm_gym.realism.card import Card, CardMaker, Effort
 from tradefm_gym.realism.measured import Measured
+from tradefm_gym.realism.probes import PROBES
 from tradefm_gym.realism.recorded_set import RecordedSet
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
@@ -95,6 +96,36 @@ def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, mo
     assert run(replace(SMALL, seeds=3), "y") == ["drift"]
 
 
+def test_probes_are_run_when_asked_for_and_kept(small_day, parameters, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("plotly")
+    zero = parameters.split(",")[1]
+    asked = ("--probes", "reaction,markouts,exploits,impact")
+    assert command(small_day, zero, tmp_path, *asked) == 0
+    said = capsys.readouterr().out
+    for title in (
+        "after takers",
+        "Markout of passive fills",
+        "Chance of a fill",
+        "Scripted attacks",
+        "Impact of parent",
+    ):
+        assert title in said and title in (tmp_path / "card.html").read_text()
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["arguments"]["probes"] == asked[1]
+    names = {(row["quantity"], row["arm"]) for row in card["rows"]}
+    for quantity in ("mid_response_up_to_1", "markout_bps", "fill_probability_touch"):
+        assert {(quantity, "real"), (quantity, "drift"), (quantity, zero), (f"agent_{quantity}", zero)} <= names
+    assert {("exploit_pump", zero), ("impact_against_size", zero), ("markout", zero)} <= names
+    for name in PROBES:
+        monkeypatch.setitem(PROBES, name, lambda subject: pytest.fail("asked again"))
+    assert command(small_day, zero, tmp_path, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == card["rows"]
+    assert command(small_day, zero, tmp_path, "--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert not any(row["quantity"].startswith(("exploit", "markout")) for row in plain["rows"])
+    assert all(one["fit"] != "fit" for one in plain["verdicts"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -105,6 +136,7 @@ def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, mo
         (["--flow", "hawkes", "--model", "folder"], "it must then name tradefm"),
         (["--starts", "1"], "starts is 1; it must be an integer of at least 2"),
         (["--events", "64"], "events is 64; it must be an integer of at least 128"),
+        (["--probes", "impact,pump"], "probes names 'pump'; allowed are reaction, markouts, exploits, impact"),
         (["--folds", "-1"], "folds is -1; it must be an integer from 0 to 20"),
         (["--data", "nowhere"], "data 'nowhere' does not exist"),
     ],

@@ -18,7 +18,14 @@ from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.cli_reading import Reading
 
 _NEEDED = ("scipy", "sklearn", "plotly")
-_MARKS = {"near": "[green]{} y[/]", "far": "[red]{} n[/]", "unclear": "{} ?", "too few": "{} -", "": "{}"}
+_MARKS = {
+    "near": "[green]{} y[/]",
+    "far": "[red]{} n[/]",
+    "unclear": "{} ?",
+    "too few": "{} -",
+    "": "{}",
+    "paid": "[red]{}[/]",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,10 @@ class Realism:
     rollouts: int | None = None  # forecasts from each of them; 32
     seeds: int | None = None  # long rollouts, for distributions; 32
     events: int | None = None  # events of a long rollout; 16,384
-    folds: int = 0  # look at each day in so many growing parts, too, with baselines fitted to each
+    # reaction, markouts, exploits, impact, with commas: also run markets with agents in them, --seeds of them. Take 200
+    # or more: fewer do not show that no attack pays, and without exploits no flow is shown to be fit for anything
+    probes: str = ""
+    folds: int = 0  # look at each day in so many growing parts, too, with baselines fitted to each; not by probes
     quick: bool = False  # a small effort, to see that it works: no figures to rely on
     json: bool = False  # print the card as JSON instead of tables
 
@@ -56,11 +66,12 @@ class Realism:
         effort = replace(QUICK if self.quick else Effort(), **{k: v for k, v in given.items() if v is not None})
         whole("folds", self.folds, 0, 20)
         flows = self._flows()
-        maker = CardMaker(self._sets(), flows, self.out, effort)
+        probes = [name.strip() for name in self.probes.split(",") if name.strip()]
+        maker = CardMaker(self._sets(), flows, self.out, effort, probes=probes)
         with _progress() as maker.report:
             card = maker.run()
         arguments = asdict(effort) | {"flow": ",".join(flows), "data": ", ".join(map(str, self.data))}
-        arguments |= {"folds": self.folds, "quick": self.quick}
+        arguments |= {"folds": self.folds, "quick": self.quick, "probes": ",".join(maker.probes)}
         card.about = {"arguments": arguments, "hardware": bench.hardware(_threads()), "versions": _versions()}
         card.save(self.out / "card.json")
         write_page(card.labelled(), self.out / "card.html")
@@ -118,6 +129,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def print_card(card: Any) -> None:
     """The card as people read it: distances, skill and verdicts."""
+    from tradefm_gym.realism.probe_tables import probe_tables
     from tradefm_gym.realism.rows import Rows
     from tradefm_gym.realism.sections import POOLED
 
@@ -128,6 +140,8 @@ def print_card(card: Any) -> None:
         console.print(_figures(card, rows, name))
         if card.reference and len(card.flows) > 1:
             console.print(_skills(card, rows, name))
+        for table in probe_tables(rows, name, card.flows, brief=True):
+            console.print(_probed(table, name))
     if len(card.sets) > 1 and card.reference and len(card.flows) > 1:
         console.print(_skills(card, rows, POOLED))
     table = Table("set", "flow", "execution", "market making", title="Verdict", title_justify="left")
@@ -205,6 +219,17 @@ def _figures(card: Any, rows: Any, name: str) -> Table:
         known = [row.value for row in facts if row is not None]
         agreed.append(f"{sum(known):.0f} of {len(known)}" if known else "")
     table.add_row("stylised facts that agree", *agreed)
+    return table
+
+
+def _probed(found: Any, name: str) -> Table:
+    """A table of a probe; its cells come with their intervals."""
+    table = Table(title=f"{name}: {found.title}", title_justify="left", caption=found.caption, caption_justify="left")
+    for number, column in enumerate(found.head):
+        table.add_column(column, justify="right" if number else "left")
+    for line, cells in found.lines:
+        shown = [f"{cell.value} ({cell.interval})" if cell.interval else cell.value for cell in cells]
+        table.add_row(line, *(_MARKS[cell.mark].format(text) for cell, text in zip(cells, shown, strict=True)))
     return table
 
 

@@ -4,7 +4,6 @@ What an arm gave and what a section made of it are kept as part files in the out
 depends on; a card that is made again computes what is missing or has changed.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,12 +16,14 @@ import numpy as np
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.model.serving import BUNDLED_MODEL
-from tradefm_gym.realism import bootstrap, discriminator, distances, pooled, scores, sections, stylised
+from tradefm_gym.realism import bootstrap, discriminator, distances, pooled, probes, scores, sections, stylised
 from tradefm_gym.realism.arms import arm as make_arm
 from tradefm_gym.realism.arms import content, parameters_file, parsed
 from tradefm_gym.realism.forecasts import blocks_of, ensembles, truths
 from tradefm_gym.realism.measured import Measured, described, measure, pictured
+from tradefm_gym.realism.part_files import file_name, hash_of, read_rows, write_rows, write_text
 from tradefm_gym.realism.path import MarketPath, roll_out
+from tradefm_gym.realism.probes import PROBES, against_record, chosen
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row
 from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts, to_pool
@@ -32,6 +33,7 @@ FORMAT = 1  # rises when what is measured of an arm, or how it is rolled out, ch
 RECORDED_ARMS = ("real", "drift", "floor", "replayed", "round_trip")
 _MARKETS = 64  # side by side at most
 
+Section = Callable[[Subject], list[Row]]
 Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 
 
@@ -42,7 +44,7 @@ class Effort:
     Attributes:
         starts: moments of each test part at which forecasts start.
         rollouts: of each of them.
-        seeds: long rollouts, for distributions.
+        seeds: long rollouts, for distributions; and markets with an agent in them, for probes.
         events: events of each long rollout.
         replicates: of the bootstrap.
     """
@@ -126,9 +128,10 @@ class CardMaker:
         out: folder of part files and fits.
         effort: how much is rolled out.
         report: told of progress.
+        probes: names of ``probes.PROBES`` to run on whole days; they cost about as much as all the rest, each.
 
     Raises:
-        ValueError: if a flow is not known or named twice, or two sets have one name.
+        ValueError: if a flow or a probe is not known, a flow is named twice, or two sets have one name.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class CardMaker:
         out: Path,
         effort: Effort | None = None,
         report: Report = lambda what, done, of: None,
+        probes: Sequence[str] = (),
     ) -> None:
         for what, names in (("data", [one.name for one in sets]), ("flow", list(flows))):
             if not names or len(set(names)) < len(names):
@@ -145,7 +149,7 @@ class CardMaker:
         for spec in flows:
             parsed(spec)
         self.sets, self.flows, self.out = list(sets), list(flows), out
-        self.effort, self.report = effort or Effort(), report
+        self.effort, self.report, self.probes = effort or Effort(), report, chosen(probes)
         self.reference = next((spec for spec in flows if parsed(spec)[0] == "hawkes"), None)
         model = next((path for name, path in map(parsed, flows) if name == "tradefm"), "")
         self.model = model or BUNDLED_MODEL  # whose tokenizer the round trip goes through
@@ -165,6 +169,9 @@ class CardMaker:
                 reference = self.reference if subject.reference else None
                 used = [keys[key] for key in (name, "real", "real_stretches", reference) if key]
                 rows += self._sections(one, subject, used)
+                rows += self._probed(one, subject)
+                if name in self.flows and self.probes:
+                    rows += against_record(rows, one.name, name)
                 if name in self.flows:
                     subjects.setdefault((name, one.fold_of), []).append(to_pool(subject))
                 if name == "real" or name in self.flows:
@@ -191,6 +198,8 @@ class CardMaker:
             self.effort.replicates,
             one,
             (lambda markets: self._flow(one, name, markets)) if is_flow else None,
+            cache(lambda: self._paths(one, name)) if is_flow or name in probes.RECORDS else None,
+            self.effort.seeds,
         )
 
     # ---- arms --------------------------------------------------------------------------------
@@ -211,16 +220,22 @@ class CardMaker:
 
     def _recorded(self, one: RecordedSet, name: str) -> Measured:
         self.report(f"{one.name}: {name}", 0, 1)
-        if name == "replayed":
-            found = measure(one.replayed())
-        elif name == "round_trip":
-            found = measure(one.round_trip(self.model))
-        elif name == "real_stretches":
-            found = measure(one.real_stretches())
-        else:
-            found = measure([one.path.between(*one.part("train")) if name == "drift" else one.test_path()])
+        found = measure(self._paths(one, name))
         self.report(f"{one.name}: {name}", 1, 1)
         return found
+
+    def _paths(self, one: RecordedSet, name: str) -> list[MarketPath]:
+        """What an arm did: the test part, the training part, ..., or the long rollouts of a flow; equal each time."""
+        if name in self.flows:
+            flow = self._flow(one, name, min(_MARKETS, self.effort.seeds))
+            return self._long(one, name, flow, len(one.starts(self.effort.starts)))
+        if name == "replayed":
+            return one.replayed()
+        if name == "round_trip":
+            return one.round_trip(self.model)
+        if name == "real_stretches":
+            return one.real_stretches()
+        return [one.path.between(*one.part("train")) if name == "drift" else one.test_path()]
 
     def _rolled(self, one: RecordedSet, spec: str) -> Measured:
         """Long rollouts and forecasts of a flow."""
@@ -261,39 +276,50 @@ class CardMaker:
     # ---- sections ----------------------------------------------------------------------------
 
     def _sections(self, one: RecordedSet, subject: Subject, used: list[str]) -> list[Row]:
-        rows = []
-        for name, section in SECTIONS.items():
-            file = self._part(one, subject.arm, f"{name}.json")
-            key = described({"used": used, "replicates": self.effort.replicates, "code": _code()})
-            found = _read_rows(file, key)
-            if found is None:
-                self.report(f"{one.name}: {name.replace('_', ' ')} of {subject.arm}", 0, 1)
-                found = section(subject)
-                write_text(file, json.dumps({"key": key, "rows": [row.to_json() for row in found]}))
-            rows += found
-        return rows
+        key = described({"used": used, "replicates": self.effort.replicates, "code": _code()})
+        return [row for name in SECTIONS for row in self._kept(one, subject, name, SECTIONS[name], key)]
+
+    def _probed(self, one: RecordedSet, subject: Subject) -> list[Row]:
+        if subject.paths is None or one.fold_of is not None:
+            return []
+        key = described(self._about(one, subject.arm) | {"code": probes.code()})
+        asked = [name for name in self.probes if subject.make_flow is not None or name not in probes.OF_FLOWS]
+        return [row for name in asked for row in self._kept(one, subject, name, PROBES[name], key)]
+
+    def _kept(self, one: RecordedSet, subject: Subject, name: str, section: Section, key: str) -> list[Row]:
+        """Rows of a section, from its part file if that is what would be made."""
+        file = self._part(one, subject.arm, f"{name}.json")
+        found = read_rows(file, key)
+        if found is None:
+            self.report(f"{one.name}: {name.replace('_', ' ')} of {subject.arm}", 0, 1)
+            found = section(subject)
+            write_rows(file, key, found)
+        return found
 
     # ---- part files --------------------------------------------------------------------------
 
     def _key(self, one: RecordedSet, name: str) -> str:
         """All that an arm of a set depends on."""
-        key: dict[str, Any] = {"format": FORMAT, "data": one.digest, "arm": name}
+        key = self._about(one, name)
         if name in self.flows:
-            effort = self.effort
-            key |= {"content": content(name, self._fits(one)), "starts": effort.starts, "rollouts": effort.rollouts}
-            key |= {"seeds": effort.seeds, "events": effort.events}
+            key["rollouts"] = self.effort.rollouts
         if name == "round_trip":
             key["content"] = content(f"tradefm:{self.model}", self._fits(one))
         return described(key)
+
+    def _about(self, one: RecordedSet, name: str) -> dict[str, Any]:
+        """What the paths of an arm depend on, forecasts aside."""
+        key: dict[str, Any] = {"format": FORMAT, "data": one.digest, "arm": name}
+        if name in self.flows:
+            key["content"] = content(name, self._fits(one))
+            key |= {part: getattr(self.effort, part) for part in ("starts", "seeds", "events")}
+        return key
 
     def _fits(self, one: RecordedSet) -> Path:
         return self.out / "fits" / f"{one.name}-{one.digest}"
 
     def _part(self, one: RecordedSet, name: str, end: str) -> Path:
-        slug = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in name)[-60:]
-        if slug != name:
-            slug += "-" + hashlib.sha256(name.encode()).hexdigest()[:6]
-        return self.out / "parts" / one.name / f"{slug}.{end}"
+        return self.out / "parts" / one.name / f"{file_name(name)}.{end}"
 
 
 def _short(spec: str) -> str:
@@ -304,23 +330,4 @@ def _short(spec: str) -> str:
 @cache
 def _code() -> str:
     """Hash of what sections are computed with: their rows are quickly made again."""
-    total = hashlib.sha256()
-    for module in (sections, distances, pooled, bootstrap, stylised, scores, discriminator):
-        total.update(Path(str(module.__file__)).read_bytes())
-    return total.hexdigest()[:12]
-
-
-def _read_rows(path: Path, key: str) -> list[Row] | None:
-    try:
-        state = json.loads(path.read_text())
-        return [Row.from_json(row) for row in state["rows"]] if state["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file under another name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    return hash_of(sections, distances, pooled, bootstrap, stylised, scores, discriminator)

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tradefm_gym.realism import pictures, verdict
-from tradefm_gym.realism.card import RECORDED_ARMS, Card, write_text
+from tradefm_gym.realism.card import RECORDED_ARMS, Card
+from tradefm_gym.realism.part_files import write_text
+from tradefm_gym.realism.probe_tables import Cell, of_a_probe, probe_tables
 from tradefm_gym.realism.rows import Row, Rows
 from tradefm_gym.realism.sections import POOLED
 
@@ -32,7 +34,7 @@ th { border-bottom: 1px solid var(--soft); font-weight: 600; } caption { text-al
 th:first-child, td:first-child, td.text, th.text { text-align: left; } td.text { white-space: normal; }
 td { font-variant-numeric: tabular-nums; } small { color: var(--soft); font-size: 11px; }
 .near, .fit, .passes { color: var(--good); font-weight: 600; } .far, .fails { color: var(--bad); font-weight: 600; }
-.unfit { color: var(--bad); font-weight: 600; } .quiet { color: var(--soft); }
+.unfit, .paid { color: var(--bad); font-weight: 600; } .quiet { color: var(--soft); }
 details { margin: 8px 0; } summary { cursor: pointer; color: #1d4ed8; }
 .summary { border-left: 4px solid var(--ink); padding: 2px 14px; margin: 10px 0; background: #f9fafb; }
 code { background: #f3f4f6; padding: 0 3px; border-radius: 3px; }
@@ -119,6 +121,7 @@ def _set(card: Card, rows: Rows, name: str) -> str:
         _health(rows, name, ["real", *arms]),
         "<h3>Fills</h3>",
         _fills(rows, name),
+        *_probes(rows, name, card.flows),
         _rest(rows, name),
     ]
     return "".join(parts)
@@ -230,9 +233,21 @@ def _fills(rows: Rows, name: str) -> str:
     return _table(["", *(metric.replace("_", " ") for metric in metrics)], lines, caption)
 
 
+def _probes(rows: Rows, name: str, flows: Sequence[str]) -> Iterable[str]:
+    """What probes found; green lies in the record's 95% band, red does not, or pays for an attack."""
+    for table in probe_tables(rows, name, flows):
+        lines = [[html.escape(line), *map(_marked, cells)] for line, cells in table.lines]
+        yield f"<h3>{html.escape(table.title)}</h3>{_table(table.head, lines, html.escape(table.caption))}"
+
+
+def _marked(cell: Cell) -> str:
+    value = f'<span class="{cell.mark}">{cell.value}</span>' if cell.mark else cell.value
+    return value + (f" <small>{cell.interval}</small>" if cell.interval else "")
+
+
 def _rest(rows: Rows, name: str) -> str:
     """What sections without a picture of their own found."""
-    found = [row for row in rows.all if row.set == name and row.metric not in _SHOWN]
+    found = [row for row in rows.all if row.set == name and row.metric not in _SHOWN and not of_a_probe(row)]
     lines = [[row.quantity, row.metric.replace("_", " "), row.arm, _number(row), f"{row.n:,}"] for row in found]
     text = _table(["quantity", "metric", "arm", "value", "n"], lines)
     return f"<h3>More</h3>{text}" if text else ""

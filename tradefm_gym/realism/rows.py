@@ -19,7 +19,7 @@ class Row:
         arm: "real", "drift", "floor", "replayed", "round_trip", or a flow.
         value: NaN where it is undefined.
         low, high: its 95% interval, NaN where there is none.
-        n: real samples behind it.
+        n: real samples behind it; of what probes found, samples of the arm.
         seeds: rollouts behind it, 1 for a record.
     """
 

@@ -2,7 +2,8 @@
 
 A section of your own is a function ``(subject) -> list[Row]`` and an entry in ``SECTIONS``; the card runs it for every
 arm of every set, keeps its rows, and shows a metric that has no picture of its own in a table. One that needs more than
-samples rolls the flow out itself: ``subject.make_flow``. A rule in ``verdict.RULES`` makes it count.
+samples rolls the flow out itself: ``subject.make_flow``; what takes long so is a probe, run when it is asked for (see
+``probes.PROBES``). A rule in ``verdict.RULES`` makes it count.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from tradefm_gym.realism.discriminator import discriminate
 from tradefm_gym.realism.distances import Sample, compare, compare_given, floor, floor_given, paired_ratio
 from tradefm_gym.realism.forecasts import COLUMNS
 from tradefm_gym.realism.measured import FILL_WINDOW, GIVEN, Measured
+from tradefm_gym.realism.path import MarketPath
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row, of
 from tradefm_gym.realism.scores import RANK_BINS, crps, pooled_skill, ranks, skill, uniformity
@@ -41,6 +43,8 @@ class Subject:
         recorded: the day, None where there is none.
         make_flow: the flow for N markets, whose start states are ``recorded.starts`` of the card's effort; None for
             arms that are no flows.
+        paths: what probes ask about takers and makers, the record or long rollouts; None for arms that are not probed.
+        agents: markets with an agent in them, for probes.
     """
 
     set: str
@@ -52,6 +56,8 @@ class Subject:
     replicates: int = 200
     recorded: RecordedSet | None = None
     make_flow: Callable[[int], FlowModel] | None = None
+    paths: Callable[[], Sequence[MarketPath]] | None = None
+    agents: int = 0
 
     def row(self, quantity: str, metric: str, estimate: Estimate | float, n: int) -> Row:
         """A row of this arm; ``n`` real samples."""

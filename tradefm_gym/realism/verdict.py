@@ -15,6 +15,9 @@ A market is fit to train **execution** if
   near, waiting times also given the one before: what an order costs, and when;
 * the spread and the waiting times do not wander: the distance of the last quarter of the rollouts is at most 1.5 times
   that of the first, or near;
+* no scripted attack earns money: none of those of ``realism/exploits.py`` has a mean profit whose 95% interval lies
+  above zero. A market that pays for manipulation is a defect, and a policy that is trained on it learns to manipulate.
+  That none pays counts from 200 seeds on;
 * on no set its forecasts of return, realised variance, mean spread or volume, over 256 events and 10 seconds, are
   worse than those of Hawkes flow beyond the 95% interval (not asked of Hawkes flow itself).
 
@@ -23,11 +26,13 @@ It is fit to train **market making** if it is fit for execution, and
 * order sizes, depths of adds and of cancels, imbalance, depth of five levels, waits for a fill and lifetimes of orders
   are near: where passive orders stand in the queue;
 * moves of the mid given the imbalance are near: what a passive order is picked off by;
-* where a section measured it, the markout of passive fills lies within the recorded band.
+* the mean markout of passive fills lies within the record's 95% band at every horizon with at least 200 recorded fills;
+  it fails if the flow's own interval lies wholly outside at one.
 
 A rule fails, or passes, or says nothing (unclear, too few samples, or not measured). One that fails decides. Where one
-of those that matter most says nothing, fitness is **not shown**: that the market lives, spread, depth at the touch and
-waiting times; for market making also order sizes, depths of adds, and the markout.
+of those that matter most says nothing, fitness is **not shown**: that the market lives, spread, depth at the touch,
+waiting times, and that no attack pays; for market making also order sizes, depths of adds, and the markout. Attacks and
+markouts are measured only if the card is asked for them, with the option ``--probes``.
 """
 
 import math
@@ -38,6 +43,7 @@ from typing import Literal
 from tradefm_gym.realism.rows import Row, Rows
 
 LEAST = 200  # recorded samples
+LEAST_SEEDS = 200  # of an attack that is said not to pay
 LOWEST, HIGHEST, DRIFT_FACTOR = 0.05, 0.25, 1.5
 EMPTY_SHARE, LARGEST_SPREAD, WANDER = 0.01, 20.0, 1.5
 USES = ("execution", "market making")
@@ -173,17 +179,36 @@ def _skilled(quantity: str) -> Judge:
 
 def _within(quantity: str) -> Judge:
     def judge(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
-        row = rows.get(set_name, quantity, "within_band", arm)
-        if row is None:
+        within, clear = (rows.get(set_name, quantity, f"{metric}_band", arm) for metric in ("within", "clear_of"))
+        if within is None or clear is None:
             return "not measured", ""
-        return ("passes" if row.value >= 0.5 else "fails"), ""
+        if not math.isfinite(within.value + clear.value):
+            return "too few", f"{within.n} samples"
+        outcome = "fails" if clear.value > 0 else "passes" if within.value == 1 else "unclear"
+        return outcome, f"{within.value:.0%} of horizons in the recorded band, {clear.value:.0%} clear of it"
 
     return judge
+
+
+def _no_attack_pays(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
+    paid = [
+        row
+        for quantity in rows.names("quantity", set=set_name, metric="paid", arm=arm)
+        if (row := rows.get(set_name, quantity, "paid", arm)) is not None
+    ]
+    if not paid:
+        return "not measured", ""
+    guilty = [row.quantity.removeprefix("exploit_").replace("_", " ") for row in paid if row.value > 0]
+    if guilty:
+        return "fails", f"{', '.join(guilty)} paid"
+    seeds = min(row.seeds for row in paid)
+    return ("too few", f"{seeds} seeds") if seeds < LEAST_SEEDS else ("passes", f"none of {len(paid)} paid")
 
 
 _NEEDED = ("spread", "touch_depth", "inter_arrival", "order_size", "price_depth")
 RULES = (
     Rule("life of the market", "execution", _lives, needed=True),
+    Rule("attacks that pay", "execution", _no_attack_pays, needed=True),
     *(
         Rule(quantity.replace("_", " "), "execution", near(quantity), quantity in _NEEDED)
         for quantity in (

@@ -1,0 +1,165 @@
+"""What probes found, as tables that the terminal and the page both print: the record's band first, flows below."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tradefm_gym.realism.exploits import ATTACKS
+from tradefm_gym.realism.fill_chances import DEPTHS, WAITS
+from tradefm_gym.realism.impact import AFTER, PARTICIPATION
+from tradefm_gym.realism.impact import SIZES as PARENT_SIZES
+from tradefm_gym.realism.markouts import HORIZONS
+from tradefm_gym.realism.probes import AGENT
+from tradefm_gym.realism.response import LAGS, SIZES
+from tradefm_gym.realism.rows import Row, Rows
+
+_BRIEF_LAGS = (1, 10, 100, 1000)
+_BRIEF_HORIZONS = ("after_1_events", "after_100_events", "after_1_s", "after_10_s")
+_BRIEF_DEPTHS = ("inside", "touch", "behind_1")
+_UNITS = {"markout_bps": "basis points", "markout_half_spreads": "half-spreads"}
+_QUANTITIES = ("mid_response", "flow_response", "markout", "fill_probability", "exploit_", "impact_")
+_WITHIN = tuple(f"within_{wait}_{unit}" for unit, waits in WAITS.items() for wait in waits)
+_MARKED = "marked by the record's 95% band"
+
+
+class Cell(NamedTuple):
+    """A value, its interval, and its mark: "near" in the record's band, "far" outside, "paid" for an attack."""
+
+    value: str
+    interval: str = ""
+    mark: str = ""
+
+
+class ProbeTable(NamedTuple):
+    """A table; each line is a name and its cells."""
+
+    title: str
+    caption: str
+    head: tuple[str, ...]
+    lines: list[tuple[str, tuple[Cell, ...]]]
+
+
+def of_a_probe(row: Row) -> bool:
+    """Whether a row has its place in these tables."""
+    return row.quantity.removeprefix(AGENT).removeprefix("buy_").removeprefix("sell_").startswith(_QUANTITIES)
+
+
+def probe_tables(rows: Rows, set_name: str, flows: Sequence[str], brief: bool = False) -> list[ProbeTable]:
+    """Tables of the probes that ran on a day; none if none did.
+
+    Args:
+        rows: of the card.
+        set_name: of the day.
+        flows: as the rows name them.
+        brief: fewer lags, depths and units, and no training part: for a terminal.
+    """
+    found = [
+        *_responses(rows, set_name, flows, brief),
+        *_markouts(rows, set_name, flows, brief),
+        _fills(rows, set_name, flows, brief),
+        _exploits(rows, set_name, flows),
+        _impact(rows, set_name, flows),
+    ]
+    return [table for table in found if table.lines]
+
+
+def _responses(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Iterable[ProbeTable]:
+    lags = [f"lag_{lag}" for lag in (_BRIEF_LAGS if brief else LAGS)]
+    caption = f"After a taker of up to 1, 1 to 4 or more medians, signed for the taker, by lag in events; {_MARKED}"
+    for quantity, what in (("mid_response", "Mid in basis points"), ("flow_response", "Takers' flow in medians")):
+        lines = []
+        for size in SIZES:
+            name = f"{quantity}_{size}"
+            lines += _beside_record(rows, set_name, name, lags, flows, "takers", _words(size), brief)
+        yield ProbeTable(f"{what} after takers", caption, ("", *map(_words, lags)), lines)
+
+
+def _markouts(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Iterable[ProbeTable]:
+    horizons = _BRIEF_HORIZONS if brief else HORIZONS
+    caption = f"The mid's move after a passive fill, signed for the maker, who loses by a negative one; {_MARKED}"
+    for quantity in list(_UNITS)[: 1 if brief else None]:
+        lines = _beside_record(rows, set_name, quantity, horizons, flows, "makers", "", brief)
+        yield ProbeTable(
+            f"Markout of passive fills in {_UNITS[quantity]}", caption, ("", *map(_words, horizons)), lines
+        )
+
+
+def _fills(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> ProbeTable:
+    lines = []
+    queues = dict.fromkeys(name for name in rows.names("quantity", set=set_name) if "_touch_queue_" in name)
+    depths = list(_BRIEF_DEPTHS if brief else DEPTHS)
+    waits = [wait for wait in _WITHIN if not brief or wait != "within_1000_events"]
+    quantities = [f"fill_probability_{depth}" for depth in depths]
+    quantities += [] if brief else [name for name in queues if not name.startswith(AGENT)]
+    for quantity in quantities:
+        name = _words(quantity.removeprefix("fill_probability_"))
+        lines += _beside_record(rows, set_name, quantity, waits, flows, "orders", name, brief)
+    caption = f"Of a first fill if the order is left alone, by better prices ahead of it on arrival; {_MARKED}"
+    return ProbeTable("Chance of a fill", caption, ("", *map(_words, waits)), lines)
+
+
+def _beside_record(
+    rows: Rows, set_name: str, quantity: str, metrics: Sequence[str], flows: Sequence[str], whose: str, name: str,
+    brief: bool,
+) -> list[tuple[str, tuple[Cell, ...]]]:  # fmt: skip
+    """The record, its training part, and each flow's background and agents; lines without a value are left out."""
+    lines = []
+    arms = [("real", "", "recorded")] + ([] if brief else [("drift", "", "training part")])
+    arms += [(flow, prefix, f"{flow} {who}") for flow in flows for prefix, who in (("", whose), (AGENT, "agents"))]
+    for arm, prefix, said in arms:
+        found = [rows.get(set_name, prefix + quantity, metric, arm) for metric in metrics]
+        if not any(row is not None and math.isfinite(row.value) for row in found):
+            continue
+        bands = [rows.get(set_name, quantity, metric, "real") if arm in flows else None for metric in metrics]
+        lines.append((f"{name}: {said}" if name else said, tuple(map(_cell, found, bands))))
+    return lines
+
+
+def _exploits(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
+    lines = []
+    for attack in (f"exploit_{name}" for name in ATTACKS):
+        profits = [rows.get(set_name, attack, "profit", flow) for flow in flows]
+        paid = [rows.get(set_name, attack, "paid", flow) for flow in flows]
+        cells = []
+        for profit, told in zip(profits, paid, strict=True):
+            cell = _cell(profit)
+            pays = told is not None and told.value > 0
+            cells.append(cell._replace(value=f"{cell.value} paid", mark="paid") if pays else cell)
+        if any(row is not None for row in profits):
+            lines.append((_words(attack.removeprefix("exploit_")), tuple(cells)))
+    caption = "Mean profit of an episode in basis points of the value of a median order, without fees"
+    return ProbeTable("Scripted attacks", caption, ("attack", *flows), lines)
+
+
+def _impact(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
+    asked = [(f"impact of {size} medians at its end, bps", f"impact_of_{size}", "at_end") for size in PARENT_SIZES]
+    asked.append(("exponent of impact against size", "impact_against_size", "exponent"))
+    largest = PARENT_SIZES[-1]
+    asked += [
+        (f"share of that of {largest} left after {lag} events", f"impact_of_{largest}", f"kept_after_{lag}")
+        for lag in AFTER
+    ]
+    shares = [f"{100 * share:g}" for share in PARTICIPATION]
+    asked += [(f"impact at {share}% participation, bps", f"impact_at_{share}_percent", "at_end") for share in shares]
+    lines = []
+    for name, quantity, metric in asked:
+        found = [rows.get(set_name, quantity, metric, flow) for flow in flows]
+        if any(row is not None for row in found):
+            lines.append((name, tuple(map(_cell, found))))
+    caption = "Against the same market without the parent order; sizes in medians, at 20% participation"
+    return ProbeTable("Impact of parent orders", caption, ("", *flows), lines)
+
+
+def _cell(row: Row | None, band: Row | None = None) -> Cell:
+    if row is None or not math.isfinite(row.value):
+        return Cell("-")
+    interval = f"{row.low:.2f} to {row.high:.2f}" if math.isfinite(row.low + row.high) else ""
+    mark = ""
+    if band is not None and math.isfinite(band.low + band.high):
+        mark = "near" if band.low <= row.value <= band.high else "far"
+    value = f"{row.value:,.0f}" if abs(row.value) >= 100 else f"{row.value:.3f}"
+    return Cell(value, interval, mark)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
