@@ -12,10 +12,13 @@ from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.events import (
     ACCOUNT,
     BACKGROUND,
+    BUY,
     CANCEL,
     CANCELLED,
     LIMIT,
     NO_LIMIT,
+    ORDER,
+    RECORD,
     REJECTED,
     RESTED,
     EventBlock,
@@ -145,3 +148,34 @@ def test_equity_marks_inventory_after_fees():
     accounts = np.array([[(-100_000, 1, 7, 1), (100_000, -1, 0, 1)]], ACCOUNT)
     np.testing.assert_array_equal(equity(accounts, np.array([205])), [[2493, -2500]])
     np.testing.assert_array_equal(equity(accounts, np.array([[205, 200]])), [[2493, 0]])
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"size": 2**33, "max_rest": 2**40}, "size is 8589934592; allowed is"),
+        ({"size": 2**31}, "size is 2147483648; allowed is"),
+        ({"price": -(2**40)}, "price is -1099511627776; allowed is"),
+        ({"order_id": 2**62 + 1}, "order_id is 4611686018427387905; allowed is"),
+        ({"size": None}, "size is None; allowed is an integer"),
+        ({"price": "x"}, "price is 'x'; allowed is an integer"),
+    ],
+)
+def test_a_message_of_numbers_that_fit_no_field_is_refused_before_anything_happens(message, said):
+    market = MarketSimulator(1)
+    market.send(LIMIT, BUY, 100, 5, 1)
+    before = market.snapshot().to_bytes()
+    arguments = {"kind": LIMIT, "side": BUY, "price": 99, "size": 5, "order_id": 2} | message
+    with pytest.raises(ValueError, match=said):
+        market.send(**arguments)
+    assert market.snapshot().to_bytes() == before
+
+
+def test_a_start_state_keeps_to_tick_and_lot():
+    orders = np.zeros(1, ORDER)
+    orders["owner"], orders["side"], orders["price"], orders["size"] = -1, BUY, 101, 10
+    market = MarketSimulator(1, MarketConfig(tick=5, lot=10))
+    with pytest.raises(ValueError, match="of whole ticks, 5"):
+        market.load(0, orders, np.zeros(0, RECORD), 0)
+    orders["price"] = 100
+    market.load(0, orders, np.zeros(0, RECORD), 0)

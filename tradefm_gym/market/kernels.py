@@ -66,6 +66,8 @@ from tradefm_gym.market.prices import level_of
 # How a row's loop ended.
 ENDED = 0
 STARVED = 1
+OUTSIDE = -2  # a number of a message does not fit its field
+_LARGEST, _LARGEST_ID = 2**31 - 1, 2**62
 CRAMPED = 2  # the arrays have to be widened before the next event
 
 # Why a block is refused: no row has so many events, a queue or the pool is full, or a field of an event is wrong.
@@ -217,7 +219,7 @@ def _look_ahead(book, m, events, k, count):
 
 @njit(**SERIAL)
 def send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
-    """One message at once; its status, or -1 when the arrays have to be widened first."""
+    """One message at once; its status, -1 when the arrays have to be widened first, OUTSIDE for too large numbers."""
     return _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
 
 
@@ -226,6 +228,8 @@ def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owne
     book, ledger = open_book(book_memory), open_ledger(ledger_memory)
     if not has_room(book, m):
         return np.int64(-1)
+    if max(abs(price), abs(size), abs(max_rest)) > _LARGEST or order_id > _LARGEST_ID:
+        return np.int64(OUTSIDE)
     clocks = ledger.clocks
     clocks[m, COUNT] += owner < 0 and kind != PRINT
     now = max(clocks[m, CLOCK], time_ns)
@@ -408,7 +412,7 @@ def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
 
 
 @njit(**SERIAL)  # allocates, so it is no row kernel
-def check_orders(orders, ends, capacity, flow_ids):
+def check_orders(orders, ends, capacity, flow_ids, tick, lot):
     """Index of the first state whose orders no book could hold, -1 if all are fine."""
     seen = np.full(flow_ids, -1, np.int32)
     first = 0
@@ -421,6 +425,8 @@ def check_orders(orders, ends, capacity, flow_ids):
             price = np.int64(order["price"])
             order_id = order["order_id"]
             if order["size"] <= 0 or price < MIN_PRICE or price > MAX_PRICE or order_id < 0:
+                return i
+            if price % tick != 0 or order["size"] % lot != 0:
                 return i
             if order["owner"] != BACKGROUND or seen[order_id & (flow_ids - 1)] == i:
                 return i

@@ -1,5 +1,7 @@
 """What the market says to a caller whose events or start states it does not take."""
 
+from typing import Any
+
 import numpy as np
 
 from tradefm_gym.arguments import shortened
@@ -77,6 +79,16 @@ def check_message(row: int, num_markets: int, kind: int, owner: int, anchor: int
         raise ValueError(f"anchor is {anchor}; allowed is {_ANCHORS}.")
 
 
+def check_numbers(**values: Any) -> None:
+    """Refuses numbers of a single message that do not fit the fields of an EVENT."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise ValueError(f"{name} is {shortened(value)}; allowed is an integer.")
+        most = 2**62 if name == "order_id" else 2**31 - 1
+        if abs(int(value)) > most:
+            raise ValueError(f"{name} is {value}; allowed is -{most} to {most}.")
+
+
 def check_executed(block: EventBlock, done: np.ndarray, ends: np.ndarray, config: MarketConfig) -> None:
     """Refuses a block at the event at which ``execute`` stopped."""
     m = int(np.argmax(ends))
@@ -103,9 +115,10 @@ def _wrong_count(name: str, block: EventBlock, m: int) -> ValueError:
 def check_orders(orders: np.ndarray, ends: np.ndarray, config: MarketConfig) -> None:
     """Refuses start states that no book could have."""
     flow_ids = 1 << (config.flow_ids - 1).bit_length()
-    failed = kernels.check_orders(orders, ends, config.orders, flow_ids)
+    failed = kernels.check_orders(orders, ends, config.orders, flow_ids, config.tick, config.lot)
     if failed >= 0:
         raise ValueError(
             f"orders of state {failed} make no book; allowed are at most {config.orders} background orders with "
-            f"positive sizes, prices in range, different ids (modulo {flow_ids}) and every bid below every ask."
+            f"positive sizes (of whole lots, {config.lot}), prices in range (of whole ticks, {config.tick}), "
+            f"different ids (modulo {flow_ids}) and every bid below every ask."
         )

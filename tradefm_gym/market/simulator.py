@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba.core.errors import NumbaError
 
 from tradefm_gym.arguments import numbers, shortened
 from tradefm_gym.market import kernels, refusals
@@ -260,12 +261,18 @@ class MarketSimulator(MarketReadings):
         if self._transit.views:
             self._transit.reserve(self, 1)
         while True:
-            status: Any = kernels.send(
-                self._book_memory, self._ledger_memory, row, kind, side, price, size, order_id, owner, time_ns,
-                max_rest, anchor,
-            )  # fmt: skip
+            try:
+                status: Any = kernels.send(
+                    self._book_memory, self._ledger_memory, row, kind, side, price, size, order_id, owner, time_ns,
+                    max_rest, anchor,
+                )  # fmt: skip
+            except (TypeError, NumbaError):  # something that is no number
+                refusals.check_numbers(side=side, price=price, size=size, order_id=order_id, max_rest=max_rest)
+                raise
             if status >= 0:
                 return status
+            if status == kernels.OUTSIDE:
+                refusals.check_numbers(price=price, size=size, order_id=order_id, max_rest=max_rest)
             self._widen()
 
     # --- Checks -----------------------------------------------------------------------------------------

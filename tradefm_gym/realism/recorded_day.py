@@ -25,6 +25,8 @@ COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "source")
 _SECOND_NS = 1_000_000_000
 _NEAR_NS = (4_000_000_000, 2_000_000_000)  # a snapshot shows the book of about this long before and after its stamp
 _VOLUME = "traded volume that is not the venue's"
+_TOUCH = "snapshots whose best bid and ask the book has at no time near them"
+_FEWEST, _MOST_WRONG = 20, 0.5  # snapshots for a verdict on them; share that may be of other moments
 
 
 @dataclass
@@ -132,6 +134,10 @@ def _check(feed: Feed, levels: int, beside: Beside, lot: int) -> DayCheck:
     if run.volume_recorded is not None and run.volume != run.volume_recorded:
         example = f"{run.volume:,} in the rows, {run.volume_recorded:,} in the snapshots"
         unexplained.append(Finding(_VOLUME, "", 1, -1, example))
+    near = last.snapshots.equal[:, 2]
+    wrong = len(near) - int(near.sum())
+    if len(near) >= _FEWEST and wrong > _MOST_WRONG * len(near):
+        unexplained.append(Finding(_TOUCH, "", wrong, -1, f"{wrong:,} of {len(near):,}"))
     return _report(feed, run, last, 0 if opening is None else len(opening), explained, unexplained)
 
 
