@@ -37,8 +37,8 @@ class Arguments:
     model: Path
     assets: tuple[str, ...] = ("nasdaq_aapl_20120621_l50_1h", "nymex_clx5_mbo", "sse_600519_20230207")
     fast: tuple[float, ...] = (0.0,)  # 0.003 and 0.006 were no better
-    slow: tuple[float, ...] = (0.0, 0.0015, 0.002, 0.0025)
-    restoring: float = 1.0  # what a dense side does to its cancels; 0 lets books grow dense within 8,192 events
+    slow: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002)
+    restoring: float = 0.5  # what a dense side does to its cancels; 0 lets books like 600519's grow dense
     rollouts: int = 32  # of each asset
     burn_in: int = 512  # events
     events: int = 1_536  # measured

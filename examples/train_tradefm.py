@@ -3,7 +3,7 @@
     python examples/train_tradefm.py --data FOLDER --out runs/mini-2
 
 The folder holds one sub-folder per asset-day (``meta.json`` and ``events.parquet``). Each day is split by
-time into train, validation and test (70 / 15 / 15%, with a gap). The bundled ``mini-1`` was made by this script
+time into train, validation and test (70 / 15 / 15%, with a gap). The bundled ``mini-2`` was made by this script
 with its default arguments, on one thread; ``calibrate_persistence.py`` and ``build_contexts.py`` came after it.
 """
 

@@ -134,3 +134,15 @@ def test_a_neighbour_whose_meta_cannot_be_read_is_no_recording_of_the_day(tmp_pa
     for text in ("", "[" * 100_000, "[]", "{}"):
         (beside / "meta.json").write_text(text)
         assert check_day(open_feed(path)).unread == []
+
+
+@pytest.mark.parametrize(("wrong", "code"), [(0, 0), (12, 0), (13, 1), (24, 1)])
+def test_snapshots_that_contradict_the_day_in_more_than_half_are_unexplained(tmp_path, capsys, wrong, code):
+    path = day(tmp_path / "day")
+    bids = [999_700] * wrong + [999_800] * (24 - wrong)
+    quotes = {"ts_ns": [START_NS + 10**9] * 24, "ask_px_1": [1_000_100] * 24, "ask_sz_1": [5] * 24}
+    polars.DataFrame({**quotes, "bid_px_1": bids, "bid_sz_1": [5] * 24}).write_parquet(path / "snapshots.parquet")
+    assert cli.main(["data", "check", str(path), "--levels", "1"]) == code
+    said = capsys.readouterr()
+    assert (f"({wrong} of 24)" in said.err) == bool(code)
+    assert f"unexplained differences: {wrong if code else 0}\n" in said.out

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_tradefm import book_bank, everyone, records_of_tokens
+from small_tradefm import SHARES, book_bank, everyone, records_of_tokens
 from test_features import random_records
 
+from tradefm_gym.flow.placement import CLEAR, SWEEP, place_by_touch
 from tradefm_gym.flow.tradefm import TradeFMFlow
-from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, SELL
+from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
     BEHIND,
     EMPTY_SIZE,
@@ -177,3 +178,23 @@ def test_a_network_for_another_book_is_refused(tmp_path, tokenizer):
     tokenizer.save(tmp_path / "other" / "tokenizer.json")
     with pytest.raises(ValueError, match="spread and 512 touch classes"):
         TradeFMFlow(tmp_path / "other")
+
+
+def test_a_taker_of_about_what_the_touch_shows_takes_just_that_as_often_as_calibrated():
+    market = MarketSimulator(1)
+    for order_id, (side, price, size) in enumerate([(BUY, 99, 50), (SELL, 107, 50), (SELL, 108, 90)]):
+        market.send(LIMIT, side, price, size, order_id)
+    shares = np.array(SHARES)
+    shares[SWEEP] = 0.0
+    cases = ((0.6, 40, 0.59, 50), (0.6, 40, 0.61, 40), (0.6, 70, 0.0, 50), (1.0, 20, 0.0, 20))
+    for clear, drawn, uniform, size in cases:
+        shares[CLEAR] = clear
+        taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, drawn, shares, 0.9, uniform)
+        assert taken == (107, size, NO_LIMIT)
+
+
+@pytest.mark.parametrize("episode", range(4))
+def test_a_cancel_whose_place_is_empty_goes_behind_the_touch_and_not_to_it(model, episode):
+    bank = book_bank([(BUY, 99, 50), (SELL, 107, 40), (BUY, 97, 20), (SELL, 110, 20), (SELL, 111, 30)])
+    record = records_of_tokens(TradeFMFlow(model, 1, bank=bank), [compose(1, 1, 13, 4, 8)], episode)[0]
+    assert record["kind"] == CANCEL and record["status"] == CANCELLED and record["price"] in (110, 111)
