@@ -4,7 +4,7 @@
 
 The folder holds one sub-folder per asset-day (``meta.json`` and ``events.parquet``). Each day is split by
 time into train, validation and test (70 / 15 / 15%, with a gap). The bundled ``mini-2`` was made by this script
-with its default arguments, on one thread; ``calibrate_persistence.py`` and ``build_contexts.py`` came after it.
+with its default arguments, on one thread; ``calibrate_closed_loop.py`` and ``build_contexts.py`` came after it.
 """
 
 import json

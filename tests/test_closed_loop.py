@@ -1,4 +1,4 @@
-"""Persistence: what order-flow pressure moves, and the file that keeps how much."""
+"""What order-flow pressure and dense sides move, and the file that keeps how much."""
 
 import json
 import math
@@ -27,7 +27,9 @@ def book_of(lots=5, rows=1):
     return market.book
 
 
-def tilted(kinds, fast, slow, persistence, shares=SHARES, restoring=0.0, lots=5):
+def tilted(
+    kinds, fast, slow, persistence, shares=SHARES, restoring=0.0, lots=5, agents=(0.0, 0.0, 0.0), following=(0.0, 0.0)
+):
     """Tilts and strengths of one row."""
     states = np.zeros(1, FEATURE_STATE)
     states["fast"], states["slow"] = fast, slow
@@ -36,9 +38,11 @@ def tilted(kinds, fast, slow, persistence, shares=SHARES, restoring=0.0, lots=5)
     tilt_kinds(
         book_of(lots),
         states,
+        np.array([agents], np.float64),
         placement,
         np.ones(1, bool),
         np.array(persistence),
+        np.array([following], np.float64),
         restoring,
         kinds[None],
         tilt,
@@ -96,6 +100,21 @@ def test_without_calibration_what_lies_beyond_the_mid_takes(kinds):
     assert (tilt[16:24] < 0).all() and not tilt[24:].any()
 
 
+def test_followers_of_a_buyer_come_in_addition(kinds):
+    """At a unit of fast pressure buyers are thrice as likely beside everything else, at a unit of selling sellers."""
+    shares = np.array(SHARES[:16])
+    buy, sell = takers(kinds)
+    for side in (1, -1):
+        tilt, strength = tilted(kinds, 0.0, 0.0, (0.0, 0.0), agents=(side, 0.0, 0.0), following=(2.0, 0.0))
+        assert strength[(1 - side) // 2] == pytest.approx(3.0) and strength[(1 + side) // 2] == 1.0
+        weight = np.exp((kinds + tilt).astype(np.float64))
+        assert weight.sum() == pytest.approx(1.0 + 2.0 * (buy if side > 0 else sell), abs=1e-5)
+        own = shares if side > 0 else shares[::-1]
+        crossing = own * 3.0 / (1 + own * 2.0)
+        added = slice(0, 16) if side > 0 else slice(16, 32)
+        assert (weight[added] * crossing).sum() == pytest.approx(3.0 * (buy if side > 0 else sell), abs=1e-5)
+
+
 @pytest.mark.parametrize(("lots", "expected"), [(9, 0.0), (18, math.log(2)), (3, -math.log(3)), (900, 1.0), (1, -1.0)])
 def test_cancels_grow_likelier_with_the_lots_that_rest_near_the_mid(kinds, lots, expected):
     """Ninety lots are usual within ten ticks of the mid."""
@@ -112,9 +131,11 @@ def test_rows_that_are_not_wanted_are_left_alone(kinds):
     tilt_kinds(
         book_of(rows=2),
         states,
+        np.ones((2, 3)),
         placement,
         np.array([False, True]),
         np.ones(2),
+        np.zeros((2, 2)),
         0.0,
         np.array([kinds, kinds]),
         tilt,
@@ -136,8 +157,10 @@ def test_the_file_is_part_of_the_model(tmp_path):
     folder = write_checkpoint(tmp_path / "small")
     before, bank = model_hash(folder), zero_intelligence_bank()
     assert ClosedLoop.load(folder) == ClosedLoop() and TradeFMFlow(folder, bank=bank).persistence == (0.0, 0.0)
-    ClosedLoop((0.01, 0.002), 1.0, {"assets": ["A"]}).save(folder)
-    assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), 1.0, {"assets": ["A"]})
+    ClosedLoop((0.01, 0.002), 0.25, 1.0, {"assets": ["A"]}).save(folder)
+    assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), 0.25, 1.0, {"assets": ["A"]})
+    assert TradeFMFlow(folder, bank=bank).following == 0.25
+    assert TradeFMFlow(folder, bank=bank, following=0.0).following == 0.0
     assert model_hash(folder) != before
     assert TradeFMFlow(folder, bank=bank).persistence == (0.01, 0.002)
     assert TradeFMFlow(folder, bank=bank, persistence=(0.0, 0.0)).persistence == (0.0, 0.0)
@@ -157,6 +180,7 @@ def test_the_file_is_part_of_the_model(tmp_path):
         (json.dumps({"format": 1, "persistence": [0, True]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "persistence": [0, float("nan")]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "strange": 1}), "strange"),
+        (json.dumps({"format": 1, "following": 1.5}), r"following is 1.5; allowed is a number in \[0, 1\]"),
         (json.dumps({"format": 1, "restoring": -1}), "restoring is -1; allowed is a number"),
     ],
 )

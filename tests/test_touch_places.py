@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_tradefm import SHARES, book_bank, everyone, records_of_tokens
 from test_features import random_records
 
-from tradefm_gym.flow.placement import CLEAR, SWEEP, place_by_touch
+from tradefm_gym.flow.placement import CLEAR, SWEEP, place_by_touch, usual_touch
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -189,7 +189,7 @@ def test_a_taker_of_about_what_the_touch_shows_takes_just_that_as_often_as_calib
     cases = ((0.6, 40, 0.59, 50), (0.6, 40, 0.61, 40), (0.6, 70, 0.0, 50), (1.0, 20, 0.0, 20))
     for clear, drawn, uniform, size in cases:
         shares[CLEAR] = clear
-        taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, drawn, shares, 0.9, uniform)
+        taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, drawn, shares, 10.0, 0.9, uniform)
         assert taken == (107, size, NO_LIMIT)
 
 
@@ -198,3 +198,24 @@ def test_a_cancel_whose_place_is_empty_goes_behind_the_touch_and_not_to_it(model
     bank = book_bank([(BUY, 99, 50), (SELL, 107, 40), (BUY, 97, 20), (SELL, 130, 20), (SELL, 131, 30)])
     record = records_of_tokens(TradeFMFlow(model, 1, bank=bank), [compose(1, 1, 7, 4, 8)], episode)[0]
     assert record["kind"] == CANCEL and record["status"] == CANCELLED and record["price"] in (130, 131)
+
+
+def test_agents_make_a_touch_once_they_show_a_median_order(model):
+    """A buyer at the touch joins the background's, not an agent's lot before it, but does join ten of them."""
+    bank = book_bank([(BUY, 99, 50), (SELL, 107, 40), (BUY, 97, 20), (SELL, 130, 20)], median_size=10.0)
+    for lots, price in ((9, 99), (10, 101)):
+        flow = TradeFMFlow(model, 1, bank=bank)
+        market = MarketSimulator(1, flow.market_config(2))
+        flow.reset(market, np.ones(1, bool), np.zeros(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.uint32))
+        market.send(LIMIT, BUY, 102, lots - 5, 0, owner=0)  # both agents together
+        market.send(LIMIT, BUY, 101, 5, 0, owner=1)
+        assert usual_touch(market.book, 0, flow.feature_state(0)["stream"]) == (price, 107)
+
+
+def test_a_taker_pays_the_touch_behind_an_agent_s_lot():
+    market = MarketSimulator(1)
+    market.send(LIMIT, SELL, 107, 50, 0)
+    market.send(LIMIT, SELL, 104, 3, 0, owner=0)
+    shares = np.array(SHARES)
+    shares[SWEEP], shares[CLEAR] = 0.0, 1.0
+    assert place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, 40, shares, 10.0, 0.9, 0.5) == (107, 50, NO_LIMIT)

@@ -52,7 +52,7 @@ from tradefm_gym.market.layout import BEST
 from tradefm_gym.market.prices import above, below
 from tradefm_gym.market.resolve import is_empty
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
-from tradefm_gym.market.views import level_size, next_level
+from tradefm_gym.market.views import best_of_size, level_size, next_level
 
 BINS = 16
 JOIN, TOUCH, IMPROVE, SWEEP = BINS, BINS + 1, BINS + 2, BINS + 6  # after the shares that cross
@@ -64,14 +64,22 @@ DEPTH = SPAN + 1  # lots that usually rest on the ten best levels of a side
 PLACEMENT_WIDTH = DEPTH + 1
 UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
-# What a start state holds for TradeFM: the stream before the records of its tape, and the asset's placement.
-STREAM_STATE = np.dtype([("stream", FEATURE_STATE), ("placement", np.float64, (PLACEMENT_WIDTH,))], align=True)
+# What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
+# placed and how takers are followed (see ``followers``).
+STREAM_STATE = np.dtype(
+    [("stream", FEATURE_STATE), ("placement", np.float64, (PLACEMENT_WIDTH,)), ("followers", np.float64, (2,))],
+    align=True,
+)
 
 
-def stream_states(streams: np.ndarray, placement: tuple[float, ...] = UNKNOWN_PLACEMENT) -> np.ndarray:
+def stream_states(
+    streams: np.ndarray,
+    placement: tuple[float, ...] = UNKNOWN_PLACEMENT,
+    followers: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
     """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
     states = np.zeros(len(streams), STREAM_STATE)
-    states["stream"], states["placement"] = streams, placement
+    states["stream"], states["placement"], states["followers"] = streams, placement, followers
     return states
 
 
@@ -243,8 +251,12 @@ def place(book, m, side, bin_, low, high, drawn, size, shares, strength, first, 
 
 @njit(cache=True, nogil=True)
 def usual_touch(book, m, state):
-    """Best bid and ask in ticks, float; a side that is empty lies the asset's usual spread away from the other."""
-    bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
+    """Best bid and ask in ticks, float; a side that is empty lies the asset's usual spread away from the other.
+
+    Agents' orders count only once they add up to a median order: else one of a lot, set and withdrawn, would lead
+    everybody's prices wherever its owner likes at next to no risk.
+    """
+    bid, ask = best_of_size(book, m, 0, state["median_size"]), best_of_size(book, m, 1, state["median_size"])
     spread = max(state["usual_spread"], 1.0)
     if bid == EMPTY_BID and ask == EMPTY_ASK:
         mid = mid_estimate(state)
@@ -262,16 +274,16 @@ def _alike(size, other) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, first, second):
+def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, least, first, second):
     """Price in ticks and lots of an add whose digit names a place relative to the touch, and how many lots may rest.
 
     Args: as ``place`` takes them; ``digit`` and [``bottom``, ``top``] as ``features.prices_of`` has them, ``price`` as
-    ``features.price_at`` says.
+    ``features.price_at`` says, ``least`` the lots by which agents' orders count as a touch.
     """
     if shares[0] < 0.0:
         return price, size, NO_LIMIT
     s = 0 if side == BUY else 1
-    opposite = book.row[m, BEST + 1 - s]
+    opposite = best_of_size(book, m, 1 - s, least)
     if digit <= OPPOSITE_TOUCH and not is_empty(opposite):
         farthest = opposite + side * np.int64(shares[WALK])
         shown = level_size(book, m, 1 - s, opposite, NOBODY)

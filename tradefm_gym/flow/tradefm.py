@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tradefm_gym.arguments import flag, numbers, one_of, shortened, whole
+from tradefm_gym.flow.followers import AGENT_PRESSURE
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.tradefm_kernels import draw, propose, read_tape, tilt_kinds
@@ -22,7 +23,7 @@ from tradefm_gym.market.book import BookState
 from tradefm_gym.market.events import CANCEL_NEAREST, CANCEL_WHOLE, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE, FEATURES, new_state, observe
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
-from tradefm_gym.model.closed_loop import ClosedLoop, check_persistence, check_restoring
+from tradefm_gym.model.closed_loop import ClosedLoop, check_number, check_persistence
 from tradefm_gym.model.config import load_weights
 from tradefm_gym.model.engine_protocol import KINDS
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
@@ -60,6 +61,8 @@ class TradeFMFlow:
             "background" = without the agents' (an arm that shows how far the market follows an agent's quotes).
         persistence: how much order-flow pressure moves the side of takers (see ``model.closed_loop``); default what the
             checkpoint says, (0, 0) is the network as it was trained.
+        following: share of what follows real takers that follows agents' (likewise, and see ``followers``); without
+            ``flag_agents`` there is none.
         restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
     """
 
@@ -82,6 +85,7 @@ class TradeFMFlow:
         deterministic: bool = False,
         anchor: str = "market",
         persistence: tuple[float, float] | None = None,
+        following: float | None = None,
         restoring: float | None = None,
     ):
         num_envs = whole("num_envs", num_envs, 1)
@@ -116,7 +120,8 @@ class TradeFMFlow:
         closed_loop = ClosedLoop.load(folder)
         self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
         self._persistence = np.array(self.persistence)
-        self.restoring = closed_loop.restoring if restoring is None else check_restoring(restoring)
+        self.following = closed_loop.following if following is None else check_number("following", following, 1)
+        self.restoring = closed_loop.restoring if restoring is None else check_number("restoring", restoring, 10)
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
@@ -135,12 +140,15 @@ class TradeFMFlow:
         self.anchor = anchor
         arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence} {self.restoring}"
         arms += "" if anchor == "market" else f" {anchor}"
+        arms += f" {self.following}" if self.following else ""
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
         self._tables = tuple(getattr(self.tokenizer, f"{name}_table") for name in ("depth", "volume", "time"))
         self._states = np.zeros(n, FEATURE_STATE)
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
+        self._agents = np.zeros((n, AGENT_PRESSURE))
+        self._followers = np.zeros((n, 2))
         self._cursor = np.zeros(n, np.int64)
         self._history = np.zeros((n, t, 4), np.int32)  # ring of the last T inputs
         self._seen = np.zeros(n, np.int64)
@@ -170,12 +178,14 @@ class TradeFMFlow:
         for row in chosen.tolist():
             state, inputs, cache = self._starts[int(contexts[row])]
             self._states[row], self._placement[row] = state["stream"], state["placement"]
+            self._followers[row] = state["followers"]
             self._history[row, : len(inputs)] = inputs
             self._seen[row] = len(inputs)
             self.engine.import_row(row, cache)
         self._seeds[chosen] = seeds[chosen]
         self._episodes[chosen] = episodes[chosen]
         self._proposals[chosen] = 0
+        self._agents[chosen] = 0.0
         self._cursor[chosen] = market.tape.record_count[chosen]
 
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
@@ -214,18 +224,18 @@ class TradeFMFlow:
 
     def _tilts(self, book: BookState, wanted: np.ndarray) -> np.ndarray | None:
         """What the sampling adds to the kinds of event (B, 64), None for nothing."""
-        if not self._persistence.any() and not self.restoring:
+        if not self._persistence.any() and not self.following and not self.restoring:
             return None
         kinds = self.engine.kind_log_prob(self._active, self.temperature)
         tilt_kinds(
-            book, self._states, self._placement, wanted, self._persistence, self.restoring, kinds, self._tilt,
-            self._strength,
+            book, self._states, self._agents, self._placement, wanted, self._persistence,
+            self.following * self._followers, self.restoring, kinds, self._tilt, self._strength,
         )  # fmt: skip
         return self._tilt
 
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
-        return stream_states(self._states[row : row + 1], tuple(self._placement[row]))[0]
+        return stream_states(self._states[row : row + 1], tuple(self._placement[row]), tuple(self._followers[row]))[0]
 
     @property
     def records_read(self) -> np.ndarray:
@@ -248,6 +258,7 @@ class TradeFMFlow:
                 self._cursor,
                 wanted,
                 self._states,
+                self._agents,
                 self._scratch,
                 self.tokenizer.edges,
                 self.flag_agents,
@@ -311,6 +322,8 @@ def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.nda
         # By name: a bank that was made before the stream had a field is as good as before.
         state = np.zeros(1, STREAM_STATE)
         state["placement"] = stored["placement"]
+        if "followers" in (stored.dtype.names or ()):  # as above
+            state["followers"] = stored["followers"]
         for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
             state["stream"][name] = stored["stream"][name]
         state["stream"]["half_life_s"], state["stream"]["mid_mode"] = tokenizer.half_life_s, tokenizer.mid_mode

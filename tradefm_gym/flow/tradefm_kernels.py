@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.flow.cancels import order_to_cancel
+from tradefm_gym.flow.followers import add_pressure, followers
 from tradefm_gym.flow.placement import density, place, place_by_touch, usual_touch
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -32,13 +33,17 @@ def read_tape(
     cursor,
     wanted,
     states,
+    agents,
     scratch,
     edges,
     flag_agents,
     queue,
     queued,
 ):
-    """Turns the records of wanted rows that are not read yet into inputs, as many as the queue (N, K, 4) takes."""
+    """Turns the records of wanted rows that are not read yet into inputs, as many as the queue (N, K, 4) takes.
+
+    ``agents`` (N, AGENT_PRESSURE) float64 are the sums of ``followers``.
+    """
     for m in range(wanted.shape[0]):
         if wanted[m]:
             ring = records.shape[1]
@@ -46,8 +51,12 @@ def read_tape(
                 record = records[m, cursor[m] % ring]
                 cursor[m] += 1
                 if observe_record(states[m], record, scratch[m, 0]) and scratch[m, 0]["valid"] == 1:
+                    pressure = 0.0
                     if not flag_agents:
                         scratch[m, 0]["flag"] = 0
+                    elif scratch[m, 0]["flag"] == 1 and scratch[m, 0]["taker"] == 1:
+                        pressure = record["side"] * math.log2(1.0 + record["filled"] / states[m]["median_size"])
+                    add_pressure(agents[m], pressure)
                     encode_features(scratch[m, 0], edges, queue[m, queued[m]])
                     queued[m] += 1
 
@@ -63,7 +72,7 @@ def draw(seeds, episodes, proposals, wanted, out):
 
 
 @njit(cache=True, nogil=True)
-def tilt_kinds(book, states, placement, wanted, persistence, restoring, kinds, tilt, strength):
+def tilt_kinds(book, states, agents, placement, wanted, persistence, following, restoring, kinds, tilt, strength):
     """Moves probability to takers of the side of the order-flow pressure and to cancels on dense sides.
 
     See ``model.closed_loop``.
@@ -71,9 +80,11 @@ def tilt_kinds(book, states, placement, wanted, persistence, restoring, kinds, t
     Args:
         book: BookState.
         states: (N,) FEATURE_STATE.
+        agents: (N, AGENT_PRESSURE) float64, the agents' pressure.
         placement: (N, PLACEMENT_WIDTH) float64, how often adds of each depth bin cross.
         wanted: (N,) bool.
         persistence: (2,) float64, what a unit of fast and of slow pressure moves.
+        following: (N, 2) float64, how many times likelier a unit of the agents' fast and slow pressure makes takers.
         restoring: log-odds of cancels for each unit of the logarithm of a side's density over the usual one.
         kinds: (N or more, 64) float32, log-probabilities by the network.
         tilt: (N or more, 64) float32, written: what is to be added to them.
@@ -93,8 +104,9 @@ def tilt_kinds(book, states, placement, wanted, persistence, restoring, kinds, t
             sell += math.exp(kinds[m, 16 + bin_]) * sells[bin_]
         moved = persistence[0] * states[m]["fast"] + persistence[1] * states[m]["slow"]
         moved = min(max(moved, -_MOST_MOVED * buy), _MOST_MOVED * sell)
-        strength[m, 0] = (buy + moved) / buy if buy > 0.0 else 1.0
-        strength[m, 1] = (sell - moved) / sell if sell > 0.0 else 1.0
+        followed = followers(agents[m], following[m])
+        strength[m, 0] = (buy + moved) / buy + max(followed, 0.0) if buy > 0.0 else 1.0
+        strength[m, 1] = (sell - moved) / sell + max(-followed, 0.0) if sell > 0.0 else 1.0
         for bin_ in range(16):
             tilt[m, bin_] = math.log(1.0 + buys[bin_] * (strength[m, 0] - 1.0))
             tilt[m, 16 + bin_] = math.log(1.0 + sells[bin_] * (strength[m, 1] - 1.0))
@@ -169,8 +181,9 @@ def propose(
             price = np.int64(min(max(price_at(depth, side, bid, ask), 1.0), 2.0**30))
             if book_decides and token >> 13 == 0:
                 price, lots, max_rest = place_by_touch(
-                    book, m, side, bin_, bottom, top, price, lots, placement[m], uniforms[3], uniforms[4]
-                )
+                    book, m, side, bin_, bottom, top, price, lots, placement[m], state["median_size"], uniforms[3],
+                    uniforms[4],
+                )  # fmt: skip
         else:
             mid = mid_estimate(state)
             price = np.int64(_round_price(mid * (1.0 + 1e-4 * depth), side))

@@ -9,6 +9,7 @@ from tradefm_gym.data.archive import archive_kind
 from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import calibrate, split
+from tradefm_gym.flow.followers import calibrate_followers
 from tradefm_gym.flow.placement import calibrate_placement, stream_states
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.recorded_starts import BLOCK, prepare
@@ -67,6 +68,7 @@ def recorded_bank(
     spread = calibration.spread
     features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode, spread)
     shares = calibrate_placement(recorded, part, features, index, depth_edges, spread, mid_mode)
+    followed = calibrate_followers(recorded.records[part.start : part.stop], median)
     stream = new_state(1, median, edges, half_life_s, mid_mode, spread)
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0
@@ -75,4 +77,4 @@ def recorded_bank(
         begin = max(int(day.start[context] - tails[context]), done)
         observe(stream, recorded.records[done:begin])
         states[context], done = stream[0], begin
-    return replace(day.bank, feature_state=stream_states(states, shares))
+    return replace(day.bank, feature_state=stream_states(states, shares, followed))

@@ -115,6 +115,22 @@ def best_without(book, m, s, without):
 
 
 @njit(**KERNEL)
+def best_of_size(book, m, s, least):
+    """The best price at which the background rests, or down to which agents' orders add up to ``least`` lots."""
+    price, lots = book.row[m, BEST + s], np.int64(0)
+    while not is_empty(price):
+        slot = first_at(book, m, s, price)
+        while slot >= 0:
+            order = book.orders[m, slot]
+            lots += order["size"]
+            if order["owner"] < 0 or lots >= least:
+                return np.int64(price)
+            slot = np.int64(order["next"])
+        price = next_level(book, m, s, price)
+    return np.int64(price)
+
+
+@njit(**KERNEL)
 def _read_touch(book_memory, m, without, out):
     book = open_book(book_memory)
     for s in range(2):

@@ -4,8 +4,12 @@ A network that forecasts well from recorded histories need not keep up in histor
 has learned: there each taker brings on fewer of its side than in the record, since a drawn event says less about
 its author's intentions than a real one. ``persistence`` makes up for that. It moves probability from the takers of
 one side to those of the other, by so much for each unit of signed order-flow pressure (see ``market.features``); how
-often somebody takes liquidity stays what the network says. It does not ask who caused the pressure, so an agent's
-orders are followed as anybody's are.
+often somebody takes liquidity stays what the network says. It does not ask who caused the pressure.
+
+Real takers are followed by more of their side, mostly by the next slices of the same parent order. A network knows the
+signs of one that is under way; an agent's order out of the blue shows none, and hardly anything follows it.
+``following`` gives agents' takers that share of what followed real ones on the asset's training part (see
+``flow.followers``).
 
 Nor does a network see how many orders rest: adds outnumber what cancels and takers remove by a little, and over ten
 thousand events books grow dense and spreads narrow. ``restoring`` makes cancels likelier on a side where more lots
@@ -27,17 +31,20 @@ class ClosedLoop:
 
     Attributes:
         persistence: probability that a unit of fast and a unit of slow pressure move to takers of its side.
+        following: share of what follows a real taker that follows an agent's, beside what the network says.
         restoring: log-odds of cancels on a side for each unit of the logarithm of its density over the usual one.
         provenance: what it was calibrated on.
     """
 
     persistence: tuple[float, float] = (0.0, 0.0)
+    following: float = 0.0
     restoring: float = 0.0
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "persistence", check_persistence(self.persistence))
-        object.__setattr__(self, "restoring", check_restoring(self.restoring))
+        object.__setattr__(self, "following", check_number("following", self.following, 1))
+        object.__setattr__(self, "restoring", check_number("restoring", self.restoring, 10))
 
     @classmethod
     def load(cls, folder: str | Path) -> "ClosedLoop":
@@ -76,6 +83,7 @@ class ClosedLoop:
         state = {
             "format": FORMAT,
             "persistence": list(self.persistence),
+            "following": self.following,
             "restoring": self.restoring,
             "provenance": self.provenance,
         }
@@ -92,8 +100,8 @@ def check_persistence(value) -> tuple[float, float]:
     return float(numbers[0]), float(numbers[1])
 
 
-def check_restoring(value) -> float:
-    """One number in [0, 10]."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 10:
-        raise ValueError(f"restoring is {value!r}; allowed is a number in [0, 10]")
+def check_number(name: str, value, most: float) -> float:
+    """One number in [0, ``most``]."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ValueError(f"{name} is {value!r}; allowed is a number in [0, {most:g}]")
     return float(value)

@@ -1,0 +1,114 @@
+"""How takers are followed: what a day shows of it, and what agents' takers then bring on."""
+
+import math
+
+import numpy as np
+import pytest
+from small_tradefm import even_bank, write_checkpoint
+
+from tradefm_gym.flow.followers import (
+    AGENT_PRESSURE,
+    LASTING_DECAY,
+    USUAL,
+    add_pressure,
+    calibrate_followers,
+    followers,
+)
+from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.market.events import BACKGROUND, BUY, LIMIT, MARKET, PRINT, RECORD, SELL
+from tradefm_gym.market.features import FAST_DECAY, SLOW_DECAY
+from tradefm_gym.market.simulator import MarketSimulator
+
+QUIET = np.zeros(AGENT_PRESSURE)
+
+
+def day(events: int, echoes: int, every: int = 400, size: int = 100) -> np.ndarray:
+    """Adds; every so often one takes ``size`` lots, and ``echoes`` more of its side within the next 16 events."""
+    records = np.zeros(events, RECORD)
+    records["kind"], records["owner"], records["side"], records["price"], records["size"] = LIMIT, BACKGROUND, 1, 10, 1
+    for i, start in enumerate(range(0, events - 100, every)):
+        for k in range(echoes + 1):
+            records["side"][start + 3 * k] = BUY if i % 2 else SELL
+            records["filled"][start + 3 * k] = size
+    return records
+
+
+def response(weights, orders, events):
+    """Times by which buyers grew likelier, summed over events that come after ``orders`` of a pressure each.
+
+    The weights are made small for it, so that nothing is cut off.
+    """
+    agents, total, done, scale = QUIET.copy(), 0.0, 0, 1e-4
+    for order in orders:
+        add_pressure(agents, order)
+    while done < events:
+        total += followers(agents, scale * weights) / scale
+        add_pressure(agents, 0.0)
+        done += 1
+    return total
+
+
+def test_weights_bring_on_what_came_after_the_takers_of_a_long_day():
+    """Every taker of one median is the first of four: 3, 2, 1, 0 follow, so 1.5 for each unit of pressure."""
+    records = day(400_000, echoes=3)
+    weights = np.array(calibrate_followers(records, 100.0))
+    usual = 0.5 * records["filled"].mean() / 100.0
+    assert usual * response(weights, [1.0], 16) == pytest.approx(1.5, rel=0.05)
+    assert usual * response(weights, [1.0], 64) == pytest.approx(1.5, rel=0.05)
+
+
+def test_a_day_without_takers_says_what_is_usual_and_one_without_echoes_next_to_nothing():
+    assert calibrate_followers(day(100, 0)[1:], 100.0) == (0.0, 0.0)  # nobody takes: nobody can grow likelier
+    few = np.array(calibrate_followers(day(4_000, 3, every=1_000), 100.0))
+    usual = 0.5 * day(4_000, 3, every=1_000)["filled"].mean() / 100.0
+    assert usual * response(few, [1.0], 16) == pytest.approx(USUAL[0], rel=1e-6)
+    assert usual * response(few, [1.0], 64) == pytest.approx(USUAL[1], rel=1e-6)
+    assert max(calibrate_followers(day(400_000, 0), 100.0)) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_prints_are_no_events():
+    records = day(40_000, 3)
+    printed = np.insert(records, np.arange(0, 40_000, 7), np.zeros(1, RECORD))
+    printed["kind"][printed["owner"] == 0] = PRINT
+    assert calibrate_followers(printed, 100.0) == calibrate_followers(records, 100.0)
+
+
+def test_in_the_long_run_nothing_is_added():
+    weights = np.array([4.0, 2.0])
+    assert response(weights, [2.0], 64) > 100.0
+    assert response(weights, [2.0], 30_000) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_another_order_adds_less_and_one_of_the_other_side_all():
+    agents = QUIET.copy()
+    for _ in range(50):
+        add_pressure(agents, 1.0)
+    assert 2.5 < agents[1] < 3.0
+    before = agents.copy()
+    add_pressure(agents, -2.0)
+    np.testing.assert_allclose(agents, before * (FAST_DECAY, SLOW_DECAY, LASTING_DECAY) - 2.0)
+
+
+def test_nobody_grows_more_than_twenty_times_likelier():
+    assert followers(np.array([3.0, 3.0, 0.0]), np.array([50.0, 50.0])) == 20.0
+    assert followers(np.array([-3.0, -3.0, 0.0]), np.array([50.0, 50.0])) == -20.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "small")
+
+
+@pytest.mark.parametrize(("flagged", "expected"), [(True, math.log2(1.0 + 150 / 100)), (False, 0.0)])
+def test_only_what_flagged_agents_take_counts(model, flagged, expected):
+    flow = TradeFMFlow(model, 2, bank=even_bank(), flag_agents=flagged, following=0.5)
+    market = MarketSimulator(2, flow.market_config(1))
+    everyone = np.ones(2, bool)
+    flow.reset(market, everyone, np.zeros(2, np.int64), np.arange(2, dtype=np.uint64), np.zeros(2, np.uint32))
+    market.send(LIMIT, BUY, 9_990, 70, 0, owner=0, row=1)
+    market.send(MARKET, SELL, 0, 150, 1, owner=0, row=1)
+    flow.next_events(market, everyone)
+    np.testing.assert_allclose(flow._agents[1], -expected)
+    assert not flow._agents[0].any()
+    flow.reset(market, everyone, np.zeros(2, np.int64), np.arange(2, dtype=np.uint64), np.zeros(2, np.uint32))
+    assert not flow._agents.any()
