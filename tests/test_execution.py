@@ -6,8 +6,8 @@ from quiet_flow import STEP_NS, QuietFlow, quiet_bank
 
 from tradefm_gym.envs import observation
 from tradefm_gym.envs.execution import DISCRETE_ACTIONS, ExecutionRole
-from tradefm_gym.envs.execution_ledger import HALF_TICK, MAX_RESTING
 from tradefm_gym.envs.execution_parent import LEAST_PARENT, least_volume, usual_parent
+from tradefm_gym.envs.seat import HALF_TICK, MAX_RESTING
 from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.market.events import (
     ABSOLUTE,
@@ -224,7 +224,8 @@ def test_patient_orders_keep_their_place_and_carry_over():
     for _ in range(3):
         act(session, 0.0, -1.0)  # 4 ticks behind 998: each slice adds an order at 994
     state = session.role.state[0]
-    assert (state["own_price"], state["resting"], state["own_count"]) == (994, 30, 3)
+    assert (state["resting"], state["own_count"]) == (30, 3)
+    assert session.role.resting[0]["price"][:3].tolist() == [994] * 3
     assert session.role.resting[0]["order_id"][:3].tolist() == [0, 2, 4]
     assert session.market.queue_ahead(0, np.array([0]))[0] == 0
     assert session.market.queue_ahead(0, np.array([4]))[0] == 27  # 10 + 10 own, 7 of the background
@@ -235,7 +236,7 @@ def test_patient_orders_keep_their_place_and_carry_over():
     assert state["resting"] == 180
     assert session.role.resting[0]["size"][-1] == 30  # merged with the newest, the older ones stay
     act(session, 0.0, -0.5)
-    assert session.role.state[0]["own_price"] == 996
+    assert session.role.resting[0]["price"][0] == 996
     assert session.role.state[0]["own_count"] == 1
     result = act(session, 0.0, -1.0)
     assert result.terminated[0]  # at the deadline the rest crosses

@@ -3,22 +3,21 @@
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
-from tradefm_gym.arguments import flag, numbers, shortened, whole
+from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.envs import observation
-from tradefm_gym.envs.execution_ledger import HALF_TICK, MAX_RESTING, RESTING, STATE, begin_episode, settle_interval
+from tradefm_gym.envs.execution_ledger import STATE, settle_interval
 from tradefm_gym.envs.execution_orders import close_interval, open_interval
 from tradefm_gym.envs.execution_parent import MAX_QUANTITY, Parent, usual_parent
 from tradefm_gym.envs.observation import LEVELS, fill_observations
 from tradefm_gym.envs.roles import Outcome
-from tradefm_gym.flow.protocol import SCALE, ContextBank
+from tradefm_gym.envs.seat import HALF_TICK, RESTING
+from tradefm_gym.envs.seat_role import SeatRole, per_row
+from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
 SIDES = {"buy": 1, "sell": -1, 1: 1, -1: -1}
-MAX_INTERVAL = 2**20  # its tape takes some 300 MB a market
-MAX_DECISIONS = 2048  # two order ids each; the schedule's integers hold this many
 
 # The Discrete preset: (deviation from the schedule, aggressiveness). Number 0 is the zero action.
 DISCRETE_ACTIONS = np.array(
@@ -27,7 +26,7 @@ DISCRETE_ACTIONS = np.array(
 )
 
 
-class ExecutionRole:
+class ExecutionRole(SeatRole):
     """Works a parent order along a schedule that starts as TWAP and that the agent bends.
 
     Action ``[deviation, aggressiveness]`` in [-1, 1]. The deviation multiplies this decision's slice of the
@@ -55,6 +54,12 @@ class ExecutionRole:
     """
 
     term_names: tuple[str, ...] = ("spread", "timing", "fees", "unfilled")
+    agent_name = "executor"
+    option_names: tuple[str, ...] = ("side", "quantity")
+    blocks = observation.BLOCKS
+    presets = DISCRETE_ACTIONS
+    number_rule = "two numbers from -1 to 1, deviation and aggressiveness"
+    state_dtype = STATE
 
     def __init__(
         self,
@@ -64,40 +69,21 @@ class ExecutionRole:
         quantity: int | None = None,
         discrete: bool = False,
     ):
-        self.interval = whole("interval", interval, 1, MAX_INTERVAL)
-        self.decisions = whole("decisions", decisions, 1, MAX_DECISIONS)
+        super().__init__(interval, decisions, discrete)
         self.side = _side(side)
         self.quantity = _quantity(quantity)
-        self.discrete = flag("discrete", discrete)
-        self.observation_space: spaces.Box = spaces.Box(
-            observation.LOW.copy(), observation.HIGH.copy(), dtype=np.float32
-        )
-        self.action_space: spaces.Space = (
-            spaces.Discrete(len(DISCRETE_ACTIONS)) if self.discrete else spaces.Box(-1.0, 1.0, (2,), np.float32)
-        )
-        self.action_kinds, self.action_rule = "iuf", "two numbers from -1 to 1, deviation and aggressiveness"
-        if self.discrete:
-            self.action_kinds, self.action_rule = "iu", f"an integer from 0 to {len(DISCRETE_ACTIONS) - 1}"
 
     def attach(self, market: MarketSimulator, seat: int) -> None:
         """Allocates the state of the market's N rows."""
-        n = market.num_markets
-        self.market, self.seat = market, seat
-        self.state = np.zeros(n, STATE)
-        self.state["quantity"], self.state["decisions"], self.state["side"] = 1, 1, 1
-        self.resting = np.zeros((n, MAX_RESTING + 1), RESTING)  # one more: a new order is read before dead ones go
-        self.prices = np.zeros((n, 2, LEVELS), np.int64)  # the book without own orders
-        self.sizes = np.zeros((n, 2, LEVELS), np.int64)
-        self.reasons = np.full(n, "", object)
-        self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
-        self.scale = np.zeros(n, SCALE)
-        self._block = EventBlock.empty(n, MAX_RESTING + 2)
+        super().attach(market, seat)
+        self.state["quantity"], self.state["side"] = 1, 1
+        self.reasons = np.full(market.num_markets, "", object)
 
     def plan(self, options: dict[str, Any]) -> list[tuple[int | None, int | None]]:
         """Side and quantity of each row, as ``options`` or the constructor fix them."""
         n = len(self.state)
-        sides = [_side(side) for side in _per_row("side", options.get("side"), n)]
-        quantities = [_quantity(quantity) for quantity in _per_row("quantity", options.get("quantity"), n)]
+        sides = [_side(side) for side in per_row("side", options.get("side"), n)]
+        quantities = [_quantity(quantity) for quantity in per_row("quantity", options.get("quantity"), n)]
         return [
             (self.side if side is None else side, self.quantity if quantity is None else quantity)
             for side, quantity in zip(sides, quantities, strict=True)
@@ -124,28 +110,11 @@ class ExecutionRole:
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
-        chosen = np.flatnonzero(rows)
         self.scale[rows] = scale[rows]
-        for m in chosen.tolist():
+        for m in np.flatnonzero(rows).tolist():
             side, quantity = plan[m]
             self._begin(m, (1 if draws[m, 0] & 1 else -1) if side is None else side, quantity)
-        market, depth = self.market, self.market.depth(LEVELS + 1)
-        begin_episode(
-            self.state,
-            market.tape.records,
-            market.tape.record_count,
-            market.tape.fill_count,
-            *depth,
-            self.prices,
-            self.sizes,
-            rows,
-            market.mid2,
-            market.clock_ns,
-            self.interval,
-        )
-        if (self.state["arrival_mid2"][rows] <= 0).any():
-            row = chosen[self.state["arrival_mid2"][rows] <= 0][0]
-            raise ValueError(f"context of row {row} has no mid price; a start state needs orders on both sides")
+        self._look_first(rows)
 
     def _begin(self, m: int, side: int, quantity: int | None) -> None:
         scale = self.scale[m]
@@ -162,27 +131,6 @@ class ExecutionRole:
 
     def _usual_parent(self, scale: np.ndarray) -> Parent:
         return usual_parent(float(scale["lots_per_event"]), self.interval, self.decisions)
-
-    def check(self, actions: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Actions as float32 (N, 2); a sentence where one is not in the space."""
-        n = len(self.state)
-        values = numbers(actions, self.action_kinds)
-        shape = (n,) if self.discrete else (n, 2)
-        if values is None or values.shape != shape:
-            each = f", for each of {n} markets, as an array of shape {shape}"
-            raise ValueError(f"action is {shortened(actions)}; it must be {self.action_rule}{each}")
-        if self.discrete:
-            wrong = rows & ((values < 0) | (values >= len(DISCRETE_ACTIONS)))
-        else:
-            if values.dtype != np.float32:
-                with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-                    values = values.astype(np.float32)
-            wrong = rows & ~(np.abs(values) <= 1.0).all(axis=1)  # a NaN fails this too
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            where = f" of row {row}" if n > 1 else ""
-            raise ValueError(f"action{where} is {values[row].tolist()}; it must be {self.action_rule}")
-        return DISCRETE_ACTIONS[np.where(rows, values, 0)] if self.discrete else values
 
     def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
         """Orders that open the interval; the block is reused by the next call."""
@@ -205,9 +153,7 @@ class ExecutionRole:
     def closing(self, rows: np.ndarray) -> EventBlock:
         """Cancels and crosses what the interval left over; the block is reused by the next call."""
         block, tape = self._block, self.market.tape
-        for name, ring, count in (("fills", tape.fills, tape.fill_count), ("records", tape.records, tape.record_count)):
-            if (count - self.state[name]).max() > ring.shape[1]:
-                raise RuntimeError(f"{name} of one interval overran the tape of {ring.shape[1]}; use a longer tape")
+        self._check_tape(rows)
         close_interval(
             self.state,
             self.resting,
@@ -254,14 +200,15 @@ class ExecutionRole:
         out = np.empty((len(self.state), observation.SIZE), np.float32)
         fill_observations(
             self.state,
+            self.resting,
             self.scale,
             self.prices,
             self.sizes,
             self.market.clock_ns,
             self._queue_ahead(),
             self.interval,
-            observation.LOW,
-            observation.HIGH,
+            self.low,
+            self.high,
             out,
         )
         return out
@@ -272,11 +219,6 @@ class ExecutionRole:
             return np.zeros(len(self.state), np.int64)
         oldest = np.where(self.state["resting"] > 0, self.resting["order_id"][:, 0], -1)
         return self.market.queue_ahead(self.seat, oldest)
-
-    def resting_orders(self, row: int) -> dict[int, int]:
-        """Own resting lots by price (ticks) in one row, for pictures."""
-        state = self.state[row]
-        return {int(state["own_price"]): int(state["resting"])} if state["resting"] else {}
 
     def headline(self, row: int) -> str:
         """One line that says how far the task of a row is."""
@@ -339,12 +281,3 @@ def _side(value: Any) -> int | None:
 
 def _quantity(value: Any) -> int | None:
     return None if value is None else whole("quantity", value, 1, MAX_QUANTITY)
-
-
-def _per_row(name: str, value: Any, n: int) -> list[Any]:
-    """One value for all rows, or a value for each."""
-    if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1:
-        if len(value) != n:
-            raise ValueError(f"{name} in options has {len(value)} values; it must have one or {n}")
-        return list(value)
-    return [value] * n

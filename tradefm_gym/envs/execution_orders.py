@@ -3,35 +3,13 @@
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.envs.execution_ledger import MAX_RESTING, read_tape
 from tradefm_gym.envs.observation import SLOW
-from tradefm_gym.market.book import MAX_PRICE, MIN_PRICE
-from tradefm_gym.market.events import ABSOLUTE, CANCEL, LIMIT, MARKET, NO_LIMIT
+from tradefm_gym.envs.quoting import cross, take_back, wanted_price, write_order
+from tradefm_gym.envs.seat import MAX_RESTING, read_tape
+from tradefm_gym.market.events import LIMIT
 
 SCALE_BITS = 20  # the schedule counts 2^-20 lots, times the number of decisions
 MARKET_ID = 1  # order ids: 2 k for the limit order of decision k, 2 k + 1 for its market order
-
-
-@njit(cache=True, nogil=True)
-def _write(events, count, time_ns, seat, kind, side, order_id, price, size):
-    event = events[count]
-    event["time_ns"] = time_ns
-    event["order_id"] = order_id
-    event["price"] = price
-    event["size"] = size
-    event["max_rest"] = NO_LIMIT
-    event["owner"] = seat
-    event["kind"] = kind
-    event["side"] = side
-    event["anchor"] = ABSOLUTE
-    return count + 1
-
-
-@njit(cache=True, nogil=True)
-def _cancel_all(state, resting, events, count, time_ns, seat):
-    for i in range(state["own_count"]):
-        count = _write(events, count, time_ns, seat, CANCEL, state["side"], resting[i]["order_id"], 0, 0)
-    return count
 
 
 @njit(cache=True, nogil=True)
@@ -51,22 +29,6 @@ def raise_target(state, deviation):
     increment = one_slice if deviation == 0.0 else np.int64(np.floor(float(one_slice) * factor + 0.5))
     state["schedule"] = min(state["schedule"] + increment, whole)
     state["target"] = state["schedule"] // (decisions << SCALE_BITS)
-
-
-@njit(cache=True, nogil=True)
-def _wanted_price(state, prices, sizes, aggressiveness):
-    """The price (ticks) that an aggressiveness in [-1, 1] stands for in the book without own orders."""
-    side = state["side"]
-    own = 0 if side > 0 else 1
-    if sizes[own, 0] > 0:
-        touch = prices[own, 0]
-    else:  # nobody else on this side: the last mid, rounded away from the other side
-        touch = (state["decision_mid2"] - 1) // 2 if side > 0 else (state["decision_mid2"] + 2) // 2
-    if aggressiveness >= 0.0:
-        price = touch + side * np.int64(np.floor(aggressiveness * float(state["spread"]) + 0.5))
-    else:
-        price = touch - side * np.int64(np.floor(-aggressiveness * float(max(4, state["spread"])) + 0.5))
-    return min(max(price, np.int64(MIN_PRICE)), np.int64(MAX_PRICE))  # where no market would take it
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -95,28 +57,15 @@ def open_interval(state, resting, prices, sizes, actions, rows, clock_ns, seat, 
             raise_target(row, float(actions[m, 0]))
             row["crossing"] = 1 if actions[m, 1] >= 0.0 else 0
             row["worst_fill"] = 0
-            price = _wanted_price(row, prices[m], sizes[m], float(actions[m, 1]))
-            kept, written, wanted = row["resting"], 0, row["target"] - row["executed"]
-            if kept > 0 and price != row["own_price"]:
-                written = _cancel_all(row, resting[m], events[m], written, clock_ns[m], seat)
-                kept = np.int64(0)
+            side, wanted = row["side"], row["target"] - row["executed"]
+            price = wanted_price(row, side, prices[m], sizes[m], float(actions[m, 1]))
+            written, kept = take_back(
+                row, resting[m], side, price, wanted, MAX_RESTING, events[m], 0, clock_ns[m], seat
+            )
             if kept < wanted:
-                if kept > 0 and row["own_count"] == MAX_RESTING:  # merge the newest into the new order
-                    newest = resting[m, MAX_RESTING - 1]
-                    written = _write(
-                        events[m], written, clock_ns[m], seat, CANCEL, row["side"], newest["order_id"], 0, 0
-                    )
-                    kept -= newest["size"]
-                written = _write(
-                    events[m],
-                    written,
-                    clock_ns[m],
-                    seat,
-                    LIMIT,
-                    row["side"],
-                    2 * row["decision"],
-                    price,
-                    wanted - kept,
+                order_id = 2 * row["decision"]
+                written = write_order(
+                    events[m], written, clock_ns[m], seat, LIMIT, side, order_id, price, wanted - kept
                 )
             count[m] = written
 
@@ -142,23 +91,14 @@ def close_interval(state, resting, records, record_count, fills, fill_count, row
         count[m] = 0
         if rows[m]:
             row = state[m]
-            row["flow"] = read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
-            row["slow_flow"] += (row["flow"] - row["slow_flow"]) / SLOW
+            flow, _, _ = read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
+            row["flow"] = flow
+            row["slow_flow"] += (flow - row["slow_flow"]) / SLOW
             deadline = row["decision"] + 1 == row["decisions"]
             if deadline:
                 left = row["quantity"] - row["executed"]
             else:
                 left = row["target"] - row["executed"] if row["crossing"] == 1 else np.int64(0)
             if left > 0:
-                written = _cancel_all(row, resting[m], events[m], 0, clock_ns[m], seat)
-                count[m] = _write(
-                    events[m],
-                    written,
-                    clock_ns[m],
-                    seat,
-                    MARKET,
-                    row["side"],
-                    2 * row["decision"] + MARKET_ID,
-                    0,
-                    left,
-                )
+                order_id = 2 * row["decision"] + MARKET_ID
+                count[m] = cross(row, resting[m], row["side"] * left, order_id, events[m], clock_ns[m], seat)

@@ -15,7 +15,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         reward: (N,) float64.
-        terms: (N, k) int64, the named parts of the cost in 1/1000 tick-lots.
+        terms: (N, k) int64, the named parts of the cost or gain in 1/1000 tick-lots.
         terminated: (N,) bool, the task is over.
     """
 
@@ -29,11 +29,16 @@ class Role(Protocol):
 
     A session attaches the role to its market once and then drives it: ``reset``, and for each decision
     ``orders``, the flow of one interval, ``closing``, ``settle``. ``observe`` may be called at any time.
+    Other roles may sit in the same markets; what this one knows of their doing is on the tape.
     """
+
+    agent_name: str  # what agents of this role are called, with a number behind it
+    option_names: tuple[str, ...]  # what a reset may fix
 
     observation_space: spaces.Box
     action_space: spaces.Space
     term_names: tuple[str, ...]
+    presets: np.ndarray  # (k, act) float32, the actions by number; number 0 is the zero action
     interval: int  # background events between two decisions
     action_kinds: str  # NumPy's letters for the kinds of numbers that an action may be
     action_rule: str  # what one row's action must be, for messages
@@ -74,16 +79,16 @@ class Role(Protocol):
         """
         ...
 
-    def check(self, actions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def check(self, actions: Any, rows: np.ndarray) -> np.ndarray:
         """Actions as this role's kernels read them; raises a sentence where a row's action is not allowed."""
         ...
 
     def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
-        """Orders that open the interval."""
+        """Orders that open the interval, cancels first."""
         ...
 
     def closing(self, rows: np.ndarray) -> EventBlock:
-        """Orders that close it; they meet the book before any further background event."""
+        """Orders that close it, cancels first; they meet the book before any further background event."""
         ...
 
     def settle(self, rows: np.ndarray) -> Outcome:

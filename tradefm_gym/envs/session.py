@@ -1,28 +1,29 @@
-"""The closed loop over N markets, without the interface of any library."""
+"""The closed loop over N markets with one or several agents in each, without the interface of any library."""
 
 import hashlib
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba import njit
 
 from tradefm_gym import rng
-from tradefm_gym.arguments import numbers, one_of, rows_mask, shortened, whole
+from tradefm_gym.arguments import numbers, rows_mask, shortened, whole
 from tradefm_gym.envs.roles import Role
-from tradefm_gym.flow.protocol import SPLITS, FlowModel
+from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles
+from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.market.config import MAX_RATE
-from tradefm_gym.market.events import EventBlock
+from tradefm_gym.market.events import CANCEL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
 CLOCKS = ("events",)
-_CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits
+_CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
-MAX_SEATS = 2**15 - 1  # an owner is an int16
+_ROLE_ROOM = 256  # and for each further role
 MAX_FEE = 2**31
 
 
@@ -51,13 +52,13 @@ def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class StepResult(NamedTuple):
-    """One decision of N rows; rows that took no part hold zeros (their observation is their last state).
+    """One decision of one role in N rows; rows that took no part hold zeros (their observation is their last state).
 
     Attributes:
         observation: (N, obs) float32.
         reward: (N,) float64.
         terms: (N, k) int64, 1/1000 tick-lots, named by ``role.term_names``.
-        terminated: (N,) bool.
+        terminated: (N,) bool, the role's task is over.
         truncated: (N,) bool, the flow had nothing more to offer.
     """
 
@@ -69,19 +70,29 @@ class StepResult(NamedTuple):
 
 
 class TradingSession:
-    """N markets, one background flow and one agent's seat in each.
+    """N markets, one background flow and one seat for each of A roles in every market.
 
     A row's randomness is a pure function of its seed and its episode, so nothing about the other rows (how
     many, when they reset) can reach it.
 
+    All roles decide at the same time and then one interval passes. Orders arrive when their seat's latency says (at
+    once, so far). Of the orders of one instant cancels come first, so that nobody is caught with an order that it has
+    just taken back, or with both it and the one that replaces it; then the seats have turns in an order that the
+    exchange draws anew for each row and instant from the counter-based stream (``rng.TURN``), all orders being
+    equally likely. So no seat has an advantage from its place among the roles.
+
+    Roles finish and leave one by one (``active``); a row's episode ends when all have finished, or with the flow.
+    A session of one role is driven by ``reset`` and ``step``, any other by ``reset_roles`` and ``step_roles``.
+
     Args:
         num_envs: markets N.
-        role: the agent's seat; it is attached to this session's market.
+        roles: one role, or a sequence of them; role i takes seat i of every market of this session. Their intervals
+            must be equal, and no object may stand there twice.
         flow: name of a flow, or a ``FlowModel`` made for N markets.
-        clock: what a decision waits for; "events" = ``role.interval`` background events.
+        clock: what a decision waits for; "events" = ``interval`` background events, that of the roles.
         split: part of the flow's start contexts to draw from: "train", "validation" or "test".
         context: id of the start context, None to draw it for each episode.
-        seats: agents' seats in each market; the role takes seat 0.
+        seats: agents' seats in each market, at least one for each role; None: just those.
         maker_fee: 1/1000 ticks a lot (negative: a rebate).
         taker_fee: 1/1000 ticks a lot.
         maker_rate: parts per million of the notional, besides the fee (negative: a rebate).
@@ -89,7 +100,7 @@ class TradingSession:
         flow_options: passed on to the flow when it is given by name.
 
     Raises:
-        ValueError: if an argument is not allowed, or the flow's start contexts do not suit the role or the market.
+        ValueError: if an argument is not allowed, or the flow's start contexts do not suit a role or the market.
         TypeError: if ``flow_options`` has a name that the flow does not know.
 
     Warns:
@@ -105,13 +116,13 @@ class TradingSession:
     def __init__(
         self,
         num_envs: int,
-        role: Role,
+        roles: Role | Sequence[Role],
         flow: str | FlowModel = "tradefm",
         *,
         clock: str = "events",
         split: str = "train",
         context: int | None = None,
-        seats: int = 1,
+        seats: int | None = None,
         maker_fee: int = 0,
         taker_fee: int = 0,
         maker_rate: int = 0,
@@ -123,32 +134,36 @@ class TradingSession:
             raise ValueError(f"clock is {said}; it must be 'events' (wall-time and volume clocks do not exist yet)")
         if flow_options is not None and not isinstance(flow_options, Mapping):
             raise ValueError(f"flow_options is {shortened(flow_options)}; it must be a dict or None")
-        one_of("split", split, SPLITS)
-        self.num_envs, self.role, self.split = whole("num_envs", num_envs, 1), role, split
-        seats = whole("seats", seats, 1, MAX_SEATS)
+        self.num_envs, self.split = whole("num_envs", num_envs, 1), split
+        self.roles, self.interval = checked_roles(roles)
+        count = len(self.roles)
+        seats = count if seats is None else whole("seats", seats, count, MAX_SEATS)
         fees = {"maker_fee": maker_fee, "taker_fee": taker_fee}
         fees = {name: whole(name, fee, -MAX_FEE, MAX_FEE) for name, fee in fees.items()}
         rates = {"maker_rate": maker_rate, "taker_rate": taker_rate}
         fees |= {name: whole(name, rate, -MAX_RATE, MAX_RATE) for name, rate in rates.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
-        self.contexts = self.flow.bank.split(split)
-        if not len(self.contexts):
-            raise ValueError(f"split is {split!r}, of which flow {self.flow.name!r} has no start context")
-        config, room = self.flow.market_config(seats), _TAPE_ROOM * role.interval
-        config = replace(
-            config, tape=max(config.tape, room), fills=max(config.fills, room)
-        )  # the role reads one interval
-        self.context = self._check_context(context)
-        self._check_starts(config.orders)
+        self._starts = Starts(self.flow, self.roles, split, context)
+        self.contexts, self.context = self._starts.contexts, self._starts.context
+        config, room = self.flow.market_config(seats), _TAPE_ROOM * self.interval + _ROLE_ROOM * (count - 1)
+        config = replace(config, tape=max(config.tape, room), fills=max(config.fills, room))  # roles read one interval
+        self._starts.check_room(config.orders)
         self.market = MarketSimulator(self.num_envs, replace(config, **fees))
-        role.attach(self.market, seat=0)
+        for seat, role in enumerate(self.roles):
+            role.attach(self.market, seat)
         n = self.num_envs
         self.seeds = np.zeros(n, np.uint64)
         self.episodes = np.zeros(n, np.uint32)
         self.context_of = np.zeros(n, np.int64)
         self.running = np.zeros(n, np.bool_)  # rows within an episode
+        self.active = np.zeros((count, n), np.bool_)  # (A, N), roles whose task in a row is not over
         self.seeded = np.zeros(n, np.bool_)
         self._next_episode = np.zeros(n, np.uint32)
+
+    @property
+    def role(self) -> Role:
+        """The first role: of a session of one, the role."""
+        return self.roles[0]
 
     def seed(self, rows: np.ndarray, seeds: np.ndarray) -> None:
         """Gives rows (N,) bool new seeds (N,) uint64; their next reset begins episode 0."""
@@ -161,74 +176,131 @@ class TradingSession:
 
     def check_options(self, options: dict[str, Any] | None) -> None:
         """Raises what ``reset`` would raise for these options, and changes nothing."""
-        self._read_options(options)
+        self._starts.read(options, self.num_envs)
+
+    def reset(self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
+        """As ``reset_roles``, in a session of one role: its observations (N, obs) float32."""
+        return self.reset_roles(rows, options)[0]
 
     @_few_stay_in_thread
-    def reset(self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
+    def reset_roles(
+        self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, ...]:
         """Begins the next episode in the rows.
 
         Args:
             rows: (N,) bool, default all.
-            options: what to fix, a value or one for each row: ``context`` (an id) and what the role reads.
+            options: what to fix, a value or one for each row: ``context`` (an id) and what roles read. ``roles``, a
+                sequence of A dicts, fixes what single roles read.
 
         Returns:
-            Observations (N, obs) float32 of all rows, fresh.
+            For each role its observations (N, obs) float32 of all rows, fresh.
         """
         n = self.num_envs
         rows = np.ones(n, np.bool_) if rows is None else rows_mask("rows", rows, n)
-        fixed, plan = self._read_options(options)  # all checks come before the first change
+        fixed, plans = self._starts.read(options, n)  # all checks come before the first change
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
-        draws = np.zeros((n, 4), np.uint32)
-        for m in np.flatnonzero(rows).tolist():
-            draws[m] = self._bits(m, _ROLE_DRAW)
+        chosen = np.flatnonzero(rows).tolist()
+        for m in chosen:
             if fixed[m] >= 0:
                 self.context_of[m] = fixed[m]
             else:
                 self.context_of[m] = self.contexts[(self._bits(m, _CONTEXT_DRAW)[0] * len(self.contexts)) >> 32]
         self.market.seed(self.seeds, self.episodes, rows)
         self.flow.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
-        self.role.reset(rows, self.flow.bank.scale[self.context_of], draws, plan)
+        scale = self.flow.bank.scale[self.context_of]
+        for i, (role, plan) in enumerate(zip(self.roles, plans, strict=True)):
+            draws = np.zeros((n, 4), np.uint32)
+            for m in chosen:
+                draws[m] = self._bits(m, _ROLE_DRAW + i)
+            role.reset(rows, scale, draws, plan)
         self.running |= rows
-        return self.role.observe()
+        self.active |= rows
+        return self.observe()
 
-    @_few_stay_in_thread
+    def observe(self) -> tuple[np.ndarray, ...]:
+        """What each role may see now, A arrays (N, obs) float32, fresh."""
+        return tuple(role.observe() for role in self.roles)
+
     def step(self, actions: np.ndarray, rows: np.ndarray | None = None) -> StepResult:
-        """One decision and the interval after it.
+        """One decision and the interval after it, in a session of one role.
 
         Args:
             actions: (N, act); those of rows that take no part are not read.
             rows: (N,) bool, default all that are within an episode.
         """
-        rows = self.running.copy() if rows is None else rows_mask("rows", rows, self.num_envs) & self.running
-        checked = self.role.check(actions, rows)
-        self.submit(self.role.orders(rows, checked))
-        exhausted = self.advance(rows, self.role.interval)
-        self.submit(self.role.closing(rows))
-        self.advance(rows, 0)
-        reward, terms, terminated = self.role.settle(rows)
-        truncated = exhausted & ~terminated
-        self.running &= ~(terminated | truncated)
-        return StepResult(self.role.observe(), reward, terms, terminated, truncated)
+        if len(self.roles) > 1:
+            raise ValueError(f"step was called on a session of {len(self.roles)} roles; call step_roles")
+        return self.step_roles((actions,), rows)[0]
 
-    def start_info(self) -> dict[str, Any]:
-        """Columns (N,): the flow and its version, the start context, and the role's task."""
+    @_few_stay_in_thread
+    def step_roles(
+        self, actions: Sequence[np.ndarray | None], rows: np.ndarray | None = None
+    ) -> tuple[StepResult, ...]:
+        """One decision of every role and the interval after it.
+
+        Args:
+            actions: for each role (N, act), or None if its task is over in all rows; what belongs to rows in which it
+                takes no part is not read.
+            rows: (N,) bool, default all that are within an episode.
+        """
+        rows = self.running.copy() if rows is None else rows_mask("rows", rows, self.num_envs) & self.running
+        roles, active = self.roles, self.active & rows
+        if len(actions) != len(roles):
+            raise ValueError(f"actions has {len(actions)} entries; it must have one for each of {len(roles)} roles")
+        checked = []
+        for role, action, taking in zip(roles, actions, active, strict=True):
+            left = action is None and len(roles) > 1 and not taking.any()
+            checked.append(np.zeros((self.num_envs, 1), np.float32) if left else role.check(action, taking))
+        self._send([role.orders(taking, act) for role, taking, act in zip(roles, active, checked, strict=True)])
+        exhausted = self.advance(rows, self.interval)
+        self._send([role.closing(taking) for role, taking in zip(roles, active, strict=True)])
+        self.advance(rows, 0)
+        results = []
+        for role, taking, still in zip(roles, active, self.active, strict=True):
+            reward, terms, terminated = role.settle(taking)
+            truncated = exhausted & taking & ~terminated
+            still &= ~(terminated | truncated)
+            results.append(StepResult(role.observe(), reward, terms, terminated, truncated))
+        self.running &= self.active.any(axis=0)
+        return tuple(results)
+
+    def _send(self, blocks: list[EventBlock]) -> None:
+        """Submits the orders of all roles; where there are several, their cancels happen before the rest.
+
+        A single seat writes its cancels first anyway.
+        """
+        if len(blocks) == 1:
+            self.submit(blocks[0])
+            return
+        width = sum(block.events.shape[1] for block in blocks)
+        for cancels in (True, False):
+            merged = EventBlock.empty(self.num_envs, width)
+            for block in blocks:
+                _append(cancels, block.events, block.count, merged.events, merged.count)
+            self.submit(merged)
+            if cancels and merged.count.any():
+                self.advance(self.running, 0)
+
+    def start_info(self, role: int = 0) -> dict[str, Any]:
+        """Columns (N,): the flow and its version, the start context, and the task of the role of this number."""
         n = self.num_envs
         return {
             "flow": np.full(n, self.flow.name, object),
             "flow_version": np.full(n, self.flow.version, object),
             "context": self.context_of.copy(),
-            **self.role.start_info(),
+            **self.roles[role].start_info(),
         }
 
-    def step_info(self) -> dict[str, Any]:
+    def step_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of the last decision."""
-        return self.role.step_info()
+        return self.roles[role].step_info()
 
-    def final_info(self) -> dict[str, Any]:
+    def final_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of whole episodes, those of their start included."""
         report = getattr(self.flow, "report", None)  # what a replayed day has to say for itself
-        return self.start_info() | self.role.final_info() | (report(self.market) if report else {})
+        return self.start_info(role) | self.roles[role].final_info() | (report(self.market) if report else {})
 
     def submit(self, orders: EventBlock) -> None:
         """Hands orders of seats to the markets; they are due when they say."""
@@ -267,46 +339,12 @@ class TradingSession:
     def _bits(self, m: int, index: int) -> tuple[int, ...]:
         return tuple(int(word) for word in rng.bits(self.seeds[m], self.episodes[m], index, rng.EPISODE))
 
-    def _check_context(self, context: Any) -> int | None:
-        if context is None:
-            return None
-        if isinstance(context, bool) or not isinstance(context, (int, np.integer)):
-            raise ValueError(f"context is {shortened(context)}; it must be the id of a start context or None")
-        if not 0 <= context < len(self.flow.bank):
-            raise ValueError(f"context is {context}; flow {self.flow.name!r} has ids 0 to {len(self.flow.bank) - 1}")
-        return int(context)
 
-    def _check_starts(self, room: int) -> None:
-        """Looks at all start states that may be drawn, so that no reset fails hours later."""
-        bank = self.flow.bank
-        drawn = self.contexts if self.context is None else np.array([self.context])
-        if lesser := self.role.admit(bank, drawn):
-            warnings.warn(lesser, stacklevel=3)
-        resting = np.diff(bank.order_start)[drawn]
-        if resting.max() > room:
-            deepest = drawn[resting.argmax()]
-            raise ValueError(
-                f"start context {deepest} of {bank.origin!r} has {resting.max()} resting orders; a market of flow "
-                f"{self.flow.name!r} has room for {room}"
-            )
-
-    def _read_options(self, options: Any) -> tuple[list[int], Any]:
-        """The context of each row (-1: to be drawn) and the role's plan, checked."""
-        options = {} if options is None else options
-        if not isinstance(options, Mapping):
-            raise ValueError(f"options is {shortened(options)}; it must be a dict or None")
-        fixed = self._fixed_contexts(options.get("context"))
-        plan = self.role.plan(dict(options))
-        if options.get("context") is not None:  # others were admitted by the constructor
-            contexts = np.array([self.contexts[0] if context < 0 else context for context in fixed])
-            self.role.admit(self.flow.bank, contexts, plan)
-        return fixed, plan
-
-    def _fixed_contexts(self, wanted: Any) -> list[int]:
-        """The context of each row where the caller or the constructor fixes it, else -1."""
-        listed = isinstance(wanted, (list, tuple)) or (isinstance(wanted, np.ndarray) and wanted.ndim > 0)
-        values = list(wanted) if listed else [wanted] * self.num_envs
-        if len(values) != self.num_envs:
-            raise ValueError(f"context in options has {len(values)} values; it must have one or {self.num_envs}")
-        checked = [self.context if value is None else self._check_context(value) for value in values]
-        return [-1 if value is None else value for value in checked]
+@njit(cache=True, nogil=True)
+def _append(cancels, events, count, out, out_count):
+    """Adds those orders of a block that are cancels, or those that are not, to another."""
+    for m in range(events.shape[0]):
+        for k in range(count[m]):
+            if (events[m, k]["kind"] == CANCEL) == cancels:
+                out[m, out_count[m]] = events[m, k]
+                out_count[m] += 1

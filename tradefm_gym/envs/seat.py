@@ -1,0 +1,264 @@
+"""What every seat keeps of its market: its own orders, the book without them and what it has read of the tape.
+
+Row kernels, and the one that begins an episode. They take a row of whatever state a role has, as long as it holds the
+fields of ``SEAT_FIELDS``, so that each role's kernels compile them into themselves.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tradefm_gym.envs.observation import LEVELS, SLOW
+from tradefm_gym.market.events import CANCEL, CANCELLED, PRINT, RESTED
+
+MAX_RESTING = 16  # own orders at once; those of one side rest at one price
+HALF_TICK = 500  # of money: doubled ticks to 1/1000 ticks
+
+SEAT_FIELDS = [
+    ("decisions", np.int64),  # of the whole episode
+    ("decision", np.int64),  # made so far
+    ("executed", np.int64),  # lots, bought and sold alike
+    ("made", np.int64),  # of these, lots executed while resting
+    ("cash", np.int64),  # the account as it was last read
+    ("inventory", np.int64),
+    ("fees", np.int64),
+    ("arrival_mid2", np.int64),  # doubled mids, without own orders
+    ("previous_mid2", np.int64),
+    ("decision_mid2", np.int64),
+    ("spread", np.int64),  # last known one without own orders, ticks
+    ("last_bid", np.int64),  # last visible prices of both sides, without own orders
+    ("last_ask", np.int64),
+    ("worst_fill", np.int64),  # worst price paid as taker in this interval, 0 if none
+    ("own_count", np.int64),  # resting orders
+    ("resting", np.int64),  # lots in them
+    ("start_ns", np.int64),
+    ("records", np.int64),  # cursors of the tape
+    ("fills", np.int64),
+    ("crossing", np.int64),  # 1: what the interval leaves over crosses at its end
+    ("fill_size", np.int64),  # the last fill, 0 while there is none
+    ("fill_price", np.int64),
+    ("fill_side", np.int64),  # 1 bought, -1 sold
+    ("fill_role", np.int64),  # 1 maker, -1 taker
+    ("flow", np.float64),  # signed lots taken by others in the last interval
+    ("slow_flow", np.float64),
+    ("variance", np.float64),  # of the mid's move over one interval, ticks squared
+]
+RESTING = np.dtype([("order_id", np.int64), ("price", np.int64), ("size", np.int64), ("side", np.int64)], align=True)
+
+
+@njit(cache=True, nogil=True)
+def _find(resting, own_count, order_id):
+    for i in range(own_count):
+        if resting[i]["order_id"] == order_id:
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _read_records(state, resting, records, record_count, seat):
+    """Follows the tape of events: own orders that rest or go, and what others took."""
+    capacity = records.shape[0]
+    flow = 0.0
+    for cursor in range(state["records"], record_count):
+        record = records[cursor % capacity]
+        kind = record["kind"]
+        if record["owner"] == seat:
+            if kind == CANCEL:
+                if record["status"] == CANCELLED:
+                    at = _find(resting, state["own_count"], record["order_id"])
+                    if at >= 0:
+                        resting[at]["size"] -= record["size"]
+            elif record["status"] == RESTED:
+                order = resting[state["own_count"]]
+                order["order_id"] = record["order_id"]
+                order["price"] = record["price"]
+                order["size"] = record["size"] - record["filled"]
+                order["side"] = record["side"]
+                state["own_count"] += 1
+        elif kind != PRINT and kind != CANCEL:
+            flow += float(record["side"]) * float(record["filled"])
+    state["records"] = record_count
+    return flow
+
+
+@njit(cache=True, nogil=True)
+def _read_fills(state, resting, fills, fill_count, seat):
+    """Follows the tape of fills for those of the own orders; returns the lots bought and those sold."""
+    capacity = fills.shape[0]
+    bought, sold = np.int64(0), np.int64(0)
+    for cursor in range(state["fills"], fill_count):
+        fill = fills[cursor % capacity]
+        side = np.int64(fill["taker_side"])
+        if fill["maker"] == seat:
+            at = _find(resting, state["own_count"], fill["maker_id"])
+            if at >= 0:
+                resting[at]["size"] -= fill["size"]
+            side = -side
+            state["made"] += fill["size"]
+            state["fill_role"] = 1
+        elif fill["taker"] == seat:
+            state["fill_role"] = -1
+            if state["worst_fill"] == 0 or side * fill["price"] > side * state["worst_fill"]:
+                state["worst_fill"] = fill["price"]
+        else:
+            continue
+        if side > 0:
+            bought += fill["size"]
+        else:
+            sold += fill["size"]
+        state["executed"] += fill["size"]
+        state["fill_size"] = fill["size"]
+        state["fill_price"] = fill["price"]
+        state["fill_side"] = side
+    state["fills"] = fill_count
+    return bought, sold
+
+
+@njit(cache=True, nogil=True)
+def _drop_dead(state, resting):
+    live = 0
+    total = np.int64(0)
+    for i in range(state["own_count"]):
+        if resting[i]["size"] > 0:
+            resting[live] = resting[i]
+            total += resting[i]["size"]
+            live += 1
+    state["own_count"] = live
+    state["resting"] = total
+
+
+@njit(cache=True, nogil=True)
+def read_tape(state, resting, records, record_count, fills, fill_count, seat):
+    """Follows both rings of the tape; returns the signed lots that others took, and own lots bought and sold."""
+    # All events first, then all fills: sizes only add up, so their order among each other is free,
+    # and dead orders leave the list at the very end.
+    flow = _read_records(state, resting, records, record_count, seat)
+    bought, sold = _read_fills(state, resting, fills, fill_count, seat)
+    _drop_dead(state, resting)
+    return flow, bought, sold
+
+
+@njit(cache=True, nogil=True)
+def _free_book(state, resting, depth_prices, depth_sizes, prices, sizes):
+    """Copies the depth without own orders, all of which rest at one price of their side.
+
+    Returns:
+        True if both sides have somebody else's orders.
+    """
+    for side in range(2):
+        level = 0
+        for i in range(depth_prices.shape[1]):
+            lots = np.int64(depth_sizes[side, i])
+            for own in range(state["own_count"]):
+                if resting[own]["price"] == depth_prices[side, i] and (resting[own]["side"] > 0) == (side == 0):
+                    lots -= resting[own]["size"]
+            if lots > 0 and level < LEVELS:
+                prices[side, level] = depth_prices[side, i]
+                sizes[side, level] = lots
+                level += 1
+        for i in range(level, LEVELS):
+            prices[side, i] = 0
+            sizes[side, i] = 0
+    return sizes[0, 0] > 0 and sizes[1, 0] > 0
+
+
+@njit(cache=True, nogil=True)
+def look(state, resting, depth_prices, depth_sizes, prices, sizes):
+    """Refreshes all that is known of the book: free depth, mid, spread, last levels; the old mid is remembered."""
+    state["previous_mid2"] = state["decision_mid2"]
+    if _free_book(state, resting, depth_prices, depth_sizes, prices, sizes):
+        state["decision_mid2"] = prices[0, 0] + prices[1, 0]
+        state["spread"] = max(prices[1, 0] - prices[0, 0], np.int64(1))
+    for level in range(LEVELS):
+        if sizes[0, level] > 0:
+            state["last_bid"] = prices[0, level]
+        if sizes[1, level] > 0:
+            state["last_ask"] = prices[1, level]
+
+
+@njit(cache=True, nogil=True)
+def unfilled_price(state, side):
+    """What a lot costs (ticks) that the book could not fill: one spread beyond all that was seen of it."""
+    last_level = state["last_ask"] if side > 0 else state["last_bid"]
+    worst = (state["decision_mid2"] + 1) // 2 if side > 0 else state["decision_mid2"] // 2
+    if last_level > 0 and side * last_level > side * worst:
+        worst = last_level
+    if state["worst_fill"] > 0 and side * state["worst_fill"] > side * worst:
+        worst = state["worst_fill"]
+    return worst + side * state["spread"]
+
+
+@njit(cache=True, nogil=True)
+def remember_move(state):
+    """Lets the slow average of the mid's squared moves learn the last one."""
+    moved = 0.5 * float(state["decision_mid2"] - state["previous_mid2"])
+    state["variance"] += (moved * moved - state["variance"]) / SLOW
+
+
+@njit(cache=True, nogil=True)
+def _read_past(state, records, record_count, interval):
+    """Fills the slow averages from the tape that the start state brought along."""
+    capacity = records.shape[0]
+    wanted = np.int64(SLOW) * interval
+    flow, squares = 0.0, 0.0
+    flows, moves, seen = 0, 0, np.int64(0)
+    later_mid2 = state["decision_mid2"]
+    total = 0.0
+    cursor = record_count
+    while cursor > 0 and cursor > record_count - capacity and seen < wanted:
+        cursor -= 1
+        record = records[cursor % capacity]
+        if record["kind"] == PRINT:
+            continue
+        if record["kind"] != CANCEL:
+            flow += float(record["side"]) * float(record["filled"])
+        seen += 1
+        if seen % interval == 0:
+            if flows == 0:
+                state["flow"] = flow
+            total += flow
+            flows += 1
+            flow = 0.0
+            if record["mid2"] > 0:
+                moved = 0.5 * float(later_mid2 - record["mid2"])
+                squares += moved * moved
+                moves += 1
+                later_mid2 = np.int64(record["mid2"])
+    if flows > 0:
+        state["slow_flow"] = total / flows
+    if moves > 0:
+        state["variance"] = squares / moves
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def begin_episode(
+    state, resting, records, record_count, fill_count, depth_prices, depth_sizes, prices, sizes, rows, mid2, clock_ns,
+    interval,
+):  # fmt: skip
+    """Takes the first look at the rows' start states; what a role fixes, and the variance, is set already.
+
+    Args:
+        state: (N,) with SEAT_FIELDS.
+        resting: (N, .) RESTING.
+        records: (N, R) RECORD, ring.
+        record_count: (N,) int64.
+        fill_count: (N,) int64.
+        depth_prices: (N, 2, LEVELS + 1) ticks.
+        depth_sizes: (N, 2, LEVELS + 1) lots.
+        prices: (N, 2, LEVELS) int64, written.
+        sizes: (N, 2, LEVELS) int64, written.
+        rows: (N,) bool.
+        mid2: (N,) int64 last known doubled mid.
+        clock_ns: (N,) int64.
+        interval: background events between two decisions.
+    """
+    for m in prange(state.shape[0]):
+        if rows[m]:
+            row = state[m]
+            row["decision_mid2"] = mid2[m]
+            row["start_ns"] = clock_ns[m]
+            row["records"] = record_count[m]
+            row["fills"] = fill_count[m]
+            look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
+            row["arrival_mid2"] = row["decision_mid2"]
+            row["previous_mid2"] = row["decision_mid2"]
+            _read_past(row, records[m], record_count[m], interval)
