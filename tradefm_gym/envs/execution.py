@@ -9,8 +9,7 @@ from tradefm_gym.envs import observation
 from tradefm_gym.envs.execution_ledger import STATE, settle_interval
 from tradefm_gym.envs.execution_orders import close_interval, open_interval
 from tradefm_gym.envs.execution_parent import MAX_QUANTITY, Parent, usual_parent
-from tradefm_gym.envs.observation import LEVELS, fill_observations
-from tradefm_gym.envs.roles import Outcome
+from tradefm_gym.envs.observation import fill_observations
 from tradefm_gym.envs.seat import HALF_TICK, RESTING
 from tradefm_gym.envs.seat_role import SeatRole, per_row
 from tradefm_gym.flow.protocol import ContextBank
@@ -60,6 +59,9 @@ class ExecutionRole(SeatRole):
     presets = DISCRETE_ACTIONS
     number_rule = "two numbers from -1 to 1, deviation and aggressiveness"
     state_dtype = STATE
+    opening = staticmethod(open_interval)
+    settling = staticmethod(settle_interval)
+    filling = staticmethod(fill_observations)
 
     def __init__(
         self,
@@ -132,24 +134,6 @@ class ExecutionRole(SeatRole):
     def _usual_parent(self, scale: np.ndarray) -> Parent:
         return usual_parent(float(scale["lots_per_event"]), self.interval, self.decisions)
 
-    def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
-        """Orders that open the interval; the block is reused by the next call."""
-        block = self._block
-        clock = self.market.clock_ns
-        open_interval(
-            self.state,
-            self.resting,
-            self.prices,
-            self.sizes,
-            actions,
-            rows,
-            clock,
-            self.seat,
-            block.events,
-            block.count,
-        )
-        return block
-
     def closing(self, rows: np.ndarray) -> EventBlock:
         """Cancels and crosses what the interval left over; the block is reused by the next call."""
         block, tape = self._block, self.market.tape
@@ -168,50 +152,6 @@ class ExecutionRole(SeatRole):
             block.count,
         )
         return block
-
-    def settle(self, rows: np.ndarray) -> Outcome:
-        """Books the interval from the account and looks at the book again."""
-        n, market = len(self.state), self.market
-        outcome = Outcome(np.zeros(n), np.zeros_like(self.terms), np.zeros(n, np.bool_))
-        settle_interval(
-            self.state,
-            self.resting,
-            market.tape.records,
-            market.tape.record_count,
-            market.tape.fills,
-            market.tape.fill_count,
-            market.accounts,
-            *market.depth(LEVELS + 1),
-            self.prices,
-            self.sizes,
-            rows,
-            self.seat,
-            market.config.taker_fee,
-            market.config.taker_rate,
-            outcome.terms,
-            outcome.reward,
-            outcome.terminated,
-        )
-        self.terms = outcome.terms
-        return outcome
-
-    def observe(self) -> np.ndarray:
-        """Observations (N, obs) float32, fresh; the blocks are those of ``observation.BLOCKS``."""
-        out = np.empty((len(self.state), observation.SIZE), np.float32)
-        fill_observations(
-            self.state,
-            self.resting,
-            self.scale,
-            self.prices,
-            self.sizes,
-            self.market.clock_ns,
-            self._queue_ahead(),
-            self.interval,
-            self.low,
-            self.high,
-            out,
-        )
-        return out
 
     def _queue_ahead(self) -> np.ndarray:
         """Lots ahead of the oldest own order (N,) int64; 0 or less where there is none."""

@@ -149,7 +149,7 @@ def _free_book(state, resting, depth_prices, depth_sizes, prices, sizes):
         for i in range(depth_prices.shape[1]):
             lots = np.int64(depth_sizes[side, i])
             for own in range(state["own_count"]):
-                if resting[own]["price"] == depth_prices[side, i] and (resting[own]["side"] > 0) == (side == 0):
+                if resting[own]["price"] == depth_prices[side, i]:  # a price has orders of one side only
                     lots -= resting[own]["size"]
             if lots > 0 and level < LEVELS:
                 prices[side, level] = depth_prices[side, i]

@@ -1,5 +1,6 @@
 """What all roles share: the arrays of a seat in N markets, checked actions, and the reading of tape and book."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from gymnasium import spaces
 
 from tradefm_gym.arguments import flag, numbers, shortened, whole
 from tradefm_gym.envs.observation import LEVELS, Block, bounds
+from tradefm_gym.envs.roles import Outcome
 from tradefm_gym.envs.seat import MAX_RESTING, RESTING, begin_episode
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.market.events import EventBlock
@@ -35,6 +37,10 @@ class SeatRole:
     presets: np.ndarray  # (k, act) float32, the numbered actions; number 0 is the zero action
     number_rule: str  # what the numbers of an action are, for messages
     state_dtype: np.dtype
+    # The role's kernels, ``staticmethod``; what they take is said where they are.
+    opening: Callable[..., None]  # actions to the orders that open an interval
+    settling: Callable[..., None]  # tape and account to terms and reward
+    filling: Callable[..., None]  # state to observation
     spare = 1  # new orders that are read before dead ones leave the list
 
     def __init__(self, interval: int, decisions: int, discrete: bool):
@@ -84,6 +90,66 @@ class SeatRole:
             where = f" of row {row}" if n > 1 else ""
             raise ValueError(f"action{where} is {values[row].tolist()}; it must be {self.action_rule}")
         return self.presets[np.where(rows, values, 0)] if self.discrete else values
+
+    def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
+        """Orders that open the interval; the block is reused by the next call."""
+        block, clock = self._block, self.market.clock_ns
+        book = self.resting, self.prices, self.sizes
+        self.opening(self.state, *book, actions, rows, clock, self.seat, block.events, block.count)
+        return block
+
+    def settle(self, rows: np.ndarray) -> Outcome:
+        """Books the interval from the account and looks at the book again."""
+        n, market = len(self.state), self.market
+        outcome = Outcome(np.zeros(n), np.zeros_like(self.terms), np.zeros(n, np.bool_))
+        self.settling(
+            self.state,
+            self.resting,
+            market.tape.records,
+            market.tape.record_count,
+            market.tape.fills,
+            market.tape.fill_count,
+            market.accounts,
+            *market.depth(LEVELS + 1),
+            self.prices,
+            self.sizes,
+            rows,
+            self.seat,
+            market.config.taker_fee,
+            market.config.taker_rate,
+            *self._charges(),
+            outcome.terms,
+            outcome.reward,
+            outcome.terminated,
+        )
+        self.terms = outcome.terms
+        return outcome
+
+    def observe(self) -> np.ndarray:
+        """Observations (N, obs) float32, fresh; their blocks are those of ``blocks``."""
+        out = np.empty((len(self.state), len(self.low)), np.float32)
+        self.filling(
+            self.state,
+            self.resting,
+            self.scale,
+            self.prices,
+            self.sizes,
+            self.market.clock_ns,
+            self._queue_ahead(),
+            self.interval,
+            self.low,
+            self.high,
+            out,
+        )
+        return out
+
+    def _charges(self) -> tuple:
+        """What ``settling`` takes besides the fees of the market."""
+        return ()
+
+    def _queue_ahead(self) -> np.ndarray:
+        """Lots ahead of own orders, as ``filling`` reads them."""
+        raise NotImplementedError
 
     def resting_orders(self, row: int) -> dict[int, int]:
         """Own resting lots by price (ticks) in one row, for pictures."""

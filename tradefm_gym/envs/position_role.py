@@ -1,0 +1,168 @@
+"""What roles that hold a position share: limits, a ledger in basis points of the limit, liquidation at the end."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tradefm_gym.arguments import one_of, whole
+from tradefm_gym.envs.position_ledger import STATE, settle_interval
+from tradefm_gym.envs.position_observation import POSITION_BLOCKS, fill_observations
+from tradefm_gym.envs.position_orders import close_interval
+from tradefm_gym.envs.seat import HALF_TICK, RESTING
+from tradefm_gym.envs.seat_role import SeatRole
+from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.market.events import EventBlock
+from tradefm_gym.market.simulator import MarketSimulator
+
+MAX_LOTS = 2**30  # an order from one limit to the other still fits its field
+MAX_PENALTY = 2**20
+PENALTY_SHAPES = ("linear", "quadratic")
+
+
+class PositionRole(SeatRole):
+    """A seat that buys and sells for a number of decisions, within a limit, and then goes home flat.
+
+    At the end of the last interval all own orders are cancelled and the position crosses at any price. What the book
+    cannot take then is charged at one spread beyond all that was seen of it. If the flow ends before, the episode is
+    truncated and the position stays as it is, marked to the mid.
+
+    Args:
+        interval: background events between two decisions.
+        decisions: decisions of an episode.
+        inventory_penalty: 1/1000 ticks for each lot that is held after a decision; no money changes hands.
+        penalty_shape: "linear", or "quadratic": for inventory^2 / limit lots, so that both are equal at the limit.
+        discrete: offer ``presets`` by number instead of the box.
+
+    Raises:
+        ValueError: if an argument is not allowed.
+    """
+
+    blocks = POSITION_BLOCKS
+    state_dtype = STATE
+    settling = staticmethod(settle_interval)
+    filling = staticmethod(fill_observations)
+    spare = 2  # a bid and an ask
+
+    def __init__(self, interval: int, decisions: int, inventory_penalty: int, penalty_shape: str, discrete: bool):
+        super().__init__(interval, decisions, discrete)
+        self.inventory_penalty = whole("inventory_penalty", inventory_penalty, 0, MAX_PENALTY)
+        self.penalty_shape = one_of("penalty_shape", penalty_shape, PENALTY_SHAPES)
+
+    def attach(self, market: MarketSimulator, seat: int) -> None:
+        """Allocates the state of the market's N rows."""
+        super().attach(market, seat)
+        self.state["limit"], self.state["size"], self.state["arrival_mid2"] = 1, 1, 2
+
+    def admit(self, bank: ContextBank, contexts: np.ndarray, plan: Any = None) -> str:
+        """Every market will do: quotes and positions are measured by its usual order."""
+        return ""
+
+    def limits(self, scale: np.ndarray, fixed: Any) -> tuple[int, int]:
+        """Limit and largest quote (lots) of one row.
+
+        Args:
+            scale: () SCALE of its start context.
+            fixed: what ``plan`` says of it.
+        """
+        raise NotImplementedError
+
+    def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
+        """Begins an episode in ``rows``; see ``Role.reset``."""
+        self.scale[rows] = scale[rows]
+        for m in np.flatnonzero(rows).tolist():
+            self.state[m], self.resting[m] = np.zeros((), STATE), np.zeros((), RESTING)
+            state, usual = self.state[m], self.scale[m]
+            state["limit"], state["size"] = self.limits(usual, plan[m])
+            state["decisions"] = self.decisions
+            state["spread"] = max(1, round(float(usual["spread"])))
+            state["variance"] = float(usual["volatility"]) ** 2 * self.interval
+        self._look_first(rows)
+
+    def closing(self, rows: np.ndarray) -> EventBlock:
+        """Liquidates at the end, and crosses where that was asked for; the block is reused by the next call."""
+        block, market = self._block, self.market
+        self._check_tape(rows)
+        close_interval(
+            self.state,
+            self.resting,
+            market.tape.records,
+            market.tape.record_count,
+            market.tape.fills,
+            market.tape.fill_count,
+            market.accounts,
+            rows,
+            market.clock_ns,
+            self.seat,
+            block.events,
+            block.count,
+        )
+        return block
+
+    def _charges(self) -> tuple:
+        return self.inventory_penalty, self.penalty_shape == "quadratic"
+
+    def _queue_ahead(self) -> np.ndarray:
+        """Lots ahead of the oldest own bid and ask (N, 2) int64; -1 where there is none."""
+        live = np.arange(self.resting.shape[1]) < self.state["own_count"][:, None]
+        oldest = np.full((len(self.state), 2), -1, np.int64)
+        for which, side in enumerate((1, -1)):
+            mine = live & (self.resting["side"] == side)
+            first = np.take_along_axis(self.resting["order_id"], mine.argmax(axis=1)[:, None], axis=1)[:, 0]
+            oldest[:, which] = np.where(mine.any(axis=1), first, -1)
+        if (oldest < 0).all():
+            return oldest
+        return self.market.queue_ahead(self.seat, oldest)
+
+    def headline(self, row: int) -> str:
+        """One line that says how far the task of a row is."""
+        state = self.state[row]
+        return (
+            f"{self.agent_name} holds {state['inventory']:+d} of at most {state['limit']} lots, decision "
+            f"{state['decision']} of {state['decisions']}, mid {state['decision_mid2'] / 2:g} (arrival "
+            f"{state['arrival_mid2'] / 2:g}), profit {self._basis_points()[row] * state['profit']:.2f} bps"
+        )
+
+    def step_info(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
+        """Decisions made, lots held, bought and sold, the mid without own orders, and the terms in basis points."""
+        state, basis_points = self.state, self._basis_points()
+        return {
+            "decision": state["decision"].copy(),
+            "inventory": state["inventory"].copy(),
+            "bought": state["bought"].copy(),
+            "sold": state["sold"].copy(),
+            "arrival_mid": 0.5 * state["arrival_mid2"],
+            "mid": 0.5 * state["decision_mid2"],
+            "terms": {name: self.terms[:, i] * basis_points for i, name in enumerate(self.term_names)},
+        }
+
+    def final_info(self) -> dict[str, np.ndarray]:
+        """The episode: profit in basis points of the limit's arrival notional, lots traded, and how.
+
+        ``maker_share`` is the part of them that was traded while resting, ``peak`` the largest position as part of
+        the limit.
+        """
+        state = self.state
+        return {
+            "profit_bps": state["profit"] * self._basis_points(),
+            "traded": state["executed"].copy(),
+            "maker_share": state["made"] / np.maximum(state["executed"], 1),
+            "peak": state["peak"] / state["limit"],
+        }
+
+    def _basis_points(self) -> np.ndarray:
+        """What one unit of money is in basis points of the limit's arrival notional (N,)."""
+        state = self.state
+        return 10_000.0 / (state["limit"] * state["arrival_mid2"] * HALF_TICK).astype(np.float64)
+
+
+def usual_orders(scale: np.ndarray, number: int) -> int:
+    """Lots of so many orders of the start context's median size, at least ``number``."""
+    size = float(scale["median_size"])
+    size = max(1.0, size) if math.isfinite(size) else 1.0
+    return min(round(number * size), MAX_LOTS)
+
+
+def lots(name: str, value: Any) -> int | None:
+    """A number of lots, or None."""
+    return None if value is None else whole(name, value, 1, MAX_LOTS)
