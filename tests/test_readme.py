@@ -38,12 +38,11 @@ def test_the_make_targets_it_names_exist():
 
 
 def test_every_argument_of_the_environment_is_in_the_table():
-    import inspect
+    from tradefm_gym.envs.execution import ExecutionRole
+    from tradefm_gym.envs.tasks import task_arguments
 
-    from tradefm_gym.envs.gym_env import execution_session
-
-    for name in inspect.signature(execution_session).parameters:
-        assert name == "num_envs" or f"`{name}`" in TEXT, name
+    for name in task_arguments(ExecutionRole):
+        assert f"`{name}`" in TEXT, name
 
 
 def test_every_option_of_reading_a_recorded_day_is_explained():

@@ -11,8 +11,17 @@ import gymnasium
 
 if TYPE_CHECKING:  # what __getattr__ imports on first use
     from tradefm_gym.envs.execution import ExecutionRole
-    from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
+    from tradefm_gym.envs.gym_env import (
+        ExecutionEnv,
+        ExecutionVectorEnv,
+        MarketMakingEnv,
+        MarketMakingVectorEnv,
+        TradingEnv,
+        TradingVectorEnv,
+    )
+    from tradefm_gym.envs.market_making import MarketMakingRole
     from tradefm_gym.envs.session import TradingSession
+    from tradefm_gym.envs.trading import TradingRole
     from tradefm_gym.flow.protocol import ContextBank, FlowModel
     from tradefm_gym.flow.registry import make_flow
     from tradefm_gym.market.config import MarketConfig
@@ -29,10 +38,18 @@ _HOMES = {
     "ExecutionVectorEnv": "tradefm_gym.envs.gym_env",
     "FlowModel": "tradefm_gym.flow.protocol",
     "MarketConfig": "tradefm_gym.market.config",
+    "MarketMakingEnv": "tradefm_gym.envs.gym_env",
+    "MarketMakingRole": "tradefm_gym.envs.market_making",
+    "MarketMakingVectorEnv": "tradefm_gym.envs.gym_env",
     "MarketSimulator": "tradefm_gym.market.simulator",
+    "TradingEnv": "tradefm_gym.envs.gym_env",
+    "TradingRole": "tradefm_gym.envs.trading",
     "TradingSession": "tradefm_gym.envs.session",
+    "TradingVectorEnv": "tradefm_gym.envs.gym_env",
     "make_flow": "tradefm_gym.flow.registry",
 }
+
+_TASKS = ("Execution", "MarketMaking", "Trading")  # ids and classes are named by them
 
 __all__ = [
     "ContextBank",
@@ -41,8 +58,14 @@ __all__ = [
     "ExecutionVectorEnv",
     "FlowModel",
     "MarketConfig",
+    "MarketMakingEnv",
+    "MarketMakingRole",
+    "MarketMakingVectorEnv",
     "MarketSimulator",
+    "TradingEnv",
+    "TradingRole",
     "TradingSession",
+    "TradingVectorEnv",
     "__version__",
     "make_flow",
     "register_environments",
@@ -51,13 +74,14 @@ __all__ = [
 
 def register_environments() -> None:
     """Makes the ids known to Gymnasium; calling it again changes nothing."""
-    if "TradeFM/Execution-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="TradeFM/Execution-v0",
-            entry_point="tradefm_gym.envs.gym_env:ExecutionEnv",
-            vector_entry_point="tradefm_gym.envs.gym_env:ExecutionVectorEnv",
-            kwargs={"flow": _DEFAULT_FLOW},
-        )
+    for task in _TASKS:
+        if f"TradeFM/{task}-v0" not in gymnasium.registry:
+            gymnasium.register(
+                id=f"TradeFM/{task}-v0",
+                entry_point=f"tradefm_gym.envs.gym_env:{task}Env",
+                vector_entry_point=f"tradefm_gym.envs.gym_env:{task}VectorEnv",
+                kwargs={"flow": _DEFAULT_FLOW},
+            )
 
 
 def __getattr__(name: str) -> Any:

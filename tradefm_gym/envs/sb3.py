@@ -7,7 +7,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from tradefm_gym.arguments import flag, known_names, shortened
-from tradefm_gym.envs.gym_env import TASK, ExecutionVectorEnv, plain_row, whole_seed
+from tradefm_gym.envs.gym_env import ExecutionVectorEnv, MarketMakingVectorEnv, TradingVectorEnv
+from tradefm_gym.envs.tasks import plain_row, task_arguments, whole_seed
+from tradefm_gym.envs.vector_env import SessionVectorEnv
 
 try:
     from stable_baselines3.common.vec_env.base_vec_env import VecEnv
@@ -16,8 +18,10 @@ except ImportError as error:
     raise ImportError(message) from error
 
 
-class ExecutionVecEnv(VecEnv):
-    """N execution tasks as one Stable-Baselines3 ``VecEnv``, without a process or a loop per environment.
+class SessionVecEnv(VecEnv):
+    """N tasks as one Stable-Baselines3 ``VecEnv``, without a process or a loop per environment.
+
+    Subclasses name the vector environment (``vector_type``).
 
     Each step's infos are fresh dicts: that of a row which ended carries ``terminal_observation``,
     ``TimeLimit.truncated`` and the episode's final info; the others carry ``TimeLimit.truncated`` only,
@@ -28,8 +32,10 @@ class ExecutionVecEnv(VecEnv):
         seed: seed of the first reset; row m gets seed + m.
         step_infos: give every row its whole info at each step (slower).
         render_mode: None, "ansi" or "rgb_array".
-        **task: see ``ExecutionEnv``.
+        **task: see the single environment.
     """
+
+    vector_type: type[SessionVectorEnv]
 
     def __init__(
         self,
@@ -40,11 +46,13 @@ class ExecutionVecEnv(VecEnv):
         render_mode: str | None = None,
         **task: Any,
     ):
-        known_names("ExecutionVecEnv", task, ("num_envs", "seed", "step_infos", "render_mode", *TASK))
+        own = ("num_envs", "seed", "step_infos", "render_mode")
+        known_names(type(self).__name__, task, (*own, *task_arguments(self.vector_type.role_type)))
         self.step_infos = flag("step_infos", step_infos)
         if seed is not None:
             whole_seed("seed", seed)
-        self.env = ExecutionVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, render_mode=render_mode, **task)
+        mode = AutoresetMode.SAME_STEP
+        self.env = self.vector_type(num_envs, autoreset_mode=mode, render_mode=render_mode, **task)
         self.metadata = self.env.metadata
         super().__init__(self.env.num_envs, self.env.single_observation_space, self.env.single_action_space)
         self._actions = np.zeros(0, np.float32)
@@ -121,3 +129,21 @@ class ExecutionVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         """Rows are never wrapped one by one."""
         return [False for _ in self._get_indices(indices)]
+
+
+class ExecutionVecEnv(SessionVecEnv):
+    """N execution tasks, see ``SessionVecEnv`` and ``ExecutionEnv``."""
+
+    vector_type = ExecutionVectorEnv
+
+
+class MarketMakingVecEnv(SessionVecEnv):
+    """N market makers, see ``SessionVecEnv`` and ``MarketMakingEnv``."""
+
+    vector_type = MarketMakingVectorEnv
+
+
+class TradingVecEnv(SessionVecEnv):
+    """N traders, see ``SessionVecEnv`` and ``TradingEnv``."""
+
+    vector_type = TradingVectorEnv

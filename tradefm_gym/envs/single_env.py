@@ -1,0 +1,82 @@
+"""The single Gymnasium environment of a session of one role: the N = 1 view of the vector environment."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from tradefm_gym.arguments import known_names, numbers, shortened
+from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.tasks import (
+    METADATA,
+    check_open,
+    checked_render_mode,
+    draw,
+    drawn_seed,
+    known_options,
+    plain_row,
+    seed_words,
+    task_arguments,
+    task_session,
+    whole_seed,
+)
+
+
+class SessionEnv(gymnasium.Env):
+    """One agent in one market; subclasses name the role (``role_type``) and are its data sheet.
+
+    Args:
+        render_mode: None, "ansi" or "rgb_array".
+        **task: what the role and ``tasks.market_session`` take.
+    """
+
+    metadata: dict[str, Any] = METADATA
+    role_type: Callable[..., Role]
+
+    def __init__(self, *, render_mode: str | None = None, **task: Any):
+        known_names(type(self).__name__, task, ("render_mode", *task_arguments(self.role_type)))
+        self.closed = False
+        self.render_mode = checked_render_mode(render_mode)
+        self.session = task_session(self.role_type, 1, task)
+        self.observation_space = self.session.role.observation_space
+        self.action_space = self.session.role.action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
+        check_open(self, "reset")
+        seed = None if seed is None else whole_seed("seed", seed)
+        options = known_options(options, (*self.session.role.option_names, "context"))
+        self.session.check_options(options)
+        super().reset(seed=seed)
+        if seed is not None or not self.session.seeded[0]:
+            self.session.seed(np.array([True]), seed_words([drawn_seed(self.np_random) if seed is None else seed]))
+        observation = self.session.reset(options=options)
+        return observation[0], plain_row(self.session.start_info(), 0)
+
+    def step(self, action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One decision and the interval after it."""
+        check_open(self, "step")
+        if not self.session.running[0]:
+            raise ResetNeeded("step was called before reset or after the episode ended; call reset first")
+        role = self.session.role
+        values = numbers(action, role.action_kinds)
+        if values is None or values.shape != self.action_space.shape:
+            raise ValueError(f"action is {shortened(action)}; it must be {role.action_rule}")
+        result = self.session.step(values[None])
+        terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
+        info = plain_row(self.session.step_info(), 0)
+        if terminated or truncated:
+            info |= plain_row(self.session.final_info(), 0)
+        return result.observation[0], float(result.reward[0]), terminated, truncated, info
+
+    def render(self) -> Any:
+        """The ladder as text or as a picture (H, W, 3) uint8, as ``render_mode`` says."""
+        return draw(self.session, 0, self.render_mode)
+
+    def close(self) -> None:
+        """Ends the environment: ``reset`` and ``step`` are refused from now on. May be called twice."""
+        self.closed = True

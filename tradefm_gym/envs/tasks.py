@@ -1,0 +1,141 @@
+"""From the arguments of an environment to its session, and what faces of all libraries check and say alike."""
+
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ClosedEnvironmentError
+
+from tradefm_gym.arguments import shortened
+from tradefm_gym.envs.render import ladder_picture, ladder_text
+from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.session import TradingSession
+from tradefm_gym.flow.protocol import FlowModel
+
+RENDER_MODES = ("ansi", "rgb_array")
+METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 8}
+_WORD = 2**64
+_MARKET = (
+    "context", "split", "seats", "engine_batch", "maker_fee", "taker_fee", "maker_rate", "taker_rate",
+)  # fmt: skip
+
+
+def market_session(
+    num_envs: int,
+    roles: Role | Sequence[Role],
+    *,
+    flow: str | FlowModel = "tradefm",
+    clock: str = "events",
+    context: int | str | os.PathLike | None = None,
+    split: str = "train",
+    seats: int | None = None,
+    engine_batch: int | None = None,
+    maker_fee: int = 0,
+    taker_fee: int = 0,
+    maker_rate: int = 0,
+    taker_rate: int = 0,
+) -> TradingSession:
+    """A session of these roles; the other arguments are those of ``ExecutionEnv``."""
+    options: dict[str, Any] = {} if engine_batch is None else {"engine_batch": engine_batch}
+    if isinstance(context, (str, os.PathLike)):
+        if not os.fspath(context):
+            raise ValueError("context is ''; it must be the id of a start context, a path or None")
+        options["context"], context = context, None
+    for name, value in options.items():
+        if not isinstance(flow, str) or flow.partition(":")[0] != "tradefm":
+            raise ValueError(
+                f"{name} is {shortened(value)}; only flow 'tradefm' reads it, with flow {shortened(flow)} it must be "
+                "left out"
+            )
+    return TradingSession(
+        num_envs,
+        roles,
+        flow,
+        clock=clock,
+        split=split,
+        context=context,
+        seats=seats,
+        maker_fee=maker_fee,
+        taker_fee=taker_fee,
+        maker_rate=maker_rate,
+        taker_rate=taker_rate,
+        flow_options=options,
+    )
+
+
+def role_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
+    """What a role's constructor takes."""
+    return tuple(inspect.signature(role_type).parameters)
+
+
+def task_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
+    """What an environment of one role takes besides what is its face's own."""
+    own = [name for name in role_arguments(role_type) if name != "discrete"]
+    return ("flow", "clock", *own, *_MARKET, "discrete")
+
+
+def task_session(role_type: Callable[..., Role], num_envs: int, task: dict[str, Any]) -> TradingSession:
+    """A session of N tasks of one role; ``task`` holds some of ``task_arguments``."""
+    own = role_arguments(role_type)
+    role = role_type(**{name: value for name, value in task.items() if name in own})
+    return market_session(num_envs, role, **{name: value for name, value in task.items() if name not in own})
+
+
+def known_options(options: Any, names: tuple[str, ...], stacklevel: int = 3) -> Any:
+    """The options of a reset that exist; others are warned of. What is no dict is for the session to refuse."""
+    if not isinstance(options, Mapping):
+        return options
+    for key in options:
+        if key not in names:
+            warnings.warn(f"options has the unknown key {key!r}; known are {', '.join(names)}", stacklevel=stacklevel)
+    return {key: value for key, value in options.items() if key in names}
+
+
+def check_open(env: Any, called: str) -> None:
+    """Refuses to go on with an environment that was closed."""
+    if env.closed:
+        raise ClosedEnvironmentError(f"{called} was called after close; make another environment")
+
+
+def plain_row(columns: dict[str, Any], m: int) -> dict[str, Any]:
+    """One row of info columns as plain Python values, without what the masks say is not there."""
+    row: dict[str, Any] = {}
+    for key, column in columns.items():
+        if key.startswith(("_", "final_")) or ((mask := columns.get(f"_{key}")) is not None and not mask[m]):
+            continue
+        row[key] = plain_row(column, m) if isinstance(column, dict) else column[m : m + 1].tolist()[0]
+    return row
+
+
+def whole_seed(name: str, seed: Any, also: str = " or None") -> int:
+    """A seed as Gymnasium has them; ``also`` says what else would have done."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"{name} is {shortened(seed)}; it must be a non-negative integer{also}")
+    return int(seed)
+
+
+def drawn_seed(generator: np.random.Generator) -> int:
+    """A seed where the caller gives none."""
+    return int(generator.integers(2**63))
+
+
+def seed_words(seeds: list[int]) -> np.ndarray:
+    """Seeds of any size as uint64."""
+    return np.array([seed % _WORD for seed in seeds], np.uint64)
+
+
+def checked_render_mode(mode: Any) -> str | None:
+    """One of RENDER_MODES, or None."""
+    if mode is not None and (not isinstance(mode, str) or mode not in RENDER_MODES):
+        raise ValueError(f"render_mode is {shortened(mode)}; it must be None, {' or '.join(map(repr, RENDER_MODES))}")
+    return mode
+
+
+def draw(session: TradingSession, row: int, mode: str | None) -> Any:
+    """One market as ``render_mode`` says."""
+    if mode is None:
+        return None
+    return ladder_text(session, row) if mode == "ansi" else ladder_picture(session, row)
