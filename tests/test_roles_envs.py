@@ -44,6 +44,7 @@ def test_both_checkers_without_a_warning(env_id, discrete):
         for flow in (*map(cpu_flow, CPU_FLOWS), None):
             task = {"discrete": discrete} | ({} if flow is None else {"flow": flow})
             env = gym.make(env_id, **task)
+            assert isinstance(env.action_space, gym.spaces.Discrete) == discrete
             check_env(env.unwrapped)
             checker.check_env(env.unwrapped, warn=True)
             env.close()

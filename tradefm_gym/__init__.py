@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what __getattr__ imports on first use
         TradingVectorEnv,
     )
     from tradefm_gym.envs.market_making import MarketMakingRole
+    from tradefm_gym.envs.parallel_env import env, parallel_env
     from tradefm_gym.envs.session import TradingSession
     from tradefm_gym.envs.trading import TradingRole
     from tradefm_gym.flow.protocol import ContextBank, FlowModel
@@ -46,7 +47,9 @@ _HOMES = {
     "TradingRole": "tradefm_gym.envs.trading",
     "TradingSession": "tradefm_gym.envs.session",
     "TradingVectorEnv": "tradefm_gym.envs.gym_env",
+    "env": "tradefm_gym.envs.parallel_env",
     "make_flow": "tradefm_gym.flow.registry",
+    "parallel_env": "tradefm_gym.envs.parallel_env",
 }
 
 _TASKS = ("Execution", "MarketMaking", "Trading")  # ids and classes are named by them
@@ -67,7 +70,9 @@ __all__ = [
     "TradingSession",
     "TradingVectorEnv",
     "__version__",
+    "env",
     "make_flow",
+    "parallel_env",
     "register_environments",
 ]
 

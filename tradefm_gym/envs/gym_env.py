@@ -115,8 +115,9 @@ class MarketMakingEnv(SessionEnv):
     position then stays, marked to the mid.
 
     ## Information
-    At reset: flow, flow_version, context, inventory_limit, size, decisions, arrival_mid. At each step: decision,
-    inventory, bought, sold, arrival_mid, mid, terms. At the end all of them, and profit_bps, traded, maker_share, peak.
+    At reset: flow, flow_version, context, inventory_limit, size, decisions, arrival_mid, usual_spread, usual_move (of
+    the context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At the end all of
+    them, and profit_bps, traded, maker_share, peak.
 
     Args:
         interval: background events between two decisions.
@@ -181,8 +182,9 @@ class TradingEnv(SessionEnv):
     position then stays, marked to the mid.
 
     ## Information
-    At reset: flow, flow_version, context, max_position, decisions, arrival_mid. At each step: decision,
-    inventory, bought, sold, arrival_mid, mid, terms. At the end all of them, and profit_bps, traded, maker_share, peak.
+    At reset: flow, flow_version, context, max_position, decisions, arrival_mid, usual_spread, usual_move (of the
+    context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At the end all of
+    them, and profit_bps, traded, maker_share, peak.
 
     Args:
         interval: background events between two decisions.

@@ -88,13 +88,12 @@ class MarketMakingRole(PositionRole):
         return limit, min(usual_orders(scale, SIZE_ORDERS), limit) if size is None else size
 
     def start_info(self) -> dict[str, np.ndarray]:
-        """Limit and largest quote in lots, decisions, and the arrival mid in ticks."""
+        """Limit and largest quote in lots, and what all have that hold a position."""
         state = self.state
         return {
             "inventory_limit": state["limit"].copy(),
             "size": state["size"].copy(),
-            "decisions": state["decisions"].copy(),
-            "arrival_mid": 0.5 * state["arrival_mid2"],
+            **super().start_info(),
         }
 
 

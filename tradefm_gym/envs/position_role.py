@@ -123,6 +123,20 @@ class PositionRole(SeatRole):
             f"{state['arrival_mid2'] / 2:g}), profit {self._basis_points()[row] * state['profit']:.2f} bps"
         )
 
+    def start_info(self) -> dict[str, np.ndarray]:
+        """Decisions, the arrival mid, and what is usual in the start context, in ticks.
+
+        These are the median spread (``usual_spread``) and the standard deviation of the mid's move between two
+        decisions (``usual_move``).
+        """
+        state, scale = self.state, self.scale
+        return {
+            "decisions": state["decisions"].copy(),
+            "arrival_mid": 0.5 * state["arrival_mid2"],
+            "usual_spread": scale["spread"].copy(),
+            "usual_move": scale["volatility"] * math.sqrt(self.interval),
+        }
+
     def step_info(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
         """Decisions made, lots held, bought and sold, the mid without own orders, and the terms in basis points."""
         state, basis_points = self.state, self._basis_points()

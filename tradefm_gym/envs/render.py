@@ -11,10 +11,10 @@ _BID, _ASK, _OWN, _MARK = (46, 125, 92), (168, 64, 64), (240, 190, 60), (90, 96,
 
 
 def ladder_text(session: TradingSession, row: int) -> str:
-    """The best ten levels a side, asks above bids, with what the agent has resting (marked ``*``)."""
+    """The best ten levels a side, asks above bids, with what agents have resting (marked ``*``)."""
     prices, sizes = session.market.depth(LADDER)
-    own = session.role.resting_orders(row)
-    lines = [session.role.headline(row), f"{'bid':>10} {'price':>10} {'ask':<10}"]
+    own = _own(session, row)
+    lines = [*(role.headline(row) for role in session.roles), f"{'bid':>10} {'price':>10} {'ask':<10}"]
     for level in range(LADDER - 1, -1, -1):
         if sizes[row, 1, level]:
             price = int(prices[row, 1, level])
@@ -30,7 +30,7 @@ def ladder_text(session: TradingSession, row: int) -> str:
 def ladder_picture(session: TradingSession, row: int) -> np.ndarray:
     """The same ladder as bars, (H, W, 3) uint8: bids green to the left, asks red to the right, own orders gold."""
     prices, sizes = session.market.depth(LADDER)
-    own = session.role.resting_orders(row)
+    own = _own(session, row)
     picture = np.empty(((2 * LADDER + 1) * _ROW, _WIDTH, 3), np.uint8)
     picture[:] = _BACKGROUND
     middle, widest = _WIDTH // 2, max(1, int(sizes[row].max()))
@@ -45,6 +45,15 @@ def ladder_picture(session: TradingSession, row: int) -> np.ndarray:
             _bar(picture, band, side, lots, widest, middle, colour)
             _bar(picture, band, side, min(lots, own.get(int(prices[row, side, level]), 0)), widest, middle, _OWN)
     return picture
+
+
+def _own(session: TradingSession, row: int) -> dict[int, int]:
+    """Resting lots of all roles by price."""
+    own: dict[int, int] = {}
+    for role in session.roles:
+        for price, lots in role.resting_orders(row).items():
+            own[price] = own.get(price, 0) + lots
+    return own
 
 
 def _bar(picture: np.ndarray, band: slice, side: int, lots: int, widest: int, middle: int, colour: tuple) -> None:

@@ -18,9 +18,8 @@ from tradefm_gym.flow.protocol import FlowModel
 RENDER_MODES = ("ansi", "rgb_array")
 METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 8}
 _WORD = 2**64
-_MARKET = (
-    "context", "split", "seats", "engine_batch", "maker_fee", "taker_fee", "maker_rate", "taker_rate",
-)  # fmt: skip
+_FEES = ("maker_fee", "taker_fee", "maker_rate", "taker_rate")
+MARKET = ("clock", "context", "split", "engine_batch", *_FEES)  # arguments of a market beside its flow
 
 
 def market_session(
@@ -74,7 +73,7 @@ def role_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
 def task_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
     """What an environment of one role takes besides what is its face's own."""
     own = [name for name in role_arguments(role_type) if name != "discrete"]
-    return ("flow", "clock", *own, *_MARKET, "discrete")
+    return ("flow", "clock", *own, "context", "split", "seats", "engine_batch", *_FEES, "discrete")
 
 
 def task_session(role_type: Callable[..., Role], num_envs: int, task: dict[str, Any]) -> TradingSession:

@@ -74,10 +74,9 @@ class TradingRole(PositionRole):
         return limit, limit
 
     def start_info(self) -> dict[str, np.ndarray]:
-        """Limit in lots, decisions, and the arrival mid in ticks."""
+        """Limit in lots, and what all have that hold a position."""
         state = self.state
         return {
             "max_position": state["limit"].copy(),
-            "decisions": state["decisions"].copy(),
-            "arrival_mid": 0.5 * state["arrival_mid2"],
+            **super().start_info(),
         }
