@@ -2,6 +2,7 @@
 
 from tradefm_gym.agents.comparison import Estimate, PolicySummary, bootstrap, compare
 from tradefm_gym.agents.evaluation import Evaluator, evaluate
+from tradefm_gym.agents.makers import AvellanedaStoikov, FixedSpread, making_policies
 from tradefm_gym.agents.policies import (
     ConstantPolicy,
     CrossingTWAP,
@@ -12,13 +13,18 @@ from tradefm_gym.agents.policies import (
     Random,
     reference_policies,
 )
+from tradefm_gym.agents.traders import Momentum, Noise, trading_policies
 
 __all__ = [
+    "AvellanedaStoikov",
     "ConstantPolicy",
     "CrossingTWAP",
     "Estimate",
     "Evaluator",
+    "FixedSpread",
     "Immediate",
+    "Momentum",
+    "Noise",
     "PassiveTWAP",
     "Policy",
     "PolicySummary",
@@ -27,5 +33,7 @@ __all__ = [
     "bootstrap",
     "compare",
     "evaluate",
+    "making_policies",
     "reference_policies",
+    "trading_policies",
 ]
