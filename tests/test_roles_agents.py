@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quiet_flow import QuietFlow, quiet_bank
 from test_roles_positions import act, maker, own
 from test_roles_session import quiet
 from tradefm_gym.agents import (
@@ -40,6 +41,13 @@ def quotes(session, policy, seen):
 def test_a_fixed_spread_counts_usual_spreads_from_the_mid(half_spread, expected):
     session = quiet(maker())
     assert quotes(session, FixedSpread(half_spread), session.reset()) == expected  # the usual spread is 2
+
+
+@pytest.mark.parametrize(("half_spread", "expected"), [(0.25, (999, 1001)), (1.5, (997, 1003)), (2.0, (996, 1004))])
+def test_a_fixed_spread_holds_where_the_spread_is_not_the_usual_one(half_spread, expected):
+    session = TradingSession(1, maker(), QuietFlow(1, quiet_bank([(999, 100)], [(1001, 100)])))
+    session.seed(np.ones(1, bool), np.zeros(1, np.uint64))
+    assert quotes(session, FixedSpread(half_spread), session.reset()) == expected
 
 
 def test_quotes_of_avellaneda_and_stoikov_are_those_of_their_formula():

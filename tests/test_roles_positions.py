@@ -62,6 +62,15 @@ def test_quotes_are_where_the_action_says(action, bid, ask):
     assert sorted(own(session)) == [(-1, ask, 10), (1, bid, 10)]
 
 
+@pytest.mark.parametrize(("action", "bid", "ask"), [((1, 0.5, 0, 0), 995, 1003), ((0, 0, 0.5, 0), 1000, 1002)])
+def test_distances_and_skews_reach_four_ticks_where_the_spread_is_less(action, bid, ask):
+    session = TradingSession(1, maker(), QuietFlow(1, quiet_bank([(999, 100)], [(1001, 100)])))
+    session.seed(np.ones(1, bool), np.zeros(1, np.uint64))
+    session.reset()
+    act(session, *action)
+    assert sorted(own(session)) == [(-1, ask, 10), (1, bid, 10)]
+
+
 @given(st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3), st.integers(1, 30))
 @settings(deadline=None)
 def test_quotes_never_cross_and_are_mirror_images(action, spread):

@@ -26,9 +26,9 @@ class MarketMakingRole(PositionRole):
     Action ``[bid distance, ask distance, skew, size]`` in [-1, 1]. A distance of 0 is the touch of the book without own
     orders, -1 the mid, between them it is that part of the half-spread; +1 is max(4, spread) ticks behind the touch.
     The skew moves both quotes up by that part of max(4, spread) / 2 ticks. Distances are rounded to half ticks, prices
-    then away from the mid; they never cross: quotes are post-only. The size is from nothing (-1) over half (0) to all (+1) of ``size`` lots on each
-    side, less where more could carry the inventory beyond its limit. So the zero action joins both touches with half
-    of the largest size. What rests at a wanted price keeps its place in the queue.
+    then away from the mid; they never cross: quotes are post-only. The size is from nothing (-1) over half (0) to all
+    (+1) of ``size`` lots on each side, less where more could carry the inventory beyond its limit. So the zero action
+    joins both touches with half of the largest size. What rests at a wanted price keeps its place in the queue.
 
     The gain is told in named terms: ``spread`` (lots bought below and sold above the mid at the decision),
     ``inventory`` (lots held, marked to the next mid), ``fees``, ``liquidation`` (the closing trade against the mid
