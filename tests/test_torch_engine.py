@@ -7,9 +7,10 @@ import reference_network as reference
 torch = pytest.importorskip("torch")
 
 from tradefm_gym.model.config import PRESETS, VOCABULARY, random_weights, save_checkpoint  # noqa: E402
-from tradefm_gym.model.engine import TorchEngine, draw  # noqa: E402
+from tradefm_gym.model.engine import TorchEngine  # noqa: E402
 from tradefm_gym.model.engine_protocol import KINDS, Engine, sample_integers  # noqa: E402
 from tradefm_gym.model.numba_engine import NumbaEngine  # noqa: E402
+from tradefm_gym.model.sampling import draw  # noqa: E402
 
 FACTORED = PRESETS["test"]
 JOINT = dataclasses.replace(FACTORED, head="joint", head_width=0, digit_embeddings=False)
@@ -248,7 +249,7 @@ def test_bad_input_is_refused_and_changes_nothing():
         (lambda: TorchEngine(FACTORED, weights, 0), "batch is 0"),
         (lambda: TorchEngine(FACTORED, weights, 1, precision="fp8"), "precision is"),
         (lambda: TorchEngine(FACTORED, weights, 1, prefill_batch=0.5), "prefill_batch is 0.5"),
-        (lambda: TorchEngine(FACTORED, weights, 1, compile="yes"), "compile is 'yes'"),
+        (lambda: TorchEngine(FACTORED, weights, 1, decoder="yes"), "decoder is 'yes'"),
         (lambda: TorchEngine(FACTORED, weights, 1, device="abacus"), "device is 'abacus'; allowed is one that torch f"),
         (lambda: TorchEngine(FACTORED, {}, 1), "weights do not have"),
     ]

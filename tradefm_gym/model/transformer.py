@@ -5,7 +5,7 @@ The full-context ``forward`` is the reference for the cached path, ``decode``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,8 +132,7 @@ class EventEmbedding(nn.Module):
         liquidity, flag, level, token = inputs.unbind(-1)  # (B, T) each
         parts = [self.liquidity(liquidity), self.flag(flag), self.level(level), self.token(token)]
         if self.digit_embeddings:
-            digits = split_digits(token)  # (B, T, 5)
-            parts += [table(digits[..., index]) for index, table in enumerate(self.digits)]
+            parts += [table(digit) for table, digit in zip(self.digits, split_digits(token), strict=True)]
         # The residual stream stays fp32 under bf16 autocast.
         return self.project(torch.cat(parts, -1)).float()  # (B, T, tables * E) -> (B, T, D)
 
@@ -222,11 +221,11 @@ class JointHead(nn.Linear):
         """(..., D) and (...) -> (...), nats."""
         return _chosen(self(hidden), tokens)
 
-    def joint_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        """Log-probabilities of all tokens: (B, D) -> (B, V), nats."""
+    def joint_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+        """Log-probabilities of all tokens: (B, D) -> (B, V), nats; a temperature for all, or (B, 1)."""
         return F.log_softmax(self(hidden).float() / temperature, -1)
 
-    def kind_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    def kind_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the kinds of event, the first three digits: (B, D) -> (B, 64), nats."""
         return self.joint_log_prob(hidden, temperature).unflatten(-1, (-1, DIGIT_STRIDES[2])).logsumexp(-1)
 
@@ -249,22 +248,22 @@ class FactoredHead(nn.Module):
 
     def digit_log_prob(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Each digit's share of the log-probability: (..., D) and (...) -> (..., 5), nats."""
-        digits = split_digits(tokens)  # (..., 5)
+        digits = split_digits(tokens)
         parts = self.digit_hidden(hidden)  # (..., 5, Hd)
-        chosen = [
-            _chosen(self.digit_logits(parts, digit, digits), digits[..., digit]) for digit in range(len(DIGIT_SIZES))
-        ]
+        chosen = [_chosen(self.digit_logits(parts, digit, digits), digits[digit]) for digit in range(len(DIGIT_SIZES))]
         return torch.stack(chosen, -1)
 
-    def joint_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    def joint_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of all tokens, the digits' ones added up over the whole tree: (B, D) -> (B, V), nats."""
         return self._tree_log_prob(hidden, temperature, len(DIGIT_SIZES))
 
-    def kind_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    def kind_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the kinds of event, the first three digits: (B, D) -> (B, 64), nats."""
         return self._tree_log_prob(hidden, temperature, 3)
 
-    def _tree_log_prob(self, hidden: Tensor, temperature: float, count: int) -> Tensor:
+    def _tree_log_prob(self, hidden: Tensor, temperature: float | Tensor, count: int) -> Tensor:
+        if isinstance(temperature, Tensor):
+            temperature = temperature[..., None]  # (B, 1, 1)
         parts = self.digit_hidden(hidden)[:, None]  # (B, 1, 5, Hd)
         result = hidden.new_zeros((hidden.shape[0], 1), dtype=torch.float32)
         for digit, (stride, size) in enumerate(zip(DIGIT_STRIDES[:count], DIGIT_SIZES[:count], strict=True)):
@@ -278,18 +277,18 @@ class FactoredHead(nn.Module):
         """The digits' shares of the hidden state: (..., D) -> (..., 5, Hd)."""
         return self.hidden(hidden).unflatten(-1, (len(DIGIT_SIZES), -1))
 
-    def digit_logits(self, parts: Tensor, digit: int, digits: Tensor) -> Tensor:
-        """Logits (..., n) of one digit from ``digit_hidden`` and the digits before it, ``digits[..., :digit]``."""
+    def digit_logits(self, parts: Tensor, digit: int, digits: Sequence[Tensor]) -> Tensor:
+        """Logits (..., n) of one digit from ``digit_hidden`` and the digits (...) before it, ``digits[:digit]``."""
         activation = parts[..., digit, :]
-        for earlier, table in enumerate(self.prefix[digit]):  # pyright: ignore[reportArgumentType]
-            activation = activation + table(digits[..., earlier])
+        for earlier, table in zip(digits, self.prefix[digit], strict=False):  # pyright: ignore[reportArgumentType]
+            activation = activation + table(earlier)
         return self.output[digit](F.silu(activation))
 
 
-def split_digits(tokens: Tensor) -> Tensor:
-    """The five digits of each token: (...) -> (..., 5)."""
-    strides = tokens.new_tensor(DIGIT_STRIDES)
-    return tokens[..., None] // strides % tokens.new_tensor(DIGIT_SIZES)
+def split_digits(tokens: Tensor) -> list[Tensor]:
+    """The five digits (...) of tokens (...)."""
+    # By numbers of the program, not of a tensor: capturing a CUDA graph allows no transfer.
+    return [tokens // stride % size for stride, size in zip(DIGIT_STRIDES, DIGIT_SIZES, strict=True)]
 
 
 def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:

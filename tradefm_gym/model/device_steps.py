@@ -1,0 +1,65 @@
+"""A step of the engine on its device: one packed transfer in, one result out, captured as a CUDA graph on a GPU."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class DeviceStep:
+    """A function of one int32 matrix (B, n), which travels to the device in one transfer; floats travel as their bits.
+
+    As a CUDA graph its first call runs the function several times on the same inputs, so repeating it must change
+    nothing.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor], Tensor | None], batch: int, columns: int, device: torch.device, graph: bool
+    ):
+        self._function, self._wants_graph = function, graph
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._pinned = device.type == "cuda"
+        self._inputs = torch.zeros((batch, columns), dtype=torch.int32, device=device)
+        self._out: Tensor | None = None
+        self._host: Tensor | None = None
+
+    def start(self, *columns: NDArray) -> None:
+        """Sends (B, k) arrays of 32-bit numbers, side by side, and runs the function on them without waiting for it."""
+        # A fresh pinned buffer each time: torch keeps it until the transfer is over, and then uses it again.
+        packed = torch.empty(self._inputs.shape, dtype=torch.int32, pin_memory=self._pinned)
+        np.concatenate([column.view(np.int32) for column in columns], axis=1, out=packed.numpy())
+        self._inputs.copy_(packed, non_blocking=True)
+        if not self._wants_graph:
+            self._out = self._function(self._inputs)
+            return
+        if self._graph is None:
+            self._capture()
+        self._graph.replay()  # pyright: ignore[reportOptionalMemberAccess]
+
+    def result(self) -> NDArray:
+        """Waits for what the function returned; a copy."""
+        assert self._out is not None
+        if self._host is None:
+            self._host = torch.empty(self._out.shape, dtype=self._out.dtype, pin_memory=self._pinned)
+        self._host.copy_(self._out, non_blocking=True)
+        if self._pinned:
+            torch.cuda.current_stream().synchronize()
+        return self._host.numpy().copy()
+
+    def _capture(self) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiles kernels and creates handles, which a capture may not
+            for _ in range(2):
+                self._function(self._inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._out = self._function(self._inputs)
+
+
+def column(values: Sequence | NDArray | float, batch: int, dtype=np.int32) -> NDArray:
+    """A number, or one a row, as a column (B, 1) of 32-bit numbers."""
+    return np.ascontiguousarray(np.broadcast_to(np.asarray(values, dtype), (batch,)))[:, None]
