@@ -19,10 +19,12 @@ from tradefm_gym.cli_realism import Realism
 class Bench:
     """Measure events and steps per second on this machine."""
 
-    suite: tyro.conf.Positional[Literal["rooms", "book"]] = "rooms"  # all rooms, or one order book beside its peers
+    # all rooms, one order book beside its peers, or the model's engines and training, on a GPU too
+    suite: tyro.conf.Positional[Literal["rooms", "book", "engine"]] = "rooms"
     json: bool = False  # print a list of {name, value, unit, reference, ratio, target, met, hardware}
     quick: bool = False  # fewer and shorter repeats: seconds instead of minutes, figures to within a fifth
     only: str | None = None  # measure what has this in its name, such as "market" or "execution-replay"
+    lines: Path | None = None  # append each figure to this file, a line of JSON, as soon as it is measured
 
     def run(self) -> int:
         """Measures and prints; a missed target does not fail the command."""
@@ -31,12 +33,15 @@ class Bench:
         notes = Console(stderr=True)
 
         def skipped(name: str, reason: str) -> None:
-            notes.print(f"skipped {name}: {reason}", soft_wrap=True, highlight=False)
+            notes.print(f"skipped {name}: {reason}", soft_wrap=True, highlight=False, markup=False)
 
         chosen = bench.benchmarks(self.only, self.suite)
         results = []
         for measurement in bench.run(chosen, self.quick, skipped):
             results.append(measurement.to_json())
+            if self.lines is not None:
+                with self.lines.open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
             notes.print(f"{len(results)} of {len(chosen)}: {measurement.name}", highlight=False)
         if self.json:
             print(json.dumps(results, indent=2))

@@ -175,13 +175,15 @@ class TradeFMFlow:
         chosen = np.flatnonzero(rows)
         self.bank.load_into(market, chosen, contexts[chosen])
         self._prepare(chosen, contexts)
-        for row in chosen.tolist():
-            state, inputs, cache = self._starts[int(contexts[row])]
-            self._states[row], self._placement[row] = state["stream"], state["placement"]
-            self._followers[row] = state["followers"]
-            self._history[row, : len(inputs)] = inputs
-            self._seen[row] = len(inputs)
-            self.engine.import_row(row, cache)
+        for context in np.unique(contexts[chosen]).tolist():
+            same = chosen[contexts[chosen] == context]
+            state, inputs, cache = self._starts[context]
+            self._states[same], self._placement[same] = state["stream"], state["placement"]
+            self._followers[same] = state["followers"]
+            self._history[same, : len(inputs)] = inputs
+            self._seen[same] = len(inputs)
+            self.engine.import_row(int(same[0]), cache)
+            self.engine.copy_rows(np.repeat(same[:1], len(same) - 1), same[1:])
         self._seeds[chosen] = seeds[chosen]
         self._episodes[chosen] = episodes[chosen]
         self._proposals[chosen] = 0

@@ -1,6 +1,6 @@
 """A step of the engine on its device: one packed transfer in, one result out, captured as a CUDA graph on a GPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -60,6 +60,6 @@ class DeviceStep:
             self._out = self._function(self._inputs)
 
 
-def column(values: Sequence | NDArray | float, batch: int, dtype=np.int32) -> NDArray:
+def column(values: NDArray | float, batch: int, dtype: type[np.generic] = np.int32) -> NDArray:
     """A number, or one a row, as a column (B, 1) of 32-bit numbers."""
     return np.ascontiguousarray(np.broadcast_to(np.asarray(values, dtype), (batch,)))[:, None]

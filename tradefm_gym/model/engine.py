@@ -174,7 +174,8 @@ class TorchEngine:
         """Copies the state of row sources[i] over that of row targets[i]; no row may be both."""
         sources, targets = self._limits.copies(sources, targets)
         for part in self._cache:
-            part[:, targets] = part[:, sources]
+            for layer in part:  # one at a time: what is copied exists twice meanwhile
+                layer[targets] = layer[sources]
         self._hidden[targets] = self._hidden[sources]
         self._tokens[targets] = self._tokens[sources]
         self.lengths[targets] = self.lengths[sources]

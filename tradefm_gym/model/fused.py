@@ -33,8 +33,8 @@ class FusedDecoder:
     def __init__(self, model: TradeFM, batch: int):
         config = model.config
         self.config = config
-        self._dtype = model.layers[0].feed.up.weight.dtype
         self._layers = [_packed(layer) for layer in model.layers]
+        self._dtype = self._layers[0].qkv.dtype
         self._norm = model.norm.weight
         self._table, self._offsets = _projected(model.embed, config)
         device = self._norm.device

@@ -174,7 +174,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> the same shape, and keys and values (B, G, T, d)."""
         query, key, value = self._project(x, rotation)
-        mixed = F.scaled_dot_product_attention(query, self._spread(key), self._spread(value), is_causal=True)
+        # A GPU's kernels for narrow types let the queries of a group share its keys; others want them repeated.
+        shared = x.is_cuda and query.dtype != torch.float32
+        keys, values = (key, value) if shared else (self._spread(key), self._spread(value))
+        mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=shared)
         return self.output(mixed.transpose(1, 2).flatten(2)), key, value  # (B, H, T, d) -> (B, T, D)
 
     def decode(self, x: Tensor, rotation, keys: Tensor, values: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
