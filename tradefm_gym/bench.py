@@ -256,7 +256,7 @@ def _one_core(num_markets: int, quick: bool) -> Work:
     """The same in one thread, whatever the number of threads around it."""
     work = _market(num_markets, quick)
 
-    def run() -> int:
+    def run() -> float:
         with thread_count(1):
             return work.run()
 
