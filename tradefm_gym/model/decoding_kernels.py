@@ -1,4 +1,4 @@
-"""Triton kernels of one decoding step: what lies between its matrix products, each in one pass over memory.
+"""Triton kernels of decoding and of prompts: what lies between the products, each in one pass over memory.
 
 Every row attends over its own length and no further, in an order that depends on that length alone: what a row gets
 does not depend on its neighbours. The step reads each cached key and value once; that read is its cost.
@@ -117,6 +117,54 @@ def _rotated(pointer, rotation, columns, WIDTH: tl.constexpr):
     partner = tl.load(pointer + (columns + half) % WIDTH).to(tl.float32)
     sign = tl.where(columns < half, -1.0, 1.0)
     return x * tl.load(rotation + pair) + sign * partner * tl.load(rotation + half + pair)
+
+
+def rotate_into(qkv: Tensor, rotation: Tensor, rows: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Turns queries and keys of prompts, and writes keys and values into the cache.
+
+    Args:
+        qkv: (R, S, H + 2 G, d), queries, keys and values, not rotated.
+        rotation: as ``Attention`` takes it.
+        rows: (R,) integers, the prompts' rows.
+        keys: (rows, G, T + 1, d), written at the rows' first S places.
+        values: likewise.
+        heads: H.
+
+    Returns:
+        (R, S, H + G, d), queries and keys, rotated.
+    """
+    count, length, parts, width = qkv.shape
+    groups, slots = keys.shape[1:3]
+    turned = qkv.new_empty((count, length, heads + groups, width))
+    _rotate_into[(count, length)](
+        qkv, rotation, rows, turned, keys, values, length, slots, heads, groups, width,
+        triton.next_power_of_2(parts), num_warps=4,
+    )  # fmt: skip
+    return turned
+
+
+@triton.jit
+def _rotate_into(
+    qkv, rotation, rows, turned, keys, values, length, slots,
+    HEADS: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    prompt, slot = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row = tl.load(rows + prompt).to(tl.int64)
+    event = prompt * length + slot
+    new = qkv + event * (HEADS + 2 * GROUPS) * WIDTH
+    part, columns = tl.arange(0, PARTS)[:, None], tl.arange(0, WIDTH)[None, :]
+
+    head = tl.minimum(part, HEADS + GROUPS - 1)
+    x = _rotated(new + head * WIDTH, rotation + slot * WIDTH, columns, WIDTH).to(qkv.dtype.element_ty)
+    tl.store(turned + (event * (HEADS + GROUPS) + head) * WIDTH + columns, x, mask=part < HEADS + GROUPS)
+    group = tl.maximum(head - HEADS, 0)
+    place = ((row * GROUPS + group) * slots + slot) * WIDTH + columns
+    tl.store(keys + place, x.to(keys.dtype.element_ty), mask=(part >= HEADS) & (part < HEADS + GROUPS))
+
+    group = tl.minimum(part, GROUPS - 1)
+    v = tl.load(new + (HEADS + GROUPS + group) * WIDTH + columns)
+    place = ((row * GROUPS + group) * slots + slot) * WIDTH + columns
+    tl.store(values + place, v.to(values.dtype.element_ty), mask=part < GROUPS)
 
 
 @triton.jit

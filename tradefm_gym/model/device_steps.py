@@ -9,24 +9,23 @@ from torch import Tensor
 
 
 class DeviceStep:
-    """A function of one int32 matrix (B, n), which travels to the device in one transfer; floats travel as their bits.
+    """A function of one int32 matrix, which travels to the device in one transfer; floats travel as their bits.
 
     As a CUDA graph its first call runs the function several times on the same inputs, so repeating it must change
     nothing.
     """
 
     def __init__(
-        self, function: Callable[[Tensor], Tensor | None], batch: int, columns: int, device: torch.device, graph: bool
+        self, function: Callable[[Tensor], Tensor | None], shape: tuple[int, int], device: torch.device, graph: bool
     ):
         self._function, self._wants_graph = function, graph
         self._graph: torch.cuda.CUDAGraph | None = None
         self._pinned = device.type == "cuda"
-        self._inputs = torch.zeros((batch, columns), dtype=torch.int32, device=device)
+        self._inputs = torch.zeros(shape, dtype=torch.int32, device=device)
         self._out: Tensor | None = None
-        self._host: Tensor | None = None
 
     def start(self, *columns: NDArray) -> None:
-        """Sends (B, k) arrays of 32-bit numbers, side by side, and runs the function on them without waiting for it."""
+        """Sends (rows, k) arrays of 32-bit numbers, side by side, and runs the function on them without waiting."""
         # A fresh pinned buffer each time: torch keeps it until the transfer is over, and then uses it again.
         packed = torch.empty(self._inputs.shape, dtype=torch.int32, pin_memory=self._pinned)
         np.concatenate([column.view(np.int32) for column in columns], axis=1, out=packed.numpy())
@@ -39,14 +38,13 @@ class DeviceStep:
         self._graph.replay()  # pyright: ignore[reportOptionalMemberAccess]
 
     def result(self) -> NDArray:
-        """Waits for what the function returned; a copy."""
+        """Waits for what the function returned; the array is the caller's."""
         assert self._out is not None
-        if self._host is None:
-            self._host = torch.empty(self._out.shape, dtype=self._out.dtype, pin_memory=self._pinned)
-        self._host.copy_(self._out, non_blocking=True)
+        host = torch.empty(self._out.shape, dtype=self._out.dtype, pin_memory=self._pinned)  # fresh, as in `start`
+        host.copy_(self._out, non_blocking=True)
         if self._pinned:
             torch.cuda.current_stream().synchronize()
-        return self._host.numpy().copy()
+        return host.numpy()
 
     def _capture(self) -> None:
         side = torch.cuda.Stream()

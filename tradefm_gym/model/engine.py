@@ -1,9 +1,9 @@
 """Serving any network with torch, on a CPU or a GPU; see `engine_protocol.Engine`.
 
-All rows decode together at one static shape, each at its own position, and prompts are read in groups of a fixed
-size and of rounded-up lengths. So what a row computes has the same shapes whoever its neighbours are; whether the
-device's kernels then give it the same bits is a property to test (on the CPUs tried they do, in the same place of the
-batch; on some of them another place gives other last bits).
+All rows decode together at one static shape, each at its own position, and prompts are read in groups of rounded-up
+lengths, whose size depends on that length alone. So what a row computes has the same shapes whoever its neighbours
+are; whether the device's kernels then give it the same bits is a property to test (on the CPUs tried they do, in the
+same place of the batch; on some of them another place gives other last bits).
 
 An event costs one wait for the device: appending only sends, and drawing sends the random words and waits for tokens.
 """
@@ -11,6 +11,7 @@ An event costs one wait for the device: appending only sends, and drawing sends 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +28,14 @@ from tradefm_gym.model.transformer import JointHead, KeyValueCache, TradeFM
 PRECISIONS = ("fp32", "bf16")
 DECODERS = ("eager", "compiled", "fused")
 SHORTEST_PROMPT = 16  # prompts are padded to a power of two, at least this
-_GROUP = 32_768  # events of prompts that a GPU reads at a time
+_GROUP = 1 << 21  # events of prompts that a GPU reads at a time, times the width: enough to keep it busy
 _WORDS = len(DIGIT_SIZES)
+
+
+class _Rows(NamedTuple):
+    cache: KeyValueCache
+    hidden: Tensor  # (rows, D) fp32
+    tokens: Tensor  # (rows, T + 1) int32
 
 
 class TorchEngine:
@@ -61,8 +68,8 @@ class TorchEngine:
             batch: number of rows, at least 1.
             device: as torch names it.
             precision: fp32, or bf16 for weights, cache and products; sums and the residual stream stay fp32.
-            prefill_batch: prompts read at a time. Default 1 on a CPU, where more brings nothing; else as many as hold
-                32,768 events.
+            prefill_batch: prompts read at a time. Default 1 on a CPU, where more brings nothing; else as many as keep
+                it busy, so that a single one does not wait for many.
             decoder: how one event a row is appended: "eager" as the network is written, "compiled" by torch.compile,
                 or "fused" by Triton kernels, which is the default on a GPU where they can do the network. All give
                 the same values up to rounding.
@@ -82,7 +89,7 @@ class TorchEngine:
         self._graph = on_gpu if graph is None else flag("graph", graph)
         if self._graph and not on_gpu:
             raise ValueError(f"graph is True on device {device!r}; allowed is False where there is no CUDA device")
-        self._prefill_batch = prefill_batch or (min(batch, max(1, _GROUP // config.context)) if on_gpu else 1)
+        self._prefill_batch = prefill_batch or (0 if on_gpu else 1)  # 0: by length
         self._model = TradeFM.from_weights(config, weights).eval().requires_grad_(False).to(self.device)
         dtype = torch.float32
         if precision == "bf16":
@@ -90,11 +97,16 @@ class TorchEngine:
             for module in self._model.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
                     module.to(dtype)
-        self._cache = KeyValueCache.empty(config, batch, self.device, dtype)
-        self._hidden = torch.zeros((batch, config.width), device=self.device)
-        self._tokens = torch.zeros((batch, self.context + 1), dtype=torch.int32, device=self.device)  # as the cache
+        # One row more than there are: what a group's unused places are read into.
+        self._everything = _Rows(
+            KeyValueCache.empty(config, batch + 1, self.device, dtype),
+            torch.zeros((batch + 1, config.width), device=self.device),
+            torch.zeros((batch + 1, self.context + 1), dtype=torch.int32, device=self.device),
+        )
+        self._cache = KeyValueCache(*(part[:, :batch] for part in self._everything.cache))
+        self._hidden, self._tokens = self._everything.hidden[:batch], self._everything.tokens[:batch]
         self.lengths = np.zeros(batch, np.int32)
-        self._decode, self._draw_joint = self._decoder(decoder)
+        self._decode, self._prefill, self._draw_joint = self._decoder(decoder)
         self._steps: dict[tuple, DeviceStep] = {}
 
     @classmethod
@@ -118,9 +130,10 @@ class TorchEngine:
         for index, prompt in enumerate(prompts):
             by_length.setdefault(self._padded(len(prompt)), []).append(index)
         for length, members in by_length.items():
-            for start in range(0, len(members), self._prefill_batch):
-                group = members[start : start + self._prefill_batch]
-                self._read(targets[group], [prompts[index] for index in group], length)
+            size = self._prefill_batch or min(self.batch, max(1, _GROUP // (self.config.width * length)))
+            for start in range(0, len(members), size):
+                group = members[start : start + size]
+                self._read(targets[group], [prompts[index] for index in group], size, length)
 
     @torch.inference_mode()
     def append(self, inputs: NDArray[np.integer], active: NDArray[np.bool_]) -> None:
@@ -130,7 +143,7 @@ class TorchEngine:
         self._limits.has_room(active, self.lengths)
         events = np.where(active[:, None], inputs, 0).astype(np.int32)
         positions = np.where(active, self.lengths, self.context).astype(np.int32)
-        self._step("append", 5, self._append).start(events, positions[:, None])
+        self._step("append", (self.batch, 5), self._append).start(events, positions[:, None])
         self.lengths[active] += 1
 
     @torch.inference_mode()
@@ -149,8 +162,8 @@ class TorchEngine:
         scalars = (column(value, self.batch, np.float32) for value in (temperature, repetition_penalty))
         arrays = [bits, *scalars, column(self.lengths, self.batch), *([] if tilts is None else [tilts])]
         penalised = repetition_penalty > 1
-        columns = sum(array.shape[1] for array in arrays)
-        step = self._step(("draw", penalised, tilt is None), columns, lambda packed: self._draw(packed, penalised))
+        shape = self.batch, sum(array.shape[1] for array in arrays)
+        step = self._step(("draw", penalised, tilt is None), shape, lambda packed: self._draw(packed, penalised))
         step.start(*arrays)
         return np.where(active, step.result(), -1).astype(np.int32)
 
@@ -158,7 +171,7 @@ class TorchEngine:
     def kind_log_prob(self, active: NDArray[np.bool_], temperature: float = 1.0) -> NDArray[np.float32]:
         """Natural log-probabilities (B, 64) of the kind of each active row's next event."""
         self._limits.ready(active, self.lengths, temperature)
-        step = self._step("kinds", 1, self._kinds)
+        step = self._step("kinds", (self.batch, 1), self._kinds)
         step.start(column(temperature, self.batch, np.float32))
         return step.result()
 
@@ -200,20 +213,33 @@ class TorchEngine:
         self._tokens[row, :length] = torch.tensor(cache.tokens)
         self.lengths[row] = length
 
-    def _read(self, rows: NDArray[np.int64], prompts: list[NDArray], length: int) -> None:
+    def _read(self, rows: NDArray[np.int64], prompts: list[NDArray], size: int, length: int) -> None:
         """Prefills one group, padded on the right: causality hides the padding from the events."""
-        events = np.zeros((self._prefill_batch, length, 4), np.int64)
+        events = np.zeros((size, length, 4), np.int32)
+        places = np.full((size, 2), (self.batch, 0), np.int32)  # row, and the last event
         for index, prompt in enumerate(prompts):
             events[index, : len(prompt)] = prompt
-        sizes = np.array([len(prompt) for prompt in prompts])
+            places[index] = rows[index], len(prompt) - 1
+        step = self._step(("prefill", size, length), (size, 2 + 4 * length), self._read_group)
+        step.start(places, events.reshape(size, -1))
+        self.lengths[rows] = places[: len(prompts), 1] + 1
+
+    def _read_group(self, packed: Tensor) -> None:
+        """Prompts (R, S, 4) from columns row, last event, and four an event."""
+        rows, last = packed[:, :2].long().unbind(1)
+        events = packed[:, 2:].unflatten(1, (-1, 4)).long()
+        everything, length = self._everything, events.shape[1]
         with self._autocast():
-            hidden, keys, values = self._model.prefill(self._tensor(events))
-        count = len(prompts)
-        self._cache.keys[:, rows, :, :length] = keys[:, :count]
-        self._cache.values[:, rows, :, :length] = values[:, :count]
-        self._hidden[rows] = hidden[np.arange(count), sizes - 1].float()
-        self._tokens[rows, :length] = self._tensor(events[:count, :, 3].astype(np.int32))
-        self.lengths[rows] = sizes
+            hidden = self._prefill(events, rows, last, everything.cache)
+        everything.hidden[rows] = hidden.float()
+        everything.tokens[rows, :length] = events[..., 3].int()
+
+    def _prefill_as_written(self, events: Tensor, rows: Tensor, last: Tensor, cache: KeyValueCache) -> Tensor:
+        """Reads prompts (R, S, 4) into `rows` (R,) of the cache; hidden states (R, D) after the `last` (R,) events."""
+        hidden, keys, values = self._model.prefill(events)
+        cache.keys[:, rows, :, : events.shape[1]] = keys
+        cache.values[:, rows, :, : events.shape[1]] = values
+        return hidden[torch.arange(len(last), device=last.device), last]
 
     def _append(self, packed: Tensor) -> None:
         """One event a row from columns liquidity, flag, level, token and position, T where the row is idle."""
@@ -246,20 +272,21 @@ class TorchEngine:
         with self._autocast():
             return self._model.head.kind_log_prob(self._hidden, packed.view(torch.float32)).float()
 
-    def _step(self, name, columns: int, function) -> DeviceStep:
+    def _step(self, name, shape: tuple[int, int], function) -> DeviceStep:
         if name not in self._steps:
-            self._steps[name] = DeviceStep(function, self.batch, columns, self.device, self._graph)
+            self._steps[name] = DeviceStep(function, shape, self.device, self._graph)
         return self._steps[name]
 
     def _decoder(self, name: str | None):
-        """What appends one event a row, and what draws from joint logits."""
+        """What appends one event a row, what reads prompts, and what draws from joint logits."""
         if name is None and self.device.type == "cuda" and find_spec("triton") is not None:
             from tradefm_gym.model.fused import FusedDecoder
 
             name = "fused" if FusedDecoder.fits(self.config) else "eager"
         if name != "fused":
             decode = self._model.decode
-            return torch.compile(decode, dynamic=False) if name == "compiled" else decode, sampling.draw_joint
+            decode = torch.compile(decode, dynamic=False) if name == "compiled" else decode
+            return decode, self._prefill_as_written, sampling.draw_joint
         try:
             from tradefm_gym.model import decoding_kernels, fused
         except ImportError as error:
@@ -267,7 +294,8 @@ class TorchEngine:
         if not fused.FusedDecoder.fits(self.config):
             width = self.config.attention_width
             raise ValueError(f"decoder is 'fused' for heads {width} wide; allowed are powers of two from 16 on")
-        return fused.FusedDecoder(self._model, self.batch).decode, decoding_kernels.draw_joint
+        decoder = fused.FusedDecoder(self._model, self.batch)
+        return decoder.decode, decoder.prefill, decoding_kernels.draw_joint
 
     def _padded(self, length: int) -> int:
         return min(self.context, max(SHORTEST_PROMPT, 1 << (length - 1).bit_length()))

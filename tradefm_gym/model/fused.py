@@ -1,4 +1,4 @@
-"""The decoding step of ``transformer.TradeFM`` with few kernels: packed matrix products and ``decoding_kernels``."""
+"""Decoding and prompts of ``transformer.TradeFM`` with few kernels: packed products and ``decoding_kernels``."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tradefm_gym.model.config import ModelConfig
-from tradefm_gym.model.decoding_kernels import Attention, add_norm, gated
+from tradefm_gym.model.decoding_kernels import Attention, add_norm, gated, rotate_into
 from tradefm_gym.model.transformer import Attention as ModelAttention
-from tradefm_gym.model.transformer import EventEmbedding, KeyValueCache, TradeFM, rotary, split_digits
+from tradefm_gym.model.transformer import (
+    EventEmbedding,
+    KeyValueCache,
+    TradeFM,
+    attend_causally,
+    rotary,
+    split_digits,
+)
 
 
 class LayerWeights(NamedTuple):
@@ -24,7 +31,7 @@ class LayerWeights(NamedTuple):
 
 
 class FusedDecoder:
-    """``TradeFM.decode`` on a GPU.
+    """``TradeFM.decode`` and ``TradeFM.prefill`` on a GPU.
 
     It shares the model's memory: the model's matrices become views of the packed ones. The embedding is linear up to
     the residual stream, so its tables are kept as projected, all digits of a token in one row.
@@ -61,6 +68,35 @@ class FusedDecoder:
             x = add_norm(residual, F.linear(mixed, layer.output), layer.feed_norm, epsilon, self._dtype)
             delta = F.linear(gated(F.linear(x, layer.gate_up)), layer.down)
         return add_norm(residual, delta, self._norm, epsilon, torch.float32)
+
+    def prefill(self, inputs: Tensor, rows: Tensor, last: Tensor, cache: KeyValueCache) -> Tensor:
+        """Reads prompts into rows of the cache.
+
+        Args:
+            inputs: (R, S, 4) integers, 1 <= S <= T.
+            rows: (R,) integers, where each prompt goes.
+            last: (R,) integers, the last event of each prompt; what follows is padding.
+            cache: Written in place.
+
+        Returns:
+            (R, D) fp32 hidden states after the last events.
+        """
+        config, epsilon, (count, length) = self.config, self.config.norm_eps, inputs.shape[:2]
+        heads, groups = config.heads, config.kv_heads
+        residual = F.embedding(inputs.flatten(0, 1) + self._offsets, self._table).sum(1)  # (R S, D)
+        delta = None
+        for layer, keys, values in zip(self._layers, *cache, strict=True):
+            x = add_norm(residual, delta, layer.attention_norm, epsilon, self._dtype)
+            qkv = F.linear(x, layer.qkv).view(count, length, heads + 2 * groups, -1)  # (R, S, H + 2 G, d)
+            turned = rotate_into(qkv, self._rotation, rows, keys, values, heads)  # (R, S, H + G, d)
+            query, key = turned.transpose(1, 2).split([heads, groups], 1)  # (R, H, S, d), (R, G, S, d)
+            mixed = attend_causally(query, key, qkv[:, :, heads + groups :].transpose(1, 2))
+            mixed = mixed.transpose(1, 2).reshape(count * length, -1)
+            x = add_norm(residual, F.linear(mixed, layer.output), layer.feed_norm, epsilon, self._dtype)
+            delta = F.linear(gated(F.linear(x, layer.gate_up)), layer.down)
+        ends = torch.arange(count, device=last.device) * length + last
+        delta = None if delta is None else delta[ends]
+        return add_norm(residual[ends], delta, self._norm, epsilon, torch.float32)
 
 
 def _packed(layer) -> LayerWeights:

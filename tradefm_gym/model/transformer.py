@@ -174,10 +174,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> the same shape, and keys and values (B, G, T, d)."""
         query, key, value = self._project(x, rotation)
-        # A GPU's kernels for narrow types let the queries of a group share its keys; others want them repeated.
-        shared = x.is_cuda and query.dtype != torch.float32
-        keys, values = (key, value) if shared else (self._spread(key), self._spread(value))
-        mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=shared)
+        mixed = attend_causally(query, key, value)
         return self.output(mixed.transpose(1, 2).flatten(2)), key, value  # (B, H, T, d) -> (B, T, D)
 
     def decode(self, x: Tensor, rotation, keys: Tensor, values: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
@@ -195,10 +192,6 @@ class Attention(nn.Module):
         split = (x.shape[0], x.shape[1], -1, self.head_width)
         query, key, value = (linear(x).view(split).transpose(1, 2) for linear in (self.query, self.key, self.value))
         return rotate(query, rotation), rotate(key, rotation), value  # (B, H, T, d), (B, G, T, d) twice
-
-    def _spread(self, x: Tensor) -> Tensor:
-        repeats = self.heads // self.kv_heads
-        return x if repeats == 1 else x.repeat_interleave(repeats, 1)  # (B, G, T, d) -> (B, H, T, d)
 
 
 class Feed(nn.Module):
@@ -307,6 +300,15 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     first, second = x.chunk(2, -1)  # (..., d / 2)
     turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
     return turned.to(x.dtype)
+
+
+def attend_causally(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Grouped-query attention of whole windows: (B, H, T, d) and twice (B, G, T, d) -> (B, H, T, d)."""
+    # A GPU's kernels for narrow types let the queries of a group share its keys; others want them repeated.
+    shared, repeats = query.is_cuda and query.dtype != torch.float32, query.shape[1] // key.shape[1]
+    if not shared and repeats > 1:
+        key, value = (part.repeat_interleave(repeats, 1) for part in (key, value))  # (B, G, T, d) -> (B, H, T, d)
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared)
 
 
 def _chosen(logits: Tensor, index: Tensor) -> Tensor:
