@@ -28,6 +28,7 @@ ONLY = {
         "model/fused.py",
         "model/decoding_kernels.py",
         "model/sampling.py",
+        "model/attention_choice.py",
         "model/training.py",
         "flow/tradefm.py",
         "bench_gpu.py",

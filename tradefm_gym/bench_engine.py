@@ -44,14 +44,14 @@ def engine_benchmarks() -> list[Benchmark]:
     ):
         prepare, reference = partial(gpu.decoding, "paper", batch), partial(reference, "paper", batch)
         found += [
-            on_gpu(f"gpu-roofline-paper-{batch}", prepare=partial(gpu.roofline_work, "paper", batch), repeats=1),
+            on_gpu(f"gpu-roofline-paper-{batch}", prepare=partial(gpu.known, gpu.roofline, "paper", batch), repeats=1),
             on_gpu(f"gpu-engine-paper-{batch}", prepare=prepare, target=share, is_share=True, reference=reference),
         ]
     return [
         *found,
-        on_gpu("gpu-generate-paper-512", prepare=partial(gpu.generating, "paper", 512), repeats=1),
-        on_gpu("gpu-served-paper-512", prepare=partial(gpu.served, "paper", 512), repeats=1),
-        on_gpu("gpu-served-mini-8192", prepare=partial(gpu.served, "mini", 8192), repeats=2),
+        on_gpu("gpu-generate-paper-512", prepare=partial(gpu.known, gpu.generate_rate, "paper", 512), repeats=1),
+        on_gpu("gpu-served-paper-512", prepare=partial(gpu.known, gpu.served_rate, "paper", 512), repeats=1),
+        on_gpu("gpu-served-mini-8192", prepare=partial(gpu.known, gpu.served_rate, "mini", 8192), repeats=1),
         on_gpu(
             "gpu-closed-paper-512",
             prepare=partial(gpu.closed_loop, "paper", 512),
@@ -67,8 +67,12 @@ def engine_benchmarks() -> list[Benchmark]:
             reference=partial(gpu.served_rate, "mini", 8192),
         ),
         *(
-            on_gpu(f"gpu-train-{preset}", unit=gpu.MFU, prepare=partial(gpu.training, preset, batch), target=target)
-            for preset, batch, target in (("20m", 64, None), ("125m", 32, None), ("paper", 16, 40.0))
+            on_gpu(f"gpu-train-{preset}", unit=gpu.MFU, prepare=partial(gpu.training, preset, *sizes), target=target)
+            for preset, sizes, target in (
+                ("20m", (256, 128), None),
+                ("125m", (128, 64), None),
+                ("paper", (64, 32), 40.0),
+            )
         ),
     ]
 

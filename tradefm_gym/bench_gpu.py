@@ -7,6 +7,7 @@ of every row once. Its time is those bytes over the measured bandwidth of a copy
 import gc
 import tempfile
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -97,14 +98,14 @@ def roofline(name: str, batch: int, quick: bool) -> float:
     return batch * bandwidth() / step_bytes(config, batch, config.context - (_STEPS - 1) / 2)
 
 
-def roofline_work(name: str, batch: int, quick: bool) -> Work:
-    """The roofline as a figure of its own."""
-    rate = roofline(name, batch, quick)
+def known(rate: Callable[[str, int, bool], float], name: str, batch: int, quick: bool) -> Work:
+    """What is a reference elsewhere, as a figure of its own."""
+    found = rate(name, batch, quick)
 
     def run() -> float:
         start = time.perf_counter()
         time.sleep(0.05)
-        return rate * (time.perf_counter() - start)
+        return found * (time.perf_counter() - start)
 
     return Work(run)
 
@@ -135,29 +136,12 @@ def decoding(name: str, batch: int, quick: bool) -> Work:
     return Work(run, rewind)
 
 
-def served(name: str, batch: int, quick: bool) -> Work:
-    """The engine alone, rows being filled again as they get full."""
-    from tradefm_gym.bench_engine import serving
-
-    return serving(_engine(name, batch), 1)
-
-
 @lru_cache
 def served_rate(name: str, batch: int, quick: bool) -> float:
-    """Events per second of the engine alone."""
-    return median_rate(served(name, batch, quick), 1)
+    """Events per second of the engine alone, rows being filled again as they get full."""
+    from tradefm_gym.bench_engine import serving
 
-
-def generating(name: str, batch: int, quick: bool) -> Work:
-    """``generate`` of Hugging Face as a figure of its own."""
-    rate = generate_rate(name, batch, quick)
-
-    def run() -> float:
-        start = time.perf_counter()
-        time.sleep(0.05)
-        return rate * (time.perf_counter() - start)
-
-    return Work(run)
+    return median_rate(serving(_engine(name, batch), 1), 1)
 
 
 @lru_cache
@@ -275,20 +259,22 @@ def step_flops(config: ModelConfig, windows: int) -> float:
     return 6.0 * windows * config.context * (weights + attention)
 
 
-def training(preset: str, batch: int, quick: bool) -> Work:
+def training(preset: str, batch: int, micro_batch: int, quick: bool) -> Work:
     """Whole steps of the training run: windows to the device, both passes, clipping, AdamW; as a share of the peak."""
     torch = _fresh()
     from tradefm_gym.model.training import TrainingConfig, TrainingRun
 
     config, steps = PRESETS[preset], 3 if quick else 10
     settings = TrainingConfig(
-        steps=1_000, batch=batch, precision="bf16", compile=True, device="cuda", progress=False, resume=False
-    )
+        steps=1_000, batch=batch, micro_batch=micro_batch, precision="bf16", compile=True, device="cuda",
+        progress=False, resume=False,
+    )  # fmt: skip
     whole, source = TrainingRun(config, settings, Path("unused")), _RandomWindows(config)
 
     def run() -> float:
         for _ in range(steps):
             whole.step(source)
+            whole.result.step += 1
         torch.cuda.synchronize()
         return 100.0 * steps * step_flops(config, batch) / PEAK
 
