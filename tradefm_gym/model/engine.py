@@ -226,7 +226,7 @@ class TorchEngine:
 
     def _read_group(self, packed: Tensor) -> None:
         """Prompts (R, S, 4) from columns row, last event, and four an event."""
-        rows, last = packed[:, :2].long().unbind(1)
+        rows, last = packed[:, :2].T.contiguous().long()
         events = packed[:, 2:].unflatten(1, (-1, 4)).long()
         everything, length = self._everything, events.shape[1]
         with self._autocast():
