@@ -146,10 +146,11 @@ class TradeFMFlow:
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
-        tables = [getattr(self.tokenizer, f"{name}_table") for name in ("depth", "volume", "time")]
-        edges, by_book = (self.tokenizer.depth_edges, self.tokenizer.volume_edges), placement == "book"
-        policy = CANCEL_POLICIES[cancel]
-        self._decoding = kernels.Decoding(*tables, *edges, policy, cancel == "matched", by_book, deterministic)
+        tables = self.tokenizer
+        self._decoding = kernels.Decoding(
+            tables.depth_table, tables.volume_table, tables.time_table, tables.depth_edges, tables.volume_edges,
+            CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
+        )  # fmt: skip
         self._states = np.zeros(n, FEATURE_STATE)
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
         self._agents = np.zeros((n, AGENT_PRESSURE))
