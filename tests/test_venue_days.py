@@ -78,6 +78,38 @@ def test_a_day_that_starts_in_the_middle_is_explained_whatever_ids_tell(tmp_path
     assert day.inferred_opening > 0
 
 
+@pytest.mark.parametrize("start", [0, 500])
+def test_lost_adds_are_no_orders_from_before_the_first_row(tmp_path, start):
+    rows, adds = ROWS[start:], [k for k, row in enumerate(ROWS) if row[1] == ADD and k > start + 100]
+    named = {row[2] for row in rows if row[1] != ADD}
+    lost = [k - start for k in adds[::37] if ROWS[k][2] in named]
+    ids = {rows[k][2] for k in lost}
+    day = check(venue_days.folder(tmp_path, [row for k, row in enumerate(rows) if k not in lost]))
+    missing = [row for row in rows if row[1] != ADD and row[2] in ids]
+    assert sum(finding.count for finding in day.unexplained if finding.kind == "unknown id") == len(missing) > 10
+
+
+def test_an_old_id_among_the_first_adds_makes_no_order_from_before_them_unexplained(tmp_path):
+    old = (ROWS[500][0], ADD, 3, 1, 100, 100, 8)  # first seen through a modify
+    day = check(venue_days.folder(tmp_path, [old, *ROWS[500:]]))
+    assert (day.unexplained, day.unknown_ids > 0) == ([], True)
+
+
+def test_orders_come_from_outside_the_levels_of_a_file_but_not_from_within(tmp_path):
+    """A file of five levels without its book file: orders that enter them later have no add, nor have lost ones."""
+    meta = {**META, "levels": 5}
+    bids = [(START_NS + k, ADD, 100 + 3 * k, 1, 10_000 - 100 * (k % 5), 100, 0) for k in range(20)]
+    last = [(START_NS + 30 + k, ADD, 300 + 7 * k, -1, 10_500, 100, 0) for k in range(5)]
+    far, near = ((START_NS + 90, DELETE, 202, 1, price, 7, 0) for price in (9_600, 9_900))
+    day = check(venue_days.folder(tmp_path / "far", [*bids, *last, far], meta))
+    assert (day.unknown_ids, day.unexplained) == (1, [])
+    assert "outside the file's levels" in day.explained[0].reason
+    day = check(venue_days.folder(tmp_path / "near", [*bids, *last, near], meta))
+    assert [(finding.kind, finding.first_row) for finding in day.unexplained] == [("unknown id", 25)]
+    day = check(venue_days.folder(tmp_path / "full", [*bids, *last, far]))  # a file of all levels
+    assert kinds(day.unexplained) == {"unknown id"}
+
+
 def test_an_order_from_nowhere_is_unexplained_however_large_its_id(tmp_path):
     row = (ROWS[800][0], DELETE, 10**15, 1, 100, 100, 0)  # no price contradicts it, but ids here tell ages
     day = check(venue_days.folder(tmp_path, [*ROWS[500:800], row, *ROWS[800:]]))

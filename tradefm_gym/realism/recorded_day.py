@@ -14,9 +14,10 @@ from tradefm_gym.data.recorded import continuous_session
 from tradefm_gym.data.rows import ADD, EXECUTION, OWN_FILL, SNAPSHOT, FeedRows
 from tradefm_gym.realism import following
 from tradefm_gym.realism.crossings import Crossings
-from tradefm_gym.realism.differences import Differences, Finding, Watched
+from tradefm_gym.realism.differences import Differences, Finding
 from tradefm_gym.realism.following import TOTALS, Following, Snapshots
 from tradefm_gym.realism.reference import Beside, Unread
+from tradefm_gym.realism.unknown_orders import Watched
 
 LARGEST_LOTS = 2**30
 _LARGEST_SUM = 2.0**62  # totals are int64
@@ -226,16 +227,13 @@ class _Run:
                 rows = rows.take(held)
             if len(rows) == 0:
                 continue
-            if watched is not None:
-                watched.look(rows)
             self._add_up(rows)
-            touch, log = self._carry_out(rows, self.snapshots)
-            self.differences.add(rows, log)
-            if self.crossings.session is None:
-                self.crossings.session = continuous_session(self.feed.meta, int(rows.time_ns[0]), 2**62)
-            self.crossings.add(rows, touch)
-            if self.beside.reference is not None:
-                self.equal += self.beside.reference.compare(rows, touch, self.feed.tick)
+            if watched is None:
+                self._take(rows)
+            else:
+                watched.look(rows)
+                for part in watched.parts(rows, lambda: self.state):
+                    self._take(part)
             self._gather_facts(rows)
             self.names_orders |= bool(((rows.order_id > 0) | (rows.event == ADD)).any())
             self.rows += len(rows)
@@ -246,6 +244,16 @@ class _Run:
             raise FeedError(self.feed.path, detail)
         following.compare(self.state, self.snapshots, np.int64(2**62))
         self.crossings.finish()
+
+    def _take(self, rows: FeedRows) -> None:
+        """Carries out rows, and looks at what differs."""
+        touch, log = self._carry_out(rows, self.snapshots)
+        self.differences.add(rows, log)
+        if self.crossings.session is None:
+            self.crossings.session = continuous_session(self.feed.meta, int(rows.time_ns[0]), 2**62)
+        self.crossings.add(rows, touch)
+        if self.beside.reference is not None:
+            self.equal += self.beside.reference.compare(rows, touch, self.feed.tick)
 
     def _carry_out(self, rows: FeedRows, snapshots: Snapshots) -> tuple[np.ndarray, np.ndarray]:
         largest = int(rows.size.max())
