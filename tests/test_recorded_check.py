@@ -119,6 +119,56 @@ def test_what_no_market_sends_is_unexplained(tmp_path, capsys, what, kind):
     assert json.loads(capsys.readouterr().out)["unexplained_count"] == day.unexplained_count
 
 
+def glitched(rows, **changes):
+    """The day with other times in some rows; they are all adds, which nothing later misses for long."""
+    day = list(DAY)
+    for row in rows:
+        day[row] = replace(day[row], **{name: change(day[row]) for name, change in changes.items()})
+    return day
+
+
+@pytest.mark.parametrize("batch", [7, 100, 1 << 17])
+@pytest.mark.parametrize(
+    ("rows", "time_ns", "said"),
+    [
+        ([1999], lambda m: m.time_ns + 3600 * 10**9, "before"),
+        ([1999], lambda m: m.time_ns - 10**9, "after"),
+        ([1999, 2000, 2001], lambda m: 57_000 * 10**9, "before"),
+        ([0], lambda m: m.time_ns + 10**12, "before"),
+        ([3998], lambda m: m.time_ns + 10**12, "before"),
+    ],
+)
+def test_a_row_at_another_time_than_its_neighbours_is_the_wrong_one(tmp_path, batch, rows, time_ns, said):
+    path = lobster(tmp_path, glitched(rows, time_ns=time_ns))
+    with pytest.raises(FeedError, match=rf"row {rows[0]}: time_ns is \d+ {said} \d+; time must not decrease"):
+        list(open_feed(path, ReadOptions(batch=batch)).batches())
+    feed = open_feed(path, ReadOptions(lenient=True, batch=batch))
+    source = np.concatenate([part.source for part in feed.batches()])
+    assert source.tolist() == [k for k in range(4000) if k not in rows]
+    assert feed.skips.counts == {"time must not decrease": len(rows)}
+    with pytest.raises(ValueError, match=f"in row {rows[0]}; time must not decrease"):
+        load(path)
+
+
+def test_a_check_that_leaves_out_much_of_a_day_says_so_and_fails(tmp_path, capsys):
+    wrong = [k for k, m in enumerate(DAY) if m.event == "A"][::30]
+    path = lobster(tmp_path, glitched(wrong[:39], size=lambda m: 0))
+    assert cli.main(["data", "check", "--lenient", str(path)]) == 0
+    path = lobster(tmp_path, glitched(wrong[:42], size=lambda m: 0))
+    capsys.readouterr()
+    assert cli.main(["data", "check", "--lenient", "--json", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["left_out"] == 42 / 4000
+    assert captured.err.endswith(": 1.1% of the rows were left out; at most 1% may be.\n")
+
+
+def test_a_lenient_reading_may_leave_out_the_last_row_of_a_day_with_a_book(tmp_path):
+    file, kept = windowed(tmp_path, DAY, 3)
+    messages = [m for m, _ in kept]
+    lobster(tmp_path, [*messages[:-1], replace(messages[-1], size=0)])
+    assert check(file, lenient=True).rows == len(kept) - 1
+
+
 def test_orders_from_before_the_first_row_are_explained_and_put_into_the_opening_book(tmp_path):
     late = DAY[400:]
     day = check(lobster(tmp_path, late))

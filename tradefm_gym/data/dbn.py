@@ -92,7 +92,9 @@ def _feed(path: Path, name: str, options: ReadOptions, dataset: str, symbol: str
         "time_unit": f"ns since midnight {'US/Eastern' if nasdaq else 'UTC'} (exchange time; snapshot rows at the "
         "receive time)",
     }
-    return Feed(path, name, meta, lambda skips: _rows(messages, midnight, unit, skips), options)
+    # The exchange's stamps may step back by microseconds between its messages: order is that of the file.
+    slack_ns = 1_000_000_000
+    return Feed(path, name, meta, lambda skips: _rows(messages, midnight, unit, skips), options, slack_ns=slack_ns)
 
 
 def _grid(path: Path, messages) -> tuple[int, int]:
@@ -113,7 +115,6 @@ def _grid(path: Path, messages) -> tuple[int, int]:
 
 def _rows(messages, midnight: int, unit: int, skips: Skips) -> Iterator[FeedRows]:
     state = Translation.start()
-    latest = -(2**62)
     held = None
     for batch in messages(skips):
         batch["time_ns"] -= midnight
@@ -124,21 +125,12 @@ def _rows(messages, midnight: int, unit: int, skips: Skips) -> Iterator[FeedRows
             skips.bad("prices off the unit", int(batch["row"][row]), detail, int(off.sum()))
             batch = batch[~off]
         batch["price"] = np.where(batch["price"] == UNDEFINED_PRICE, 0, batch["price"] // unit)
-        # The exchange's stamps may step back by microseconds between its messages: order is that of the file.
-        batch["time_ns"], latest = _not_before(batch["time_ns"], latest)
         if held is not None:
             state, rows = mbo.translate(state, held, last=False)
             yield rows
         held = batch
     if held is not None:
         yield mbo.translate(state, held, last=True)[1]
-
-
-def _not_before(time_ns: np.ndarray, latest: int) -> tuple[np.ndarray, int]:
-    """Times that step back by less than a second, raised to the latest; larger steps stay, to be refused."""
-    highest = np.maximum.accumulate(np.maximum(time_ns, latest))
-    out = np.where(highest - time_ns < 1_000_000_000, highest, time_ns)
-    return out, int(highest[-1]) if len(highest) else latest
 
 
 def _metadata(path: Path):

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tradefm_gym.data.clock import out_of_order
+
 ADD, PARTIAL_CANCEL, DELETE, EXECUTION, HIDDEN, CROSS, HALT = range(7)
 
 # Bits of ``flag``.
@@ -120,7 +122,7 @@ def validate(rows: FeedRows, tick: int, where: str) -> None:
         raise ValueError(f"{where}: tick_size is {tick}; it must be a positive number of price units.")
     checks = (
         ((rows.time_ns < -(2**61)) | (rows.time_ns > 2**61), "time_ns", rows.time_ns, "times lie within 2^61 ns"),
-        (np.diff(rows.time_ns, prepend=rows.time_ns[0]) < 0, "time_ns", rows.time_ns, "time must not decrease"),
+        (out_of_order(rows.time_ns), "time_ns", rows.time_ns, "time must not decrease"),
         ((rows.event < ADD) | (rows.event > HALT), "event", rows.event, "event codes are 0 to 6"),
         (np.abs(rows.side) > 1, "side", rows.side, "sides are +1, -1 or 0"),
         ((rows.size <= 0) & (rows.event != HALT), "size", rows.size, "sizes must be positive"),

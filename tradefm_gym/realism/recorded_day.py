@@ -27,6 +27,7 @@ _SECOND_NS = 1_000_000_000
 _NEAR_NS = (4_000_000_000, 2_000_000_000)  # a snapshot shows the book of about this long before and after its stamp
 _VOLUME = "traded volume that is not the venue's"
 _TOUCH = "snapshots whose best bid and ask the book has at no time near them"
+MOST_LEFT_OUT = 0.01  # share of a day's rows that a check may leave out
 _FEWEST, _MOST_WRONG = 20, 0.5  # snapshots for a verdict on them; share that may be of other moments
 
 
@@ -81,6 +82,12 @@ class DayCheck:
         """Differences without an explanation: 0 for a good day."""
         return sum(finding.count for finding in self.unexplained)
 
+    @property
+    def left_out(self) -> float:
+        """Share of the rows that were left out because no feed can have them."""
+        skipped = sum(self.skipped.values())
+        return skipped / max(1, skipped + self.rows)
+
     def to_json(self) -> dict:
         """Plain numbers, strings, lists and dicts."""
         values = asdict(self)
@@ -88,6 +95,7 @@ class DayCheck:
             plain["share"] = agreement.share
         return values | {
             "unexplained_count": self.unexplained_count,
+            "left_out": self.left_out,
             "explained_count": sum(finding.count for finding in self.explained),
         }
 
