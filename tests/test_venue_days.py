@@ -125,6 +125,26 @@ def test_an_order_that_cannot_have_rested_before_the_day_is_unexplained(tmp_path
     assert [(finding.kind, finding.first_row) for finding in day.unexplained] == [("unknown id", 300)]
 
 
+def in_feed_order(what):
+    """A day with one delete that is repeated, or stands before its add, "late" a nanosecond later."""
+    k = next(k for k, row in enumerate(ROWS) if k > 300 and row[1] == DELETE)
+    row = ROWS[k]
+    if what == "repeated":
+        return [*ROWS[: k + 1], (row[0] + 1, *row[1:]), *((max(r[0], row[0] + 1), *r[1:]) for r in ROWS[k + 1 :])]
+    new = (row[0], ADD, 10**9, row[3], 200 if row[3] > 0 else 2_000_000, 100, 0)
+    end = (row[0] - (what == "late"), DELETE, 10**9, *new[3:])
+    return [*ROWS[:k], end, new, *ROWS[k:]]
+
+
+@pytest.mark.parametrize("flag", [0, 2])
+@pytest.mark.parametrize("what", ["repeated", "late", "swapped"])
+def test_repeats_and_late_adds_are_explained_only_where_the_feed_numbers_nothing(tmp_path, flag, what):
+    """A taker's own fill (flag 2) shows such a feed; in any an add may follow at the same time."""
+    fill = [(START_NS, ADD, 5, 1, 100, 1, 0), (START_NS, EXECUTION, 5, 1, 100, 1, flag)]
+    day = check(venue_days.folder(tmp_path, [*fill, *in_feed_order(what)]))
+    assert (day.unexplained_count == 0) == (flag == 2 or what == "swapped")
+
+
 def test_an_opening_auction_and_halts_are_followed(tmp_path):
     """Two orders cross before the open and trade at one price; a halt stands between; the book goes on."""
     early = START_NS - 10**9

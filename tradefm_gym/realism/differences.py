@@ -23,7 +23,7 @@ from tradefm_gym.realism.following import (
     THROUGH,
     UNKNOWN,
 )
-from tradefm_gym.realism.unknown_orders import Ages, Watched
+from tradefm_gym.realism.unknown_orders import MOMENT_NS, Ages, Watched
 
 DEAD = "cancel or fill of an order that has ended"
 
@@ -45,6 +45,7 @@ _AGELESS = (
     "the order rested before the first row: no row adds it, no price contradicts it, and this feed's ids tell no ages"
 )
 _SWAPPED = "the add of the order stands in one of the next rows, at the same time"
+_LATE = "the add of the order stands in one of the next rows, within a second"
 _MODIFIED = "the order was modified to take: the feed reports its fills before the modify"
 _REFRESHED = "the order showed a new part at the same time, under the same id"
 _QUEUE = "the venue filled another order of the level first: its queue is not in the order of the file's adds"
@@ -52,6 +53,13 @@ _STATED = "the feed itself says that the fill was at another price"
 _TAKER = "the order was marketable when it was added: its own fills are at the prices of its makers"
 _CROSSED = "the book was crossed: who of its best orders trades first is not told"
 _REPEATED = "the feed repeats the delete that ended the order, within a second"
+# What a day must have shown of its venue's format for a reason to hold.
+_NEEDS = {
+    _MODIFIED: "modified",  # orders are modified under their ids
+    # Each order's changes are published on their own, the taker's too, and unnumbered.
+    _REPEATED: "own_fills",
+    _LATE: "own_fills",
+}
 
 
 @dataclass
@@ -175,8 +183,8 @@ class Differences:
             self._explain_unknown(feed, facts, watched)
         findings = []
         for finding in self._findings.values():
-            if finding.reason == _MODIFIED and not facts["modified"]:
-                finding.reason = ""  # this feed never modifies an order under its id
+            if finding.reason in _NEEDS and not facts.get(_NEEDS[finding.reason]):
+                finding.reason = ""
             findings.append(finding)
         return [f for f in findings if f.reason], [f for f in findings if not f.reason]
 
@@ -185,6 +193,8 @@ class Differences:
         added = watched.first_add(log["order_id"])
         never, before = added == 2**62, added < log["row"]
         soon = ~never & ~before & (added - log["row"] <= 64)
+        waited_ns = watched.first_add_ns(log["order_id"]) - log["time_ns"]
+        swapped, late = soon & (waited_ns == 0), soon & (waited_ns > 0) & (waited_ns <= MOMENT_NS)
         full = feed.full_opening if feed.full_opening is not None else facts["snapshot_rows"] > 0
         rested = entered = never & self._was_there(log) & (not full)
         if self.ages.told:
@@ -193,12 +203,13 @@ class Differences:
         entered = entered & ~rested & (2 * watched.levels_before(log["order_id"]) >= levels)
         self._put(UNKNOWN, _OPENING if self.ages.told else _AGELESS, log[rested])
         self._put(UNKNOWN, _LEVELS, log[entered])
-        self._put(UNKNOWN, _SWAPPED, log[soon])
+        self._put(UNKNOWN, _SWAPPED, log[swapped])
+        self._put(UNKNOWN, _LATE, log[late])
         repeated = before & watched.repeated(log)
         self.dead = int(before.sum())
         self._put(UNKNOWN, _REPEATED, log[repeated], DEAD)
         self._put(UNKNOWN, "", log[before & ~repeated], DEAD)
-        self._put(UNKNOWN, "", log[~before & ~soon & ~rested & ~entered])
+        self._put(UNKNOWN, "", log[~before & ~swapped & ~late & ~rested & ~entered])
 
 
 def _added_again(rows: FeedRows, place: int) -> bool:

@@ -11,7 +11,7 @@ from tradefm_gym.market.resolve import is_empty
 from tradefm_gym.market.views import next_level
 from tradefm_gym.realism.following import Following
 
-_MOMENT_NS = 1_000_000_000
+MOMENT_NS = 1_000_000_000
 _FIRST_ADDS = 16  # ids ascend but for a few, so that one of so many adds has an id that was new at the first row
 
 
@@ -49,7 +49,7 @@ class Watched:
     def __init__(self, log: np.ndarray):
         """Takes the differences (n,) that name unknown ids, in order of the rows."""
         self.ids, first = np.unique(log["order_id"], return_index=True)
-        self.first = np.full(len(self.ids), 2**62, np.int64)
+        self._first, self._first_ns = np.full((2, len(self.ids)), 2**62, np.int64)  # row and time of the first add
         self._side, self._price = log["side"][first], log["price"][first]
         self._before = np.zeros(len(self.ids), np.int64)
         self._newest = 0  # id added so far
@@ -62,7 +62,8 @@ class Watched:
         adds = np.flatnonzero(rows.event == ADD)
         at = np.minimum(np.searchsorted(self.ids, rows.order_id[adds]), len(self.ids) - 1)
         hit = self.ids[at] == rows.order_id[adds]
-        np.minimum.at(self.first, at[hit], rows.source[adds[hit]])
+        np.minimum.at(self._first, at[hit], rows.source[adds[hit]])
+        np.minimum.at(self._first_ns, at[hit], rows.time_ns[adds[hit]])
 
         deletes = np.flatnonzero(rows.event == DELETE)
         at = np.minimum(np.searchsorted(self.ids, rows.order_id[deletes]), len(self.ids) - 1)
@@ -91,12 +92,16 @@ class Watched:
         for k in np.flatnonzero(log["event"] == DELETE).tolist():
             key = (int(log["order_id"][k]), int(log["price"][k]), int(log["size"][k]))
             row, time_ns = self._deletes.get(key, (2**62, 0))
-            out[k] = row < log["row"][k] and log["time_ns"][k] - time_ns <= _MOMENT_NS
+            out[k] = row < log["row"][k] and log["time_ns"][k] - time_ns <= MOMENT_NS
         return out
 
     def first_add(self, ids: np.ndarray) -> np.ndarray:
         """Row of the first add of each id, 2^62 where there is none."""
-        return self.first[np.searchsorted(self.ids, ids)]
+        return self._first[np.searchsorted(self.ids, ids)]
+
+    def first_add_ns(self, ids: np.ndarray) -> np.ndarray:
+        """Time of the first add of each id, 2^62 where there is none."""
+        return self._first_ns[np.searchsorted(self.ids, ids)]
 
     def levels_before(self, ids: np.ndarray) -> np.ndarray:
         """Levels of its side that were better than the price of each id when it was given."""
