@@ -296,6 +296,39 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
         convert(open_feed(path, ReadOptions(symbol="ABCD")), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--date", "foo"], "date is 'foo'; it must be a day from 1970 to 2200, as YYYY-MM-DD"),
+        (["--date", "20250115"], "date is '20250115'; it must be"),
+        (["--date", "0001-01-01"], "date is '0001-01-01'; it must be"),
+        (["--symbol", ""], "symbol is ''; it must name an instrument"),
+        (["--levels", "0"], "levels is 0; it must be an integer of at least 1"),
+        (["--levels", "100"], "levels is 100; it must be an integer from 1 to 3"),
+    ],
+)
+def test_an_option_that_no_check_can_use_is_one_sentence(tmp_path, capsys, options, sentence):
+    file, _ = windowed(tmp_path, DAY, 3)
+    assert cli.main(["data", "check", str(file), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"tradefm-gym: {sentence}") and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("command", [["data", "convert", "day"], ["simulate", "--flow", "zero_intelligence", "--out"]])
+def test_a_folder_that_cannot_be_written_is_one_sentence_before_anything_is_done(tmp_path, capsys, command):
+    source = lobster(tmp_path)
+    for out, why in ((source / "x", f"{source} is no folder"), (source, "it holds something already")):
+        words = [str(source) if word == "day" else word for word in command]
+        assert cli.main([*words, str(out)]) == 2
+        said = f"tradefm-gym: path {str(out)!r} cannot be written ({why}); it must name a new folder where it can be\n"
+        assert capsys.readouterr().err == said
+    assert [path.name for path in tmp_path.iterdir()] == [made.LOBSTER_NAME]
+    long = tmp_path / ("a" * 300)
+    with pytest.raises(OSError, match=r"cannot be written \(File name too long\)"):
+        convert(open_feed(source), long)
+
+
 # ---- the days at hand ---------------------------------------------------------------------------------
 
 

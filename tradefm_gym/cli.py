@@ -92,7 +92,7 @@ class Check:
     path: Annotated[Path, tyro.conf.Positional]  # a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
     reading: tyro.conf.OmitArgPrefixes[Reading]
     json: bool = False  # print the figures as JSON
-    levels: int = 5  # best levels to compare with recorded books and snapshots
+    levels: int | None = None  # best levels to compare with recorded books and snapshots; 5, or as many as they have
     against: Path | None = None  # a recording of the same day with a book file, to compare the touch with
 
     def run(self) -> int:

@@ -5,6 +5,7 @@
 or, where the caller is lenient, left out and counted.
 """
 
+import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tradefm_gym.arguments import shortened
 from tradefm_gym.data.clock import AHEAD, LATE, judge
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.rows import ADD, EXECUTION, HALT, FeedRows, Source
@@ -30,6 +32,20 @@ class ReadOptions:
     tick_size: int | None = None  # price units a tick, instead of what the file says or lets guess
     columns: Mapping[str, Any] | None = None  # the column map of a generic CSV; see data/table.py
     batch: int = BATCH
+
+    def __post_init__(self):
+        if self.date is not None and not _is_date(self.date):
+            raise ValueError(f"date is {shortened(self.date)}; it must be a day from 1970 to 2200, as YYYY-MM-DD")
+        if self.symbol == "":
+            raise ValueError("symbol is ''; it must name an instrument")
+
+
+def _is_date(text: Any) -> bool:
+    try:
+        day = datetime.date.fromisoformat(text)
+    except (ValueError, TypeError):
+        return False
+    return day.isoformat() == text and 1970 <= day.year < 2200
 
 
 @dataclass

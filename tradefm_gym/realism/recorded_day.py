@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from tradefm_gym.arguments import whole
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed
 from tradefm_gym.data.recorded import continuous_session
@@ -20,6 +21,7 @@ from tradefm_gym.realism.reference import Beside, Unread
 from tradefm_gym.realism.unknown_orders import Watched
 
 LARGEST_LOTS = 2**30
+_LEVELS = 5  # best levels that are compared by default
 _LARGEST_SUM = 2.0**62  # totals are int64
 _CONTINUOUS = 2  # code of the phase of continuous trading in snapshots
 COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "source")
@@ -100,22 +102,22 @@ class DayCheck:
         }
 
 
-def check_day(feed: Feed, levels: int = 5, against: Feed | None = None) -> DayCheck:
+def check_day(feed: Feed, levels: int | None = None, against: Feed | None = None) -> DayCheck:
     """Executes a feed by its recorded ids in the exchange, streaming.
 
     Args:
         feed: the day, from :func:`tradefm_gym.data.feed.open_feed`.
-        levels: best levels to compare with recorded books and snapshots.
+        levels: best levels to compare with a recorded book or snapshots; by default five, or as many as they have.
         against: another recording of the same day with a book file, to compare the touch with; by default one
             is looked for beside a set that has neither a book nor snapshots. What is found there, or as the set's
             snapshots, and cannot be read is reported in ``unread``.
 
     Raises:
         FeedError: if the file cannot be read, or holds a row that no feed can have and reading is not lenient.
-        ValueError: if ``levels`` is not positive.
+        ValueError: if ``levels`` is not positive, or more than are recorded.
     """
-    if levels < 1:
-        raise ValueError(f"levels is {levels}; it must be at least 1.")
+    if levels is not None:
+        whole("levels", levels, 1)
     if feed.book is not None:
         from tradefm_gym.realism.recorded_book import check_book
 
@@ -129,7 +131,12 @@ def check_day(feed: Feed, levels: int = 5, against: Feed | None = None) -> DayCh
             lot = found.lot
 
 
-def _check(feed: Feed, levels: int, beside: Beside, lot: int) -> DayCheck:
+def best_levels(levels: int | None, recorded: int) -> int:
+    """How many of the recorded levels are compared."""
+    return min(_LEVELS, recorded) if levels is None else whole("levels", levels, 1, recorded)
+
+
+def _check(feed: Feed, levels: int | None, beside: Beside, lot: int) -> DayCheck:
     run = last = _Run(feed, levels, beside, lot)
     run.follow(None)
     opening, watched = None, None
@@ -190,7 +197,7 @@ class _LargerLot(Exception):
 class _Run:
     """One reading of a day."""
 
-    def __init__(self, feed: Feed, levels: int, beside: Beside, lot: int):
+    def __init__(self, feed: Feed, levels: int | None, beside: Beside, lot: int):
         self.feed, self.levels, self.beside, self.lot = feed, levels, beside, lot
         self.rows = 0
         self.names_orders = False
@@ -207,7 +214,8 @@ class _Run:
 
     def _use_snapshots(self, columns: dict[str, np.ndarray]) -> None:
         """Those of continuous trading with both sides, in ticks and lots."""
-        book, time_ns = columns["book"][:, : self.levels], columns["ts_ns"]
+        levels = best_levels(self.levels, columns["book"].shape[1])
+        book, time_ns = columns["book"][:, :levels], columns["ts_ns"]
         held = book[:, 0, 1] > 0
         use = held & (book[:, 0, 3] > 0) & (book[:, 0, 0] > book[:, 0, 2])
         if "phase" in columns:
