@@ -181,14 +181,14 @@ def _records(path: Path, header: bytes, ts_out: bool, wanted: set[int], skips: S
                 rest = data
                 continue
             data, skipped = data[len(header) :], len(header)
-        data, rest = _whole(path, data, row, ts_out, skips)
+        data, rest = _whole(path, data, row, ts_out)
         yield _messages(data, row, wanted, seen, path, skips)
         row += len(data)
     if rest:
         skips.bad("the file ends within a record", row, f"the file ends within a record of {len(rest)} bytes")
 
 
-def _whole(path: Path, data: bytes, row: int, ts_out: bool, skips: Skips) -> tuple[np.ndarray, bytes]:
+def _whole(path: Path, data: bytes, row: int, ts_out: bool) -> tuple[np.ndarray, bytes]:
     """The whole MBO records at the start of ``data``, and what is left."""
     size = _RECORD.itemsize + (8 if ts_out else 0)
     layout = _RECORD if not ts_out else np.dtype([*_RECORD.descr, ("ts_out", "<u8")])
@@ -203,8 +203,7 @@ def _whole(path: Path, data: bytes, row: int, ts_out: bool, skips: Skips) -> tup
         length = 4 * data[at]
         if length < 16:
             number = row + sum(len(p) for p in parts) + (at - start) // size
-            skips.bad("a record has no length", number, f"a record of {length} bytes; none is shorter than 16")
-            return _joined(parts, data[start:at], layout), b""
+            raise FeedError(path, f"a record of {length} bytes, and none is shorter than 16: its end is lost", number)
         if at + length > len(data):
             break
         if length != size or data[at + 1] != _MBO:

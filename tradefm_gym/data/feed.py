@@ -81,7 +81,6 @@ class Feed:
         book: reads the recorded book in batches (n, levels, 4) int64 of ask price, ask size, bid price and bid size,
             one row an event, in raw units; None where there is none.
         snapshots: reads the venue's snapshots as columns; None where there are none.
-        source: all rows at once; None to gather them from ``rows``.
         options: how the file is read.
         skips: what was left out by the last complete reading.
         full_opening: whether the feed starts with all that rests, None where that is not known.
@@ -95,7 +94,6 @@ class Feed:
     options: ReadOptions
     book: BookRows | None = None
     snapshots: Callable[[], dict[str, np.ndarray]] | None = None
-    source: Callable[[], Source] | None = None
     full_opening: bool | None = None
     slack_ns: int = 1
     skips: Skips = field(init=False)
@@ -151,23 +149,23 @@ class Feed:
 
     def gather(self) -> Source:
         """All rows of the file at once."""
-        if self.source is not None and not self.options.lenient:
-            source = self.source()
-        else:
-            parts = list(self.batches())
-            if not parts:
-                raise FeedError(self.path, "the feed has no rows")
-            columns = zip(*(vars(part).values() for part in parts), strict=True)
-            rows = FeedRows(*(np.concatenate(column) for column in columns))
-            source = Source(rows, self.meta, self._book_of if self.book is not None else None)
-        return replace(source, meta={**source.meta, "tick_size": self.tick})
+        parts = list(self.batches())
+        if not parts:
+            raise FeedError(self.path, "the feed has no rows")
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        rows = FeedRows(*(np.concatenate(column) for column in columns))
+        events = int(rows.source[-1]) + 1
+        book = None if self.book is None else lambda index: self._book_of(index, events)
+        return Source(rows, {**self.meta, "tick_size": self.tick}, book)
 
-    def _book_of(self, index: np.ndarray) -> np.ndarray:
+    def _book_of(self, index: np.ndarray, events: int) -> np.ndarray:
         assert self.book is not None
         parts = list(self.book())
         rows = sum(map(len, parts))
-        if rows <= index.max(initial=-1) or len({part.shape[1] for part in parts}) > 1:
-            raise FeedError(self.path, f"the book has {rows} rows of its first levels; it has one row an event")
+        if rows < events or (rows > events and not self.options.lenient):
+            raise FeedError(self.path, f"the book has {rows} rows for {events} events; it has one row an event")
+        if len({part.shape[1] for part in parts}) > 1:
+            raise FeedError(self.path, "the book has rows of different numbers of levels")
         return np.concatenate(parts)[index]
 
 

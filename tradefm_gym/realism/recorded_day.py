@@ -286,11 +286,11 @@ class _Run:
         return touch, log[:logged]
 
     def _add_up(self, rows: FeedRows) -> None:
-        self.sizes += float(rows.size.sum(dtype=np.float64))
+        sums = self.sizes + np.cumsum(rows.size, dtype=np.float64)
+        self.sizes = float(sums[-1])
         if self.sizes > _LARGEST_SUM:
-            raise FeedError(
-                self.feed.path, "sizes add up to more than 2^62; they need a larger unit", int(rows.source[-1])
-            )
+            row = int(rows.source[np.argmax(sums > _LARGEST_SUM)])
+            raise FeedError(self.feed.path, "sizes add up to more than 2^62; they need a larger unit", row)
 
     def _gather_facts(self, rows: FeedRows) -> None:
         again = (rows.event[1:] == ADD) & (rows.event[:-1] != ADD) & (rows.order_id[1:] == rows.order_id[:-1])
