@@ -106,8 +106,9 @@ def test_orders_come_from_outside_the_levels_of_a_file_but_not_from_within(tmp_p
     assert "outside the file's levels" in day.explained[0].reason
     day = check(venue_days.folder(tmp_path / "near", [*bids, *last, near], meta))
     assert [(finding.kind, finding.first_row) for finding in day.unexplained] == [("unknown id", 25)]
-    day = check(venue_days.folder(tmp_path / "full", [*bids, *last, far]))  # a file of all levels
-    assert kinds(day.unexplained) == {"unknown id"}
+    for levels in (None, 0, "5"):  # a file of all levels, or one that does not say
+        day = check(venue_days.folder(tmp_path / f"{levels!r}", [*bids, *last, far], {**META, "levels": levels}))
+        assert kinds(day.unexplained) == {"unknown id"}
 
 
 def test_an_order_from_nowhere_is_unexplained_however_large_its_id(tmp_path):

@@ -199,7 +199,8 @@ class Differences:
         rested = entered = never & self._was_there(log) & (not full)
         if self.ages.told:
             rested = rested & (log["order_id"] <= self.ages.opening)
-        levels = feed.meta.get("levels", np.inf)
+        levels = feed.meta.get("levels")  # what a file's own description says may be anything
+        levels = levels if isinstance(levels, int) and levels > 0 else np.inf
         entered = entered & ~rested & (2 * watched.levels_before(log["order_id"]) >= levels)
         self._put(UNKNOWN, _OPENING if self.ages.told else _AGELESS, log[rested])
         self._put(UNKNOWN, _LEVELS, log[entered])
