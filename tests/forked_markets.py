@@ -81,10 +81,13 @@ class Herd:
         ids = np.tile(np.arange(16), (market.num_markets, 1))
         seats = range(3)
         sent = [under_way for seat in seats for under_way in (market.in_flight(seat), market.unseen(seat))]
-        views = [market.view(seat) for seat in seats]
+        views = [view for view in map(market.view, seats) if view.clock_ns is not market.clock_ns]
         return (
             [block.events[m, : block.count[m]].tolist() for block in sent],
-            *(_seen(one, m, ids) for one in [market, *(view for view in views if view is not market)]),
+            *(
+                _seen(one, m, ids)
+                for one in [market, *(view for view in views if view.clock_ns is not market.clock_ns)]
+            ),
         )
 
 

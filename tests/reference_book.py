@@ -195,7 +195,7 @@ class ReferenceMarket:
                         order_id += 1
                 price = 0 if resolved is None else min(max(resolved, 0), MAX_PRICE)
                 accepted = self.is_price(resolved) and self.id_is_free(owner, order_id)
-                if accepted and kind == FILL_OR_KILL and self.executable(side, price, owner) < size:
+                if accepted and kind == FILL_OR_KILL and self.executable(side, price, size, owner) < size:
                     status, accepted = DROPPED, False
                     self.dropped_lots += size
                 best = self.sides[-side].best()
@@ -293,6 +293,8 @@ class ReferenceMarket:
                     continue
                 return size - left, notional, left
             lots = min(left, maker.size)
+            if not self.has_room_for(maker.owner, owner, price * lots):
+                return size - left, notional, left
             wait = now - maker.time_ns
             self.fills.append((now, maker.order_id, order_id, wait, price, lots, maker.owner, owner, side))
             config = self.config
@@ -312,6 +314,14 @@ class ReferenceMarket:
             self.reduce(maker, lots)
         return size - left, notional, 0
 
+    def has_room_for(self, maker, taker, notional):
+        """Whether a fill moves no money, or what it moves fits 64 bits beside what both have."""
+        config, accounts = self.config, (self.accounts[maker], self.accounts[taker])
+        fees = config.maker_fee + config.taker_fee or config.maker_rate or config.taker_rate
+        if maker < 0 and taker < 0 and not fees:
+            return True
+        return all(abs(cash) + 1000 * notional < 2**63 and abs(fees) <= 2**61 for cash, _, fees, _ in accounts)
+
     def withdraw(self, now, maker):
         """The exchange cancels an order that its owner would trade with."""
         self.prevented_lots += maker.size
@@ -321,15 +331,21 @@ class ReferenceMarket:
         )  # fmt: skip
         self.reduce(maker, maker.size)
 
-    def executable(self, side, limit, owner):
-        """Lots that an order could execute on arrival."""
-        book, lots = self.sides[-side], 0
+    def executable(self, side, limit, size, owner):
+        """Lots of an order that it could execute on arrival."""
+        book, lots, notional = self.sides[-side], 0, 0
         for price in book.prices if side > 0 else reversed(book.prices):
             if side * (price - limit) > 0:
                 break
             for order in book.queues[price]:
+                if lots == size:
+                    return lots
                 if not (0 <= owner == order.owner) or self.config.preventions[owner] == "off":
-                    lots += order.size
+                    part = min(size - lots, order.size)
+                    notional += price * part
+                    if not self.has_room_for(order.owner, owner, notional):
+                        return lots
+                    lots += part
                 elif self.config.preventions[owner] != "cancel_oldest":
                     return lots
         return lots

@@ -21,7 +21,20 @@ ARROWS = {
 
 # Third parties, and the only places that may import them.
 ONLY = {
-    "torch": ("model/transformer.py", "model/engine.py", "model/training.py", "flow/tradefm.py"),
+    "torch": (
+        "model/transformer.py",
+        "model/engine.py",
+        "model/device_steps.py",
+        "model/fused.py",
+        "model/decoding_kernels.py",
+        "model/sampling.py",
+        "model/attention_choice.py",
+        "model/training.py",
+        "flow/tradefm.py",
+        "bench_gpu.py",
+    ),
+    "triton": ("model/decoding_kernels.py",),
+    "transformers": ("bench_gpu.py",),
     "gymnasium": ("envs/", "__init__.py"),
     "pettingzoo": ("envs/parallel_env.py",),
     "stable_baselines3": ("envs/sb3.py",),

@@ -159,6 +159,15 @@ def test_equity_marks_inventory_after_fees():
         ({"order_id": 2**62 + 1}, "order_id is 4611686018427387905; allowed is"),
         ({"size": None}, "size is None; allowed is an integer"),
         ({"price": "x"}, "price is 'x'; allowed is an integer"),
+        ({"price": 2**70}, "price is 1180591620717411303424; allowed is"),
+        ({"time_ns": "now"}, "time_ns is 'now'; allowed is an integer"),
+        ({"kind": "LIMIT"}, "kind is 'LIMIT'; allowed is an integer"),
+        ({"kind": 9}, "kind is 9; allowed is LIMIT"),
+        ({"anchor": -1}, "anchor is -1; allowed is ABSOLUTE"),
+        ({"owner": 1}, "owner is 1; allowed is a seat, 0 to 0, or BACKGROUND"),
+        ({"owner": -2}, "owner is -2; allowed is a seat"),
+        ({"row": 1}, "row is 1; allowed is 0 to 0"),
+        ({"row": -1}, "row is -1; allowed is 0 to 0"),
     ],
 )
 def test_a_message_of_numbers_that_fit_no_field_is_refused_before_anything_happens(message, said):

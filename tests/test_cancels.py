@@ -6,7 +6,7 @@ import pytest
 from small_tradefm import SHARES, book_bank, records_of_tokens, write_checkpoint
 from test_takers import A, D, P, X, flow_of
 
-from tradefm_gym.flow.cancels import order_to_cancel
+from tradefm_gym.flow.cancels import YOUNGEST, order_to_cancel
 from tradefm_gym.flow.tradefm import BUNDLED_MODEL, TradeFMFlow, checkpoint
 from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, NOOP, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
@@ -39,7 +39,7 @@ def book():
 
 
 def chosen(book, s, bottom, top, least, most, uniform=0.0):
-    slot = order_to_cancel(book, 0, s, bottom, top, least, most, uniform)
+    slot = order_to_cancel(book, 0, s, bottom, top, least, most, uniform, np.empty((2, YOUNGEST), np.int64))
     return -1 if slot < 0 else int(book.orders[0, slot]["order_id"])
 
 

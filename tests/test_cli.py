@@ -7,7 +7,7 @@ import pytest
 from tradefm_gym import bench, cli, doctor
 
 KEYS = ["name", "value", "unit", "reference", "ratio", "target", "met", "hardware"]
-HARDWARE = {"cpu", "cores", "threads", "load", "system", "python", "tradefm-gym", "numba", "numpy", "torch"}
+HARDWARE = {"cpu", "cores", "threads", "load", "date", "system", "python", "tradefm-gym", "numba", "numpy", "torch"}
 
 
 def measurement(**changes):

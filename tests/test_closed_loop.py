@@ -8,8 +8,8 @@ import pytest
 from small_tradefm import SHARES, write_checkpoint, zero_intelligence_bank
 
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, density
+from tradefm_gym.flow.tilting import tilt_kinds, weigh
 from tradefm_gym.flow.tradefm import TradeFMFlow
-from tradefm_gym.flow.tradefm_kernels import tilt_kinds
 from tradefm_gym.market.events import BUY, LIMIT, SELL
 from tradefm_gym.market.features import FEATURE_STATE
 from tradefm_gym.market.simulator import MarketSimulator
@@ -34,9 +34,10 @@ def tilted(
     states = np.zeros(1, FEATURE_STATE)
     states["fast"], states["slow"] = fast, slow
     placement = np.array([shares], np.float64)
-    tilt, strength = np.zeros((1, 64), np.float32), np.ones((1, 2))
+    tilt, strength, dense = np.zeros((1, 64), np.float32), np.ones((1, 2)), np.zeros((1, 2))
+    weigh(book_of(lots), placement, np.ones(1, bool), dense)
     tilt_kinds(
-        book_of(lots),
+        dense,
         states,
         np.array([agents], np.float64),
         placement,
@@ -129,7 +130,7 @@ def test_rows_that_are_not_wanted_are_left_alone(kinds):
     tilt, strength = np.full((2, 64), 7.0, np.float32), np.full((2, 2), 7.0)
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
     tilt_kinds(
-        book_of(rows=2),
+        np.zeros((2, 2)),
         states,
         np.ones((2, 3)),
         placement,

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from market_checks import JIT
 from numba import njit
 from order_pair import Pair, agreed, among_limits, orders, play
 
 from tradefm_gym.market import ledger
+from tradefm_gym.market.accounts import equity
 from tradefm_gym.market.config import MAX_RATE
-from tradefm_gym.market.events import BUY, LIMIT, MARKET, MODIFY, SELL
+from tradefm_gym.market.events import BUY, FILL_OR_KILL, FILLED, LIMIT, MARKET, MODIFY, PREVENTED, SELL
 from tradefm_gym.market.simulator import MarketConfig
 
 rates = st.one_of(st.integers(-MAX_RATE, MAX_RATE), st.sampled_from((0, 0, 1, -1, MAX_RATE, -MAX_RATE)))
@@ -24,11 +24,10 @@ def _notional_fee(notional, rate):
     return ledger.notional_fee(notional, rate)
 
 
-@given(st.integers(1, 2**30 - 1), st.integers(1, 2**31 - 1), rates)
+@given(st.integers(1, ledger.MOST_NOTIONAL), rates)
 @agreed
-def test_the_fee_of_any_allowed_fill_is_its_share_rounded_up(price, size, rate):
-    charged = int(_notional_fee(np.int64(price * size), np.int64(rate)))
-    notional = min(price * size, ledger.MOST_NOTIONAL)  # where the cash of the fill fits an account
+def test_the_fee_of_any_allowed_fill_is_its_share_rounded_up(notional, rate):
+    charged = int(_notional_fee(np.int64(notional), np.int64(rate)))
     assert charged == ceil(Fraction(notional * ledger.MONEY * rate, 10**6))
     assert abs(charged) < 2**60
 
@@ -55,15 +54,39 @@ def test_a_fee_and_a_rebate_by_hand():
     assert pair.simulator.accounts[0]["fees"].tolist() == [753 + 6, -300, 0]
 
 
-@pytest.mark.skipif(not JIT, reason="cash as large as that wraps silently only in compiled code")
-def test_a_fill_too_large_for_any_account_is_charged_as_the_largest_that_fits():
-    pair = Pair(maker_rate=MAX_RATE, taker_rate=-MAX_RATE)
-    simulator = pair.simulator
-    for side in (SELL, BUY):
-        simulator.send(LIMIT, side, 2**30 - 1, 2**31 - 1, 0, (1 - side) // 2)
-    most = ledger.MOST_NOTIONAL * MAX_RATE // 1000  # exact
-    lots = (2**31 - 1) * simulator.config.taker_fee, (2**31 - 1) * simulator.config.maker_fee
-    assert simulator.accounts[0]["fees"][:2].tolist() == [lots[0] - most, lots[1] + most]
+HIGHEST, LARGEST = 2**30 - 1, 2**31 - 1
+prices = st.one_of(st.integers(1, 9), st.sampled_from((HIGHEST - 1, HIGHEST, 2**20)))
+sizes = st.one_of(st.integers(1, 9), st.sampled_from((LARGEST, 2**30, 4_294_971, 8_589_943)))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((LIMIT, LIMIT, MARKET, MODIFY, FILL_OR_KILL)), st.sampled_from((BUY, SELL)), prices, sizes,
+            st.integers(0, 5), st.sampled_from((-1, 0, 1)),
+        ), max_size=40,
+    ),
+    st.sampled_from((0, 2**30, -(2**30))), st.sampled_from((0, MAX_RATE, -MAX_RATE)),
+)  # fmt: skip
+@agreed
+def test_money_that_no_account_holds_is_not_traded(sequence, fee, rate):
+    pair = Pair(maker_fee=fee, taker_fee=fee, maker_rate=rate, taker_rate=rate, self_trade="off")
+    for order in sequence:
+        pair.send(*order)  # the reference counts without bounds, and its accounts have to agree
+        assert pair.simulator.accounts[0]["cash"].astype(object).sum() == 0
+
+
+def test_an_order_for_more_money_than_64_bits_hold_is_prevented_and_counted():
+    pair = Pair()
+    pair.send(LIMIT, SELL, HIGHEST, LARGEST, 0, owner=1)
+    record = pair.send(LIMIT, BUY, HIGHEST, LARGEST, 0, owner=0)
+    assert (record["status"], record["filled"]) == (PREVENTED, 0)
+    assert pair.simulator.counters[0, 3:5].tolist() == [1, LARGEST]
+    most = ledger.MOST_NOTIONAL // HIGHEST
+    assert pair.send(MARKET, BUY, 0, most, 1, owner=0)["status"] == FILLED
+    assert pair.send(MARKET, BUY, 0, most, 1, owner=0)["status"] == PREVENTED  # the account is full now
+    with pytest.raises(ValueError, match=r"accounts are worth up to 9.2\de\+21 in 1/1000 tick-lots; allowed is less"):
+        equity(np.array([[(0, 2**31, 0, 0)]], pair.simulator.accounts.dtype), np.array([2**33]))
 
 
 @pytest.mark.parametrize("name", ["maker_rate", "taker_rate"])

@@ -1,5 +1,7 @@
 """The market as a seat with late data sees it: the true market's past, in every reading."""
 
+import copy
+
 import numba
 import numpy as np
 import pytest
@@ -79,7 +81,7 @@ def test_a_view_is_the_market_that_was_advanced_to_that_much_earlier(seed, num_m
         late.advance(until_ns=np.full(num_markets, now))
         twin.advance(until_ns=np.full(num_markets, now - delay))
         view = late.view(1)
-        assert late.view(0) is late
+        assert late.view(0).clock_ns is late.clock_ns
         for m in {0, num_markets // 2, num_markets - 1}:
             if not late.waiting()[0][m]:
                 continue  # it stands at its last event, and the twin may be further
@@ -216,7 +218,7 @@ def test_messages_sent_one_by_one_are_seen_late_and_the_log_grows_as_needed():
     count = 1_500 if JIT else 200
     for k in range(count):
         market.send(LIMIT, BUY, 100 + k % 50, 1, k, 0, time_ns=k)
-    assert market.view(1) is market and market.unseen(0).count[0] == count - max(0, count - 1_000)
+    assert market.view(1).clock_ns is market.clock_ns and market.unseen(0).count[0] == count - max(0, count - 1_000)
     view = market.view(0)
     assert view.tape.record_count[0] == max(0, count - 1_000)
     market.send(PRINT, BUY, 100, 1, time_ns=count + 499)
@@ -235,3 +237,25 @@ def test_a_strict_refusal_is_seen_late_as_well():
         market.execute(events, strict=True)
     market.execute(block([[(50, 0, 100, 1, NO_LIMIT, BACKGROUND, PRINT, BUY, 0)]]))
     assert market.view(0).tape.read_records(0).tolist() == market.tape.read_records(0)[:3].tolist()
+
+
+def test_a_view_can_only_be_read():
+    market = MarketSimulator(2, MarketConfig(**LARGE, data_latency=[None, 10]))
+    public = [name for name in dir(MarketSimulator) if not name.startswith("_")]
+    for seat in (0, 1):
+        view = market.view(seat)
+        for name in ("send", "submit", "feed", "advance", "execute", "reset", "seed", "load", "load_rows", "restore"):
+            with pytest.raises(TypeError, match=f"{name} is not for a view, which can only be read"):
+                getattr(view, name)(0)
+        with pytest.raises(TypeError, match="restore is not for a view"):
+            view.fork(0, [1])
+        with pytest.raises(TypeError, match="restore is not for a view"):
+            market.fork(0, [1], view)
+        assert [name for name in public if not hasattr(view, name)] == []
+        own = copy.deepcopy(view)
+        own.send(LIMIT, 1, 100, 5)
+        assert own.touch()[0].tolist() == [100, 0] and view.touch()[0].tolist() == [0, 0]
+    for price in range(100, 150):  # the arrays widen
+        market.send(LIMIT, 1, 100 * price, 5, time_ns=20)
+    market.send(LIMIT, 1, 1, 5, time_ns=40)
+    assert market.view(1).touch()[0].tolist() == [14_900, 0] == market.view(0).touch()[0].tolist()

@@ -119,6 +119,56 @@ def test_what_no_market_sends_is_unexplained(tmp_path, capsys, what, kind):
     assert json.loads(capsys.readouterr().out)["unexplained_count"] == day.unexplained_count
 
 
+def glitched(rows, **changes):
+    """The day with other times in some rows; they are all adds, which nothing later misses for long."""
+    day = list(DAY)
+    for row in rows:
+        day[row] = replace(day[row], **{name: change(day[row]) for name, change in changes.items()})
+    return day
+
+
+@pytest.mark.parametrize("batch", [7, 100, 1 << 17])
+@pytest.mark.parametrize(
+    ("rows", "time_ns", "said"),
+    [
+        ([1999], lambda m: m.time_ns + 3600 * 10**9, "before"),
+        ([1999], lambda m: m.time_ns - 10**9, "after"),
+        ([1999, 2000, 2001], lambda m: 57_000 * 10**9, "before"),
+        ([0], lambda m: m.time_ns + 10**12, "before"),
+        ([3998], lambda m: m.time_ns + 10**12, "before"),
+    ],
+)
+def test_a_row_at_another_time_than_its_neighbours_is_the_wrong_one(tmp_path, batch, rows, time_ns, said):
+    path = lobster(tmp_path, glitched(rows, time_ns=time_ns))
+    with pytest.raises(FeedError, match=rf"row {rows[0]}: time_ns is \d+ {said} \d+; time must not decrease"):
+        list(open_feed(path, ReadOptions(batch=batch)).batches())
+    feed = open_feed(path, ReadOptions(lenient=True, batch=batch))
+    source = np.concatenate([part.source for part in feed.batches()])
+    assert source.tolist() == [k for k in range(4000) if k not in rows]
+    assert feed.skips.counts == {"time must not decrease": len(rows)}
+    with pytest.raises(ValueError, match=f"row {rows[0]}: time_ns is"):
+        load(path)
+
+
+def test_a_check_that_leaves_out_much_of_a_day_says_so_and_fails(tmp_path, capsys):
+    wrong = [k for k, m in enumerate(DAY) if m.event == "A"][::30]
+    path = lobster(tmp_path, glitched(wrong[:39], size=lambda m: 0))
+    assert cli.main(["data", "check", "--lenient", str(path)]) == 0
+    path = lobster(tmp_path, glitched(wrong[:42], size=lambda m: 0))
+    capsys.readouterr()
+    assert cli.main(["data", "check", "--lenient", "--json", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["left_out"] == 42 / 4000
+    assert captured.err.endswith(": 1.1% of the rows were left out; at most 1% may be.\n")
+
+
+def test_a_lenient_reading_may_leave_out_the_last_row_of_a_day_with_a_book(tmp_path):
+    file, kept = windowed(tmp_path, DAY, 3)
+    messages = [m for m, _ in kept]
+    lobster(tmp_path, [*messages[:-1], replace(messages[-1], size=0)])
+    assert check(file, lenient=True).rows == len(kept) - 1
+
+
 def test_orders_from_before_the_first_row_are_explained_and_put_into_the_opening_book(tmp_path):
     late = DAY[400:]
     day = check(lobster(tmp_path, late))
@@ -244,6 +294,39 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
     assert meta["skipped"] == {"the file ends within a message": 1}
     with pytest.raises(FileExistsError, match="holds something already"):
         convert(open_feed(path, ReadOptions(symbol="ABCD")), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--date", "foo"], "date is 'foo'; it must be a day from 1970 to 2200, as YYYY-MM-DD"),
+        (["--date", "20250115"], "date is '20250115'; it must be"),
+        (["--date", "0001-01-01"], "date is '0001-01-01'; it must be"),
+        (["--symbol", ""], "symbol is ''; it must name an instrument"),
+        (["--levels", "0"], "levels is 0; it must be an integer of at least 1"),
+        (["--levels", "100"], "levels is 100; it must be an integer from 1 to 3"),
+    ],
+)
+def test_an_option_that_no_check_can_use_is_one_sentence(tmp_path, capsys, options, sentence):
+    file, _ = windowed(tmp_path, DAY, 3)
+    assert cli.main(["data", "check", str(file), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"tradefm-gym: {sentence}") and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("command", [["data", "convert", "day"], ["simulate", "--flow", "zero_intelligence", "--out"]])
+def test_a_folder_that_cannot_be_written_is_one_sentence_before_anything_is_done(tmp_path, capsys, command):
+    source = lobster(tmp_path)
+    for out, why in ((source / "x", f"{source} is no folder"), (source, "it holds something already")):
+        words = [str(source) if word == "day" else word for word in command]
+        assert cli.main([*words, str(out)]) == 2
+        said = f"tradefm-gym: path {str(out)!r} cannot be written ({why}); it must name a new folder where it can be\n"
+        assert capsys.readouterr().err == said
+    assert [path.name for path in tmp_path.iterdir()] == [made.LOBSTER_NAME]
+    long = tmp_path / ("a" * 300)
+    with pytest.raises(OSError, match=r"cannot be written \(File name too long\)"):
+        convert(open_feed(source), long)
 
 
 # ---- the days at hand ---------------------------------------------------------------------------------

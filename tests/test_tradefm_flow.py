@@ -10,6 +10,7 @@ from tradefm_gym.flow.replay import ReplayFlow
 from tradefm_gym.flow.tradefm import TradeFMFlow, start_state_features
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
+from tradefm_gym.market.readings import FEW
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.serving import BUNDLED_MODEL, WEIGHTS
 from tradefm_gym.model.serving import checkpoint as checkpoint_of
@@ -91,10 +92,16 @@ def test_the_cache_is_a_function_of_the_tape(checkpoint, bank):
     for row in range(2):
         length, context = int(flow.engine.lengths[row]), flow.config.context
         assert context // 2 <= length <= context
-        last = (flow._seen[row] + np.arange(-length, 0)) % context
+        last = (flow._seen[row] + np.arange(-length, 0)) % flow._history.shape[1]
         fresh.engine.prefill(row, flow._history[row, last])
     tokens = np.array([6011, 123])
     assert np.array_equal(flow.engine.log_prob(tokens), fresh.engine.log_prob(tokens))
+
+
+def test_many_rows_over_the_threads_go_the_way_of_few(checkpoint, bank):
+    few, many = (Loop(TradeFMFlow(checkpoint, rows, bank=bank)).run(90) for rows in (2, FEW))
+    for row in range(2):
+        assert np.array_equal(few.tape(row), many.tape(row))
 
 
 @pytest.mark.parametrize("flagged", [True, False])

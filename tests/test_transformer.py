@@ -90,9 +90,9 @@ def test_digit_shares_add_up():
 
 
 def test_digits_of_tokens():
-    assert split_digits(torch.tensor([6011])).tolist() == [[0, 1, 7, 7, 11]]
+    assert torch.stack(split_digits(torch.tensor([6011])), -1).tolist() == [[0, 1, 7, 7, 11]]
     tokens = torch.arange(VOCABULARY)
-    digits = split_digits(tokens)
+    digits = torch.stack(split_digits(tokens), -1)
     assert (digits * torch.tensor(DIGIT_STRIDES)).sum(-1).equal(tokens)
     assert (digits.amax(0) + 1).tolist() == list(DIGIT_SIZES)
 

@@ -78,6 +78,39 @@ def test_a_day_that_starts_in_the_middle_is_explained_whatever_ids_tell(tmp_path
     assert day.inferred_opening > 0
 
 
+@pytest.mark.parametrize("start", [0, 500])
+def test_lost_adds_are_no_orders_from_before_the_first_row(tmp_path, start):
+    rows, adds = ROWS[start:], [k for k, row in enumerate(ROWS) if row[1] == ADD and k > start + 100]
+    named = {row[2] for row in rows if row[1] != ADD}
+    lost = [k - start for k in adds[::37] if ROWS[k][2] in named]
+    ids = {rows[k][2] for k in lost}
+    day = check(venue_days.folder(tmp_path, [row for k, row in enumerate(rows) if k not in lost]))
+    missing = [row for row in rows if row[1] != ADD and row[2] in ids]
+    assert sum(finding.count for finding in day.unexplained if finding.kind == "unknown id") == len(missing) > 10
+
+
+def test_an_old_id_among_the_first_adds_makes_no_order_from_before_them_unexplained(tmp_path):
+    old = (ROWS[500][0], ADD, 3, 1, 100, 100, 8)  # first seen through a modify
+    day = check(venue_days.folder(tmp_path, [old, *ROWS[500:]]))
+    assert (day.unexplained, day.unknown_ids > 0) == ([], True)
+
+
+def test_orders_come_from_outside_the_levels_of_a_file_but_not_from_within(tmp_path):
+    """A file of five levels without its book file: orders that enter them later have no add, nor have lost ones."""
+    meta = {**META, "levels": 5}
+    bids = [(START_NS + k, ADD, 100 + 3 * k, 1, 10_000 - 100 * (k % 5), 100, 0) for k in range(20)]
+    last = [(START_NS + 30 + k, ADD, 300 + 7 * k, -1, 10_500, 100, 0) for k in range(5)]
+    far, near = ((START_NS + 90, DELETE, 202, 1, price, 7, 0) for price in (9_600, 9_900))
+    day = check(venue_days.folder(tmp_path / "far", [*bids, *last, far], meta))
+    assert (day.unknown_ids, day.unexplained) == (1, [])
+    assert "outside the file's levels" in day.explained[0].reason
+    day = check(venue_days.folder(tmp_path / "near", [*bids, *last, near], meta))
+    assert [(finding.kind, finding.first_row) for finding in day.unexplained] == [("unknown id", 25)]
+    for levels in (None, 0, "5"):  # a file of all levels, or one that does not say
+        day = check(venue_days.folder(tmp_path / f"{levels!r}", [*bids, *last, far], {**META, "levels": levels}))
+        assert kinds(day.unexplained) == {"unknown id"}
+
+
 def test_an_order_from_nowhere_is_unexplained_however_large_its_id(tmp_path):
     row = (ROWS[800][0], DELETE, 10**15, 1, 100, 100, 0)  # no price contradicts it, but ids here tell ages
     day = check(venue_days.folder(tmp_path, [*ROWS[500:800], row, *ROWS[800:]]))
@@ -91,6 +124,26 @@ def test_an_order_that_cannot_have_rested_before_the_day_is_unexplained(tmp_path
     rows = [*ROWS[500:800], row, *ROWS[800:]]
     day = check(venue_days.folder(tmp_path, rows, order_id=renamed(np.array([row[2] for row in rows]))))
     assert [(finding.kind, finding.first_row) for finding in day.unexplained] == [("unknown id", 300)]
+
+
+def in_feed_order(what):
+    """A day with one delete that is repeated, or stands before its add, "late" a nanosecond later."""
+    k = next(k for k, row in enumerate(ROWS) if k > 300 and row[1] == DELETE)
+    row = ROWS[k]
+    if what == "repeated":
+        return [*ROWS[: k + 1], (row[0] + 1, *row[1:]), *((max(r[0], row[0] + 1), *r[1:]) for r in ROWS[k + 1 :])]
+    new = (row[0], ADD, 10**9, row[3], 200 if row[3] > 0 else 2_000_000, 100, 0)
+    end = (row[0] - (what == "late"), DELETE, 10**9, *new[3:])
+    return [*ROWS[:k], end, new, *ROWS[k:]]
+
+
+@pytest.mark.parametrize("flag", [0, 2])
+@pytest.mark.parametrize("what", ["repeated", "late", "swapped"])
+def test_repeats_and_late_adds_are_explained_only_where_the_feed_numbers_nothing(tmp_path, flag, what):
+    """A taker's own fill (flag 2) shows such a feed; in any an add may follow at the same time."""
+    fill = [(START_NS, ADD, 5, 1, 100, 1, 0), (START_NS, EXECUTION, 5, 1, 100, 1, flag)]
+    day = check(venue_days.folder(tmp_path, [*fill, *in_feed_order(what)]))
+    assert (day.unexplained_count == 0) == (flag == 2 or what == "swapped")
 
 
 def test_an_opening_auction_and_halts_are_followed(tmp_path):

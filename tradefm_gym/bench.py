@@ -6,16 +6,15 @@ keep figures comparable: work of one thread may be timed by the processor time t
 measured in turn with its figure, whose ratio is then the median over pairs of neighbours.
 """
 
-import importlib.util
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +28,6 @@ from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
-from tradefm_gym.model.config import PRESETS, load_weights, random_weights
-from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 
 FLOWS = ("zero_intelligence", "hawkes", "replay", "tradefm")
 MARKET_TARGET = 10e6  # events/s of one core
@@ -40,7 +37,7 @@ _ROUND = 256  # events a market takes in one feed: its default queue
 class Work(NamedTuple):
     """What is timed: ``run`` does some work and says how much of the unit it was; ``rewind`` precedes it, untimed."""
 
-    run: Callable[[], int]
+    run: Callable[[], float]
     rewind: Callable[[], None] = lambda: None
 
 
@@ -98,23 +95,28 @@ class Benchmark:
     is_share: bool = False  # the target is a share of the reference
     beside: Callable[[bool], Work] | None = None  # builds the reference's work, which is then run in turn with this
     clock: Callable[[], float] = time.perf_counter
+    repeats: int = 9  # at most 3 in a quick run
+    accelerator: Callable[[], dict[str, Any]] = dict  # what else the hardware is
 
     def measure(self, quick: bool) -> Measurement:
         """Runs it; raises ``ValueError``, ``OSError`` or ``ImportError`` where a part is not at hand."""
-        repeats, paired = 3 if quick else 9, None
+        repeats, paired = min(self.repeats, 3) if quick else self.repeats, None
         with thread_count(self.threads) as threads:
             if self.beside is None:
                 value = median_rate(self.prepare(quick), repeats, self.clock)
                 reference = self.reference(quick)
             else:
                 value, reference, paired = paired_rates(self.prepare(quick), self.beside(quick), repeats, self.clock)
+            found = hardware(threads) | self.accelerator()
         share = self.target if self.is_share else None
         target = share * reference if share and reference else self.target
-        return Measurement(self.name, value, self.unit, hardware(threads), reference, target, paired, share)
+        return Measurement(self.name, value, self.unit, found, reference, target, paired, share)
 
 
 def benchmarks(only: str | None = None, suite: str = "rooms") -> list[Benchmark]:
     """All of a suite, or those whose name contains ``only``."""
+    from tradefm_gym.bench_engine import engine_benchmarks, engines
+
     events, steps = "events/s", "steps/s"
     everything = [
         Benchmark("market-n1", events, 1, partial(_market, 1), clock=time.process_time),
@@ -128,12 +130,13 @@ def benchmarks(only: str | None = None, suite: str = "rooms") -> list[Benchmark]
             is_share=True,
             beside=partial(_one_core, 256),
         ),
-        Benchmark("engine-n1", events, 1, partial(_engine, "numba", 1), 3_000, partial(_torch_rate, 1, 1)),
-        Benchmark("engine-n64", events, 2, partial(_engine, "numba", 64), 8_000, partial(_torch_rate, 64, 2)),
+        *engines(),
     ]
     for flow in FLOWS:
         everything.append(Benchmark(f"execution-{flow}-n1", steps, 1, partial(_single_environment, flow)))
         everything.append(Benchmark(f"execution-{flow}-n64", steps, 2, partial(_vector_environment, flow, 64)))
+    if suite == "engine":
+        everything = engine_benchmarks()
     if suite == "book":
         from tradefm_gym.bench_book import book_benchmarks
         from tradefm_gym.bench_forks import fork_benchmarks
@@ -151,12 +154,14 @@ def benchmarks(only: str | None = None, suite: str = "rooms") -> list[Benchmark]
 
 
 def run(chosen: list[Benchmark], quick: bool, skipped: Callable[[str, str], None]) -> Iterator[Measurement]:
-    """Measures one after the other; what cannot run here is told to ``skipped(name, reason)``."""
+    """Measures one after the other; what cannot run here, or fails, is told to ``skipped(name, reason)``."""
     for benchmark in chosen:
         try:
             yield benchmark.measure(quick)
         except (ValueError, OSError, ImportError) as error:
             skipped(benchmark.name, str(error))
+        except Exception:  # a fault of ours: the others are measured all the same
+            skipped(benchmark.name, traceback.format_exc())
 
 
 def median_rate(work: Work, repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -192,7 +197,7 @@ def thread_count(wanted: int) -> Iterator[int]:
 
 
 def hardware(threads: int) -> dict[str, Any]:
-    """Processor, cores that this process may use, threads that were used, load of the last minute, and versions."""
+    """Processor, cores that this process may use, threads that were used, load of the last minute, day and versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: version(name) for name in ("tradefm-gym", "numba", "numpy", "torch")}
     return {
@@ -200,6 +205,7 @@ def hardware(threads: int) -> dict[str, Any]:
         "cores": cores,
         "threads": threads,
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "date": date.today().isoformat(),
         "system": platform.system(),
         "python": platform.python_version(),
         **versions,
@@ -250,7 +256,7 @@ def _one_core(num_markets: int, quick: bool) -> Work:
     """The same in one thread, whatever the number of threads around it."""
     work = _market(num_markets, quick)
 
-    def run() -> int:
+    def run() -> float:
         with thread_count(1):
             return work.run()
 
@@ -266,61 +272,6 @@ def _draw_round(flow: ZeroIntelligenceFlow, market: MarketSimulator, everyone: n
         market.advance()
     events = np.concatenate([block.events for block in blocks], axis=1)
     return EventBlock(events, np.stack([block.count for block in blocks]).sum(axis=0, dtype=np.int32))
-
-
-# --- The engine: cached decoding -------------------------------------------------------------------------
-
-
-def _network():
-    """The bundled model, or one of its shape with random weights: the speed is the same."""
-    try:
-        return load_weights(checkpoint(BUNDLED_MODEL)[0])
-    except ValueError:
-        return PRESETS["mini"], random_weights(PRESETS["mini"])
-
-
-def _engine(backend: str, batch: int, quick: bool) -> Work:
-    """Draw and append, as the flow does: a full row is filled again from its last T/2 events, which counts as well."""
-    network, weights = _network()
-    engine = make_engine(network, weights, batch, backend)
-    half, rows, active = network.context // 2, np.arange(batch), np.ones(batch, np.bool_)
-    steps = (half + 1) * (1 if quick or backend == "torch" else 4)  # whole rounds from one refill to the next
-    generator = np.random.default_rng(0)
-    words = generator.integers(0, 2**32, (steps, batch, 5), np.uint32)
-    inputs = np.stack([generator.integers(0, size, (steps, batch)) for size in (3, 2, 32, 1)], -1).astype(np.int32)
-    history = list(inputs[:half])
-    engine.prefill(rows, list(np.stack(history, 1)))
-
-    def run() -> int:
-        for step in range(steps):
-            event = inputs[step]
-            event[:, 3] = engine.sample(words[step], active)
-            history.append(event.copy())
-            del history[0]
-            if engine.lengths[0] == network.context:
-                engine.prefill(rows, list(np.stack(history, 1)))
-            else:
-                engine.append(event, active)
-        return steps * batch
-
-    return Work(run)
-
-
-def torch_engine_rate(batch: int, repeats: int) -> float:
-    """Events per second of the torch engine on the same weights, with the threads that torch was told to use."""
-    return median_rate(_engine("torch", batch, True), repeats)
-
-
-def _torch_rate(batch: int, threads: int, quick: bool) -> float | None:
-    """The torch engine's rate in a process of its own: torch takes its threads once, and this one stays free of it."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    call = f"from tradefm_gym.bench import torch_engine_rate as rate; print(rate({batch}, {2 if quick else 5}))"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    result = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True)
-    if result.returncode:
-        raise ValueError(f"the torch engine failed: {result.stderr.strip().splitlines()[-1]}")
-    return float(result.stdout.split()[-1])
 
 
 # --- The environments ------------------------------------------------------------------------------------

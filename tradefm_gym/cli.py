@@ -19,10 +19,12 @@ from tradefm_gym.cli_realism import Realism
 class Bench:
     """Measure events and steps per second on this machine."""
 
-    suite: tyro.conf.Positional[Literal["rooms", "book"]] = "rooms"  # all rooms, or one order book beside its peers
+    # all rooms, one order book beside its peers, or the model's engines and training, on a GPU too
+    suite: tyro.conf.Positional[Literal["rooms", "book", "engine"]] = "rooms"
     json: bool = False  # print a list of {name, value, unit, reference, ratio, target, met, hardware}
     quick: bool = False  # fewer and shorter repeats: seconds instead of minutes, figures to within a fifth
     only: str | None = None  # measure what has this in its name, such as "market" or "execution-replay"
+    lines: Path | None = None  # append each figure to this file, a line of JSON, as soon as it is measured
 
     def run(self) -> int:
         """Measures and prints; a missed target does not fail the command."""
@@ -31,12 +33,15 @@ class Bench:
         notes = Console(stderr=True)
 
         def skipped(name: str, reason: str) -> None:
-            notes.print(f"skipped {name}: {reason}", soft_wrap=True, highlight=False)
+            notes.print(f"skipped {name}: {reason}", soft_wrap=True, highlight=False, markup=False)
 
         chosen = bench.benchmarks(self.only, self.suite)
         results = []
         for measurement in bench.run(chosen, self.quick, skipped):
             results.append(measurement.to_json())
+            if self.lines is not None:
+                with self.lines.open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
             notes.print(f"{len(results)} of {len(chosen)}: {measurement.name}", highlight=False)
         if self.json:
             print(json.dumps(results, indent=2))
@@ -92,13 +97,13 @@ class Check:
     path: Annotated[Path, tyro.conf.Positional]  # a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
     reading: tyro.conf.OmitArgPrefixes[Reading]
     json: bool = False  # print the figures as JSON
-    levels: int = 5  # best levels to compare with recorded books and snapshots
+    levels: int | None = None  # best levels to compare with recorded books and snapshots; 5, or as many as they have
     against: Path | None = None  # a recording of the same day with a book file, to compare the touch with
 
     def run(self) -> int:
-        """Prints the figures; 1 if a difference is unexplained and reading is not lenient."""
+        """Prints the figures; 1 if a difference is unexplained and reading is strict, or too much was left out."""
         from tradefm_gym.data.feed import open_feed
-        from tradefm_gym.realism.recorded_day import check_day
+        from tradefm_gym.realism.recorded_day import MOST_LEFT_OUT, check_day
 
         against = None if self.against is None else open_feed(self.against)
         day = check_day(self.reading.open(self.path), self.levels, against)
@@ -112,6 +117,10 @@ class Check:
             example = f" ({first.example})" if first.example else ""
             more = f"; {day.unexplained_count} unexplained differences in all" if day.unexplained_count > 1 else ""
             print(f"tradefm-gym: {day.path}: {at}{first.kind}{example}{more}.", file=sys.stderr)
+            return 1
+        if day.left_out > MOST_LEFT_OUT:
+            share = f"{day.left_out:.1%} of the rows were left out; at most {MOST_LEFT_OUT:.0%} may be"
+            print(f"tradefm-gym: {day.path}: {share}.", file=sys.stderr)
             return 1
         return 0
 

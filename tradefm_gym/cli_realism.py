@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tradefm_gym.arguments import shortened, whole
+from tradefm_gym.arguments import one_sentence, shortened, whole
 from tradefm_gym.cli_reading import Reading
 
 _NEEDED = ("scipy", "sklearn", "plotly")
@@ -68,6 +68,8 @@ class Realism:
         flows = self._flows()
         probes = [name.strip() for name in self.probes.split(",") if name.strip()]
         maker = CardMaker(self._sets(), flows, self.out, effort, probes=probes)
+        with one_sentence(self.out, "written", "a folder that can be"):
+            self.out.mkdir(parents=True, exist_ok=True)
         with _progress() as maker.report:
             card = maker.run()
         arguments = asdict(effort) | {"flow": ",".join(flows), "data": ", ".join(map(str, self.data))}

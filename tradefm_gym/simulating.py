@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradefm_gym.arguments import whole
+from tradefm_gym.data.convert import check_new_folder
 from tradefm_gym.data.recorded import FlowMeta, RecordedFlow
 from tradefm_gym.data.written import write_folder
 from tradefm_gym.flow.protocol import FlowModel
@@ -51,8 +52,7 @@ def simulate(flow: FlowModel, events: int, context: int, seed: int, tell=lambda 
 def run(flow: str, events: int, context: int | None, seed: int, out: Path, options: dict[str, Any]) -> dict:
     """Simulates and writes a folder, with progress; returns what its ``meta.json`` says."""
     events, seed = whole("events", events, 1), whole("seed", seed, 0)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"path {str(out)!r} holds something already; name a new folder.")
+    check_new_folder(out)
     made = make_flow(flow, 1, **options)
     states = made.bank.split("test")
     start = int(states[seed % len(states)]) if context is None else whole("context", context, 0, len(made.bank) - 1)

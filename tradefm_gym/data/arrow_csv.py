@@ -3,13 +3,12 @@
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Skips
-from tradefm_gym.data.streams import open_bytes
+from tradefm_gym.data.streams import blocks
 
 MISSING = np.int64(-(2**63))  # a value that the file leaves empty
 
@@ -37,48 +36,69 @@ def text_batches(
         from pyarrow import csv
     except ImportError as error:
         raise ImportError('Reading CSV needs pyarrow: pip install "tradefm-gym[data]".') from error
-    wanted = [_plain(name) for name in wanted]
+    columns = [_plain(name) for name in wanted]
     dropped: list[int] = []
 
     def invalid(row) -> str:
-        dropped.append(row.number or 0)
-        return "skip" if skips.lenient else "error"
+        dropped.append(row.number - 1)
+        return "skip"
 
-    read = csv.ReadOptions(
-        use_threads=False, block_size=block, column_names=None if names is None else list(map(_plain, names))
-    )
     parse = csv.ParseOptions(delimiter=delimiter, invalid_row_handler=invalid)
-    kinds = {name: pyarrow.string() for name in wanted}
     convert = csv.ConvertOptions(
-        column_types=kinds, include_columns=list(wanted), strings_can_be_null=True, null_values=[""], check_utf8=False
-    )
+        column_types=dict.fromkeys(columns, pyarrow.string()), include_columns=columns, strings_can_be_null=True,
+        null_values=[""], check_utf8=False,
+    )  # fmt: skip
+    given = None if names is None else [_plain(name) for name in names]
     first = 0
-    try:
-        with open_bytes(path) as raw, csv.open_csv(_Plain(raw), read, parse, convert) as reader:
-            for batch in reader:
-                rows = np.arange(first, first + len(batch) + len(dropped))
-                if dropped:  # numbers count the header as line 1
-                    head = 1 if names is not None else 2
-                    gone = np.clip(np.array(dropped) - head - first, 0, len(rows) - 1)
-                    skips.bad("a line has another number of columns", int(rows[gone[0]]), count=len(dropped))
-                    rows = np.delete(rows, gone)[: len(batch)]
-                first += len(batch) + len(dropped)
-                dropped.clear()
-                if len(rows) == len(batch):
-                    yield rows, {name: batch.column(name) for name in wanted}
-                else:
-                    yield np.arange(first - len(batch), first), {name: batch.column(name) for name in wanted}
-            if dropped:
-                skips.bad("a line has another number of columns", first, count=len(dropped))
-    except (pyarrow.ArrowException, EOFError, OSError) as error:
-        if dropped and not skips.lenient:
-            skips.bad("a line has another number of columns", max(0, dropped[0] - (1 if names is not None else 2)))
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise FeedError(path, f"not a CSV that can be read after row {first}: {reason}") from None
-    except FeedError:
-        raise
-    except ValueError as error:
-        raise FeedError(path, f"not a CSV that can be read after row {first}: {error}") from None
+    for lines in _whole_lines(path, block):
+        if given is None:
+            head, _, lines = lines.partition(b"\n")
+            given = _split_header(head.decode(), delimiter)
+        # Arrow numbers the rows of what it is given at once, and passes over empty lines.
+        numbers, first = _numbers(lines, first)
+        if len(numbers) == 0:
+            continue
+        read = csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=given)
+        dropped.clear()
+        try:
+            table = csv.read_csv(io.BytesIO(lines), read, parse, convert).combine_chunks()
+        except (pyarrow.ArrowException, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+            raise FeedError(path, f"not a CSV that can be read: {reason}", int(numbers[0])) from None
+        if len(table) + len(dropped) != len(numbers):  # values with line ends in them
+            numbers = numbers[0] + np.arange(len(table) + len(dropped))
+            first = int(numbers[-1]) + 1
+        if dropped:
+            skips.bad("a line has another number of columns", int(numbers[dropped[0]]), count=len(dropped))
+        if len(table):
+            yield np.delete(numbers, dropped), {name: table.column(_plain(name)).chunk(0) for name in wanted}
+
+
+def _whole_lines(path: Path, size: int) -> Iterator[bytes]:
+    """A file in pieces of about ``size`` bytes that end with a line, in plain ASCII.
+
+    Bytes beyond it are question marks: Arrow hands no bad line over that is no UTF-8.
+    """
+    rest = b""
+    for block in blocks(path, size):
+        data = rest + block.translate(_PLAIN)
+        end = data.rfind(b"\n") + 1
+        rest = data[end:]
+        if end:
+            yield data[:end]
+        if len(rest) > max(size, 1 << 20):
+            raise FeedError(path, "a line is longer than a megabyte; the file is no table")
+    if rest:
+        yield rest
+
+
+def _numbers(lines: bytes, first: int) -> tuple[np.ndarray, int]:
+    """Numbers (n,) int64 of the lines that are not empty, if theirs count from ``first``, and the next number."""
+    count = lines.count(b"\n") + (not lines.endswith(b"\n"))
+    numbers = np.arange(first, first + count)
+    if lines.startswith((b"\n", b"\r\n")) or b"\n\n" in lines or b"\n\r\n" in lines:
+        numbers = numbers[[bool(line.strip(b"\r")) for line in lines.split(b"\n")[:count]]]
+    return numbers, first + count
 
 
 _PLAIN = bytes(range(128)) + b"?" * 128
@@ -88,26 +108,15 @@ def _plain(name: str) -> str:
     return name.encode().translate(_PLAIN).decode()
 
 
-class _Plain(io.RawIOBase):
-    """A stream in which bytes beyond ASCII are question marks: Arrow hands no bad line over that is no UTF-8."""
-
-    def __init__(self, stream: IO[bytes]):
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        data = self._stream.read(len(buffer)).translate(_PLAIN)
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def header(path: Path, delimiter: str = ",") -> list[str]:
     """The names in the first line of a file."""
     from tradefm_gym.data.streams import head
 
     line = head(path, 1 << 16).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    return _split_header(line, delimiter)
+
+
+def _split_header(line: str, delimiter: str) -> list[str]:
     return [name.strip().strip('"') for name in line.split(delimiter)]
 
 

@@ -1,5 +1,6 @@
 """Write a recorded day in the shared schema: a folder with ``meta.json`` and ``events.parquet``."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tradefm_gym.arguments import one_sentence
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed
 from tradefm_gym.data.rows import ADD, CROSS, DELETE, EXECUTION, HALT, HIDDEN, PARTIAL_CANCEL, SNAPSHOT, FeedRows
@@ -34,7 +36,7 @@ def convert(feed: Feed, out: str | Path) -> dict[str, Any]:
 
     Raises:
         FeedError: if the file cannot be read; nothing is left behind.
-        FileExistsError: if there is something at ``out`` already.
+        OSError: if there is something at ``out`` already, or it cannot be written.
         ImportError: without pyarrow.
     """
     try:
@@ -42,21 +44,37 @@ def convert(feed: Feed, out: str | Path) -> dict[str, Any]:
     except ImportError as error:
         raise ImportError('Writing Parquet needs pyarrow: pip install "tradefm-gym[data]".') from error
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"path {str(out)!r} holds something already; name a new folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial"))
-    try:
-        meta = _write(feed, partial)
-        (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        partial.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    check_new_folder(out)
+    with one_sentence(out, "written", "a new folder where it can be"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=".", suffix=".partial"))
+        try:
+            meta = _write(feed, partial)
+            (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+            partial.chmod(0o755)
+            if out.exists():
+                out.rmdir()
+            os.replace(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     return meta
+
+
+def check_new_folder(out: Path) -> None:
+    """Refuses a path at which no folder can be made, before anything is worked out that is to be written there.
+
+    Raises:
+        OSError: naming the path, and what is allowed.
+    """
+    with one_sentence(out, "written", "a new folder where it can be"):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FileExistsError(errno.EEXIST, "it holds something already")
+        folder = next(parent for parent in out.absolute().parents if parent.exists())  # others will be made
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"nothing can be written to {folder}")
 
 
 def _write(feed: Feed, folder: Path) -> dict[str, Any]:

@@ -92,7 +92,9 @@ def _feed(path: Path, name: str, options: ReadOptions, dataset: str, symbol: str
         "time_unit": f"ns since midnight {'US/Eastern' if nasdaq else 'UTC'} (exchange time; snapshot rows at the "
         "receive time)",
     }
-    return Feed(path, name, meta, lambda skips: _rows(messages, midnight, unit, skips), options)
+    # The exchange's stamps may step back by microseconds between its messages: order is that of the file.
+    slack_ns = 1_000_000_000
+    return Feed(path, name, meta, lambda skips: _rows(messages, midnight, unit, skips), options, slack_ns=slack_ns)
 
 
 def _grid(path: Path, messages) -> tuple[int, int]:
@@ -113,7 +115,6 @@ def _grid(path: Path, messages) -> tuple[int, int]:
 
 def _rows(messages, midnight: int, unit: int, skips: Skips) -> Iterator[FeedRows]:
     state = Translation.start()
-    latest = -(2**62)
     held = None
     for batch in messages(skips):
         batch["time_ns"] -= midnight
@@ -124,21 +125,12 @@ def _rows(messages, midnight: int, unit: int, skips: Skips) -> Iterator[FeedRows
             skips.bad("prices off the unit", int(batch["row"][row]), detail, int(off.sum()))
             batch = batch[~off]
         batch["price"] = np.where(batch["price"] == UNDEFINED_PRICE, 0, batch["price"] // unit)
-        # The exchange's stamps may step back by microseconds between its messages: order is that of the file.
-        batch["time_ns"], latest = _not_before(batch["time_ns"], latest)
         if held is not None:
             state, rows = mbo.translate(state, held, last=False)
             yield rows
         held = batch
     if held is not None:
         yield mbo.translate(state, held, last=True)[1]
-
-
-def _not_before(time_ns: np.ndarray, latest: int) -> tuple[np.ndarray, int]:
-    """Times that step back by less than a second, raised to the latest; larger steps stay, to be refused."""
-    highest = np.maximum.accumulate(np.maximum(time_ns, latest))
-    out = np.where(highest - time_ns < 1_000_000_000, highest, time_ns)
-    return out, int(highest[-1]) if len(highest) else latest
 
 
 def _metadata(path: Path):
@@ -189,14 +181,14 @@ def _records(path: Path, header: bytes, ts_out: bool, wanted: set[int], skips: S
                 rest = data
                 continue
             data, skipped = data[len(header) :], len(header)
-        data, rest = _whole(path, data, row, ts_out, skips)
+        data, rest = _whole(path, data, row, ts_out)
         yield _messages(data, row, wanted, seen, path, skips)
         row += len(data)
     if rest:
         skips.bad("the file ends within a record", row, f"the file ends within a record of {len(rest)} bytes")
 
 
-def _whole(path: Path, data: bytes, row: int, ts_out: bool, skips: Skips) -> tuple[np.ndarray, bytes]:
+def _whole(path: Path, data: bytes, row: int, ts_out: bool) -> tuple[np.ndarray, bytes]:
     """The whole MBO records at the start of ``data``, and what is left."""
     size = _RECORD.itemsize + (8 if ts_out else 0)
     layout = _RECORD if not ts_out else np.dtype([*_RECORD.descr, ("ts_out", "<u8")])
@@ -211,8 +203,7 @@ def _whole(path: Path, data: bytes, row: int, ts_out: bool, skips: Skips) -> tup
         length = 4 * data[at]
         if length < 16:
             number = row + sum(len(p) for p in parts) + (at - start) // size
-            skips.bad("a record has no length", number, f"a record of {length} bytes; none is shorter than 16")
-            return _joined(parts, data[start:at], layout), b""
+            raise FeedError(path, f"a record of {length} bytes, and none is shorter than 16: its end is lost", number)
         if at + length > len(data):
             break
         if length != size or data[at + 1] != _MBO:

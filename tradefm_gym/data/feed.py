@@ -5,13 +5,17 @@
 or, where the caller is lenient, left out and counted.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tradefm_gym.arguments import shortened
+from tradefm_gym.data.clock import AHEAD, LATE, judge
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.rows import ADD, EXECUTION, HALT, FeedRows, Source
 
@@ -28,6 +32,20 @@ class ReadOptions:
     tick_size: int | None = None  # price units a tick, instead of what the file says or lets guess
     columns: Mapping[str, Any] | None = None  # the column map of a generic CSV; see data/table.py
     batch: int = BATCH
+
+    def __post_init__(self):
+        if self.date is not None and not _is_date(self.date):
+            raise ValueError(f"date is {shortened(self.date)}; it must be a day from 1970 to 2200, as YYYY-MM-DD")
+        if self.symbol == "":
+            raise ValueError("symbol is ''; it must name an instrument")
+
+
+def _is_date(text: Any) -> bool:
+    try:
+        day = datetime.date.fromisoformat(text)
+    except (ValueError, TypeError):
+        return False
+    return day.isoformat() == text and 1970 <= day.year < 2200
 
 
 @dataclass
@@ -63,10 +81,10 @@ class Feed:
         book: reads the recorded book in batches (n, levels, 4) int64 of ask price, ask size, bid price and bid size,
             one row an event, in raw units; None where there is none.
         snapshots: reads the venue's snapshots as columns; None where there are none.
-        source: all rows at once; None to gather them from ``rows``.
         options: how the file is read.
         skips: what was left out by the last complete reading.
         full_opening: whether the feed starts with all that rests, None where that is not known.
+        slack_ns: stamps may step back by less than this, and count as the latest then.
     """
 
     path: Path
@@ -76,8 +94,8 @@ class Feed:
     options: ReadOptions
     book: BookRows | None = None
     snapshots: Callable[[], dict[str, np.ndarray]] | None = None
-    source: Callable[[], Source] | None = None
     full_opening: bool | None = None
+    slack_ns: int = 1
     skips: Skips = field(init=False)
 
     def __post_init__(self):
@@ -98,12 +116,10 @@ class Feed:
             FeedError: for a file or a row that cannot be; a lenient reader counts such rows in ``skips``.
         """
         self.skips = Skips(str(self.path), self.options.lenient)
-        last, tick = -(2**62), self.tick
-        for rows in self.rows(self.skips):
-            if len(rows):
-                rows, last = screen(rows, tick, last, self.skips)
-                if len(rows):
-                    yield rows
+        tick = self.tick
+        yield from in_order(
+            (screen(rows, tick, self.skips) for rows in self.rows(self.skips)), self.slack_ns, self.skips
+        )
 
     def with_book(self) -> Iterator[tuple[FeedRows, np.ndarray]]:
         """Batches of rows as in :meth:`batches`, and the recorded book after each row: (n, levels, 4) int64.
@@ -126,39 +142,39 @@ class Feed:
                 ahead = np.concatenate([ahead, part]) if len(ahead) else part
             yield rows, ahead[rows.source - first]
             ahead, first = ahead[last + 1 - first :], last + 1
-        if len(ahead) or next(books, None) is not None:
+        left_out = self.options.lenient and sum(self.skips.counts.values()) > 0  # perhaps the last rows
+        if not left_out and (len(ahead) or next(books, None) is not None):
             detail = f"the book goes on after the last event, row {first - 1}; it has one row an event"
             raise FeedError(self.path, detail)
 
     def gather(self) -> Source:
         """All rows of the file at once."""
-        if self.source is not None and not self.options.lenient:
-            source = self.source()
-        else:
-            parts = list(self.batches())
-            if not parts:
-                raise FeedError(self.path, "the feed has no rows")
-            columns = zip(*(vars(part).values() for part in parts), strict=True)
-            rows = FeedRows(*(np.concatenate(column) for column in columns))
-            source = Source(rows, self.meta, self._book_of if self.book is not None else None)
-        return replace(source, meta={**source.meta, "tick_size": self.tick})
+        parts = list(self.batches())
+        if not parts:
+            raise FeedError(self.path, "the feed has no rows")
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        rows = FeedRows(*(np.concatenate(column) for column in columns))
+        events = int(rows.source[-1]) + 1
+        book = None if self.book is None else lambda index: self._book_of(index, events)
+        return Source(rows, {**self.meta, "tick_size": self.tick}, book)
 
-    def _book_of(self, index: np.ndarray) -> np.ndarray:
+    def _book_of(self, index: np.ndarray, events: int) -> np.ndarray:
         assert self.book is not None
         parts = list(self.book())
         rows = sum(map(len, parts))
-        if rows <= index.max(initial=-1) or len({part.shape[1] for part in parts}) > 1:
-            raise FeedError(self.path, f"the book has {rows} rows of its first levels; it has one row an event")
+        if rows < events or (rows > events and not self.options.lenient):
+            raise FeedError(self.path, f"the book has {rows} rows for {events} events; it has one row an event")
+        if len({part.shape[1] for part in parts}) > 1:
+            raise FeedError(self.path, "the book has rows of different numbers of levels")
         return np.concatenate(parts)[index]
 
 
-def screen(rows: FeedRows, tick: int, last_ns: int, skips: Skips) -> tuple[FeedRows, int]:
-    """The rows that a feed can have, and the time of the last one; others raise or are counted.
+def screen(rows: FeedRows, tick: int, skips: Skips) -> FeedRows:
+    """The rows that a feed can have, each looked at alone; others raise or are counted.
 
     Args:
         rows: n rows in feed order.
         tick: price units a tick.
-        last_ns: time of the row before these.
         skips: says whether to raise, and counts.
     """
     bad = np.zeros(len(rows), bool)
@@ -169,15 +185,48 @@ def screen(rows: FeedRows, tick: int, last_ns: int, skips: Skips) -> tuple[FeedR
             value, count = getattr(rows, name)[row], int(wrong.sum())
             skips.bad(rule, int(rows.source[row]), f"{name} is {value}; {rule} ({count} such rows)", count)
             bad |= wrong
-    time_ns = np.where(bad, last_ns, rows.time_ns)
-    latest = np.maximum.accumulate(np.r_[last_ns, time_ns])
-    late = ~bad & (rows.time_ns < latest[:-1])
-    if late.any():
-        row = int(np.argmax(late))
-        detail = f"time_ns is {rows.time_ns[row]} after {latest[row]}; time must not decrease"
-        skips.bad("time must not decrease", int(rows.source[row]), detail, int(late.sum()))
-        bad |= late
-    return (rows.take(np.flatnonzero(~bad)) if bad.any() else rows), int(latest[-1])
+    return rows.take(np.flatnonzero(~bad)) if bad.any() else rows
+
+
+def in_order(batches: Iterable[FeedRows], slack_ns: int, skips: Skips) -> Iterator[FeedRows]:
+    """The rows whose time does not decrease, in batches that are not empty; others raise or are counted.
+
+    Args:
+        batches: rows in feed order. The last few of each wait for those after them, which say whether they are wrong.
+        slack_ns: what stamps may step back; see :class:`Feed`.
+        skips: says whether to raise, and counts.
+    """
+    held: FeedRows | None = None
+    latest = -(2**62)
+    for batch in chain(batches, (None,)):
+        if batch is not None:
+            held = batch if held is None else held.concat(batch)
+        if held is None:
+            continue
+        count = len(held) if batch is None else max(0, len(held) - AHEAD)
+        rows, held = held.take(np.arange(count)), held.take(np.arange(count, len(held)))
+        after = np.r_[rows.time_ns, held.time_ns]
+        if count and (after[0] < latest or (np.diff(after) < 0).any()):
+            faults, earlier = np.zeros(count, np.int8), latest
+            latest = int(judge(after, np.int64(latest), np.int64(slack_ns), faults))
+            if faults.any():
+                _refuse(rows, after, faults, earlier, skips)
+            rows = replace(rows, time_ns=after[:count]).take(np.flatnonzero(faults == 0))
+        elif count:
+            latest = int(rows.time_ns[-1])
+        if len(rows):
+            yield rows
+
+
+def _refuse(rows: FeedRows, after: np.ndarray, faults: np.ndarray, latest: int, skips: Skips) -> None:
+    """Says what is wrong with the first of the rows that stand out; ``latest`` is the time of the last good one."""
+    row = int(np.argmax(faults != 0))
+    if faults[row] == LATE:
+        other = f"after {int(after[:row][faults[:row] == 0].max(initial=latest))}"
+    else:
+        other = f"before {after[row + 1 :][after[row + 1 :] < after[row]][0]}"
+    detail = f"time_ns is {rows.time_ns[row]} {other}; time must not decrease"
+    skips.bad("time must not decrease", int(rows.source[row]), detail, int((faults != 0).sum()))
 
 
 def _rules(rows: FeedRows, tick: int):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed, ReadOptions, Skips
-from tradefm_gym.data.rows import FeedRows, Source
-from tradefm_gym.data.streams import blocks, head
+from tradefm_gym.data.rows import FeedRows
+from tradefm_gym.data.streams import blocks
 
 _NAME = re.compile(
     r"^(?P<ticker>.+?)_(?P<date>\d{4}-\d{2}-\d{2})_(?P<start>\d+)_(?P<end>\d+)_message_(?P<levels>\d+)\.csv(\.\w+)?$"
@@ -34,22 +35,7 @@ def open_file(path: Path, options: ReadOptions) -> Feed:
         lambda skips: _rows(path, options.batch, skips),
         options,
         (lambda: _book_rows(book, options.batch)) if book else None,
-        source=lambda: read(path, options),
     )
-
-
-def read(path: Path, options: ReadOptions | None = None) -> Source:
-    """Read a LOBSTER message file as raw feed rows.
-
-    Args:
-        path: ``TICKER_DATE_START_END_message_LEVELS.csv``, perhaps compressed: time in seconds after midnight, type
-            1-7, order id, size, price in 1/10,000 dollar, direction of the resting order.
-        options: ticker and date where the name has none.
-    """
-    meta, book = _described(path, options or ReadOptions())
-    columns = min(6, 1 + head(path).partition(b"\n")[0].count(b","))  # newer files have a seventh, of names
-    rows = _as_rows(path, _table(path, np.float64, range(columns)), 0, None)
-    return Source(rows, meta, _book(book, len(rows)) if book else None)
 
 
 def _described(path: Path, options: ReadOptions) -> tuple[dict, Path | None]:
@@ -79,50 +65,42 @@ def _beside(path: Path) -> Path | None:
     return next((p for p in (path.with_name(beside + e) for e in (ending, *_ENDINGS)) if p.exists()), None)
 
 
-def _as_rows(path: Path, table: np.ndarray, first: int, skips: Skips | None) -> FeedRows:
-    """Rows of a table (n, 6) float64; types that LOBSTER has not raise, or are left out and counted."""
-    if table.shape[1] < 6:
-        raise ValueError(
-            f"{path}: {table.shape[1]} columns; a message file has time, type, order id, size, price, direction."
-        )
-    table, source = table[:, :6], np.arange(first, first + len(table))
-    whole = np.isfinite(table).all(axis=1) & (np.abs(table) < 2**53).all(axis=1)
-    whole &= (table[:, 1:] == np.floor(table[:, 1:])).all(axis=1) & (np.abs(table[:, 0]) < 1e9)
-    wrong = ~whole if skips is None else ~whole | (np.abs(table[:, 5]) > 1)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        detail = "a column is no whole number, or too large for one"
-        if skips is None:
-            raise FeedError(path, detail, row)
-        skips.bad(detail, int(source[row]), count=int(wrong.sum()))
-        table, source = table[~wrong], source[~wrong]
-    kind = table[:, 1].astype(np.int64)
-    wrong = (kind < 1) | (kind > 7)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        if skips is None:
-            raise ValueError(f"{path}: type is {kind[row]} in row {row}; LOBSTER types are 1 to 7.")
-        detail = f"type is {kind[row]}; LOBSTER types are 1 to 7"
-        skips.bad("LOBSTER types are 1 to 7", int(source[row]), detail, int(wrong.sum()))
-        table, source, kind = table[~wrong], source[~wrong], kind[~wrong]
+def _as_rows(table: np.ndarray, first: int, skips: Skips) -> FeedRows:
+    """Rows of a table (n, 6) float64; what LOBSTER has not raises, or is left out and counted."""
+    source = np.arange(first, first + len(table))
+    for name, column, is_right, rule in _RULES:
+        right = is_right(table)
+        if not right.all():
+            row = int(np.argmin(right))
+            value = f"{table[row, column]:.15g}" if name else ",".join(f"{value:.15g}" for value in table[row])
+            skips.bad(rule, int(source[row]), f"{name or 'the message'} is {value}; {rule}", int((~right).sum()))
+            table, source = table[right], source[right]
     # A double holds seconds of a day to 1e-11, so rounding gives back the nanoseconds of the file exactly.
     time_ns = np.rint(table[:, 0] * 1e9).astype(np.int64)
-    order_id, size, price, side = (table[:, k].astype(np.int64) for k in (2, 3, 4, 5))
-    wrong = np.abs(side) > 127  # beyond what a side can even be stored as
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise FeedError(path, f"side is {side[row]}; sides are +1, -1 or 0", int(source[row]))
-    rows = FeedRows.build(time_ns, kind - 1, order_id, side, price, size)
-    return rows if skips is None else FeedRows(*list(vars(rows).values())[:-1], source)
+    kind, order_id, size, price, side = (table[:, k].astype(np.int64) for k in range(1, 6))
+    return replace(FeedRows.build(time_ns, kind - 1, order_id, side, price, size), source=source)
+
+
+def _is_whole(table: np.ndarray) -> np.ndarray:
+    whole = np.isfinite(table).all(axis=1) & (np.abs(table) < 2**53).all(axis=1) & (np.abs(table[:, 0]) < 1e9)
+    return whole & (table[:, 1:] == np.floor(table[:, 1:])).all(axis=1)
+
+
+# Name and place of a column, which rows of a table are right, and what they have to be.
+_RULES = (
+    ("", 0, _is_whole, "its columns are whole numbers below 2^53 after a time in seconds"),
+    ("type", 1, lambda table: (table[:, 1] >= 1) & (table[:, 1] <= 7), "LOBSTER types are 1 to 7"),
+    ("side", 5, lambda table: np.abs(table[:, 5]) <= 1, "sides are +1, -1 or 0"),
+)
 
 
 def _rows(path: Path, batch: int, skips: Skips) -> Iterator[FeedRows]:
     """The messages of a file in batches."""
     for first, lines in _lines(path, batch):
-        table = _parse(lines, np.float64)
-        if table is None or table.shape[1] < 6:
+        table = _parse(lines, np.float64, range(6))  # newer files have a seventh, of names
+        if table is None:
             table = _line_by_line(lines, first, skips)
-        yield _as_rows(path, table, first, skips)
+        yield _as_rows(table, first, skips)
 
 
 def _line_by_line(lines: list[str], first: int, skips: Skips) -> np.ndarray:
@@ -143,8 +121,19 @@ def _book_rows(path: Path, batch: int) -> Iterator[np.ndarray]:
     for first, lines in _lines(path, batch):
         table = _parse(lines, np.int64)
         if table is None or table.shape[1] % 4:
-            raise FeedError(path, "not a table of whole numbers with four columns a level", first)
+            columns = lines[0].count(",") + 1
+            wrong = (k for k, line in enumerate(lines) if columns % 4 or not _are_whole(line, columns))
+            detail = "the orderbook has no row of whole numbers here, four a level and as many as before"
+            raise FeedError(path, detail, first + next(wrong, 0))
         yield table.reshape(len(table), -1, 4)
+
+
+def _are_whole(line: str, count: int) -> bool:
+    values = line.split(",")
+    try:
+        return len(values) == count and all(-(2**63) <= int(value) < 2**63 for value in values)
+    except ValueError:
+        return False
 
 
 def _lines(path: Path, batch: int) -> Iterator[tuple[int, list[str]]]:
@@ -175,35 +164,10 @@ def _split(path: Path) -> Iterator[str]:
         yield rest.decode("ascii", "replace")
 
 
-def _parse(lines: list[str], dtype) -> np.ndarray | None:
+def _parse(lines: list[str], dtype, columns=None) -> np.ndarray | None:
+    """Some or all columns of lines as a table; None where they form none, one a line."""
     try:
-        table = np.loadtxt(lines, dtype=dtype, delimiter=",", ndmin=2, comments=None)
+        table = np.loadtxt(lines, dtype=dtype, delimiter=",", ndmin=2, comments=None, usecols=columns)
     except (ValueError, OverflowError):
         return None
     return table if len(table) == len(lines) else None
-
-
-def _book(path: Path, expected: int):
-    """A reader of book rows: (k,) source rows -> (k, levels, 4) int64."""
-
-    def read_rows(index: np.ndarray) -> np.ndarray:
-        table = _table(path, np.int64)
-        if len(table) != expected:
-            raise ValueError(f"{path}: {len(table)} rows for {expected} messages; the book has one row per message.")
-        if table.shape[1] % 4:
-            raise ValueError(f"{path}: {table.shape[1]} columns; an orderbook file has four per level.")
-        return table.reshape(len(table), -1, 4)[index]
-
-    return read_rows
-
-
-def _table(path: Path, dtype, columns=None) -> np.ndarray:
-    """Read a CSV without a header into a 2-D array, some or all of its columns."""
-    if not head(path).strip():
-        raise FeedError(path, "the file is empty")
-    try:
-        return np.loadtxt(_split(path), dtype=dtype, delimiter=",", ndmin=2, usecols=columns)
-    except FeedError:
-        raise
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: not a table of numbers with equal rows ({error}).") from error

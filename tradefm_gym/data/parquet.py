@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tradefm_gym.data.errors import FeedError
-from tradefm_gym.data.feed import Feed, ReadOptions, Skips
-from tradefm_gym.data.rows import FeedRows, Source
+from tradefm_gym.data.feed import BATCH, Feed, ReadOptions, Skips
+from tradefm_gym.data.rows import FeedRows
 
 _REQUIRED = {"ts_ns", "event", "order_id", "side", "price", "size"}
 _META = ("ticker", "venue", "date", "tick_size", "price_unit", "size_unit")
@@ -30,28 +30,7 @@ def open_folder(folder: Path, options: ReadOptions, events: Path | None = None) 
         options,
         (lambda: _book_rows(books[0], options.batch)) if books else None,
         (lambda: _columns(snapshots)) if snapshots.exists() else None,
-        lambda: read(folder, events),
     )
-
-
-def read(folder: Path, events: Path | None = None) -> Source:
-    """Read a folder as raw feed rows.
-
-    Args:
-        folder: holds ``meta.json`` and ``events.parquet``.
-        events: the file of events where that is not ``events.parquet``.
-    """
-    meta, events_path = _described(folder, events)
-    frame = _frame(events_path)
-    _check_names(events_path, frame.columns)
-    columns = [frame[name].to_numpy() for name in _COLUMNS]
-    flag = frame["flag"].to_numpy() if "flag" in frame.columns else None
-    try:
-        rows = FeedRows.build(*columns, flag)
-    except ValueError as error:
-        raise FeedError(events_path, str(error)) from None
-    books = sorted(folder.glob("book*.parquet"))
-    return Source(rows, meta, _book(books[0], len(rows)) if books else None)
 
 
 def _described(folder: Path, events: Path | None) -> tuple[dict, Path]:
@@ -96,13 +75,14 @@ def _rows(path: Path, batch: int, skips: Skips) -> Iterator[FeedRows]:
         for name in (*_COLUMNS, "flag") if "flag" in names else _COLUMNS:
             column = table.column(name)
             if column.null_count:
-                raise FeedError(path, f"column {name} has missing values; it must hold whole numbers", first)
+                row = first + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+                raise FeedError(path, f"column {name} has missing values; it must hold whole numbers", row)
             columns.append(column.to_numpy(zero_copy_only=False))
         try:
-            rows = FeedRows.build(*columns)
+            rows = FeedRows.build(*columns, first=first)
         except ValueError as error:
-            raise FeedError(path, f"{error} (counted from row {first})") from None
-        yield rows.numbered(first)
+            raise FeedError(path, str(error)) from None
+        yield rows
         first += len(rows)
     if not names:
         raise FeedError(path, "the feed has no rows")
@@ -110,14 +90,16 @@ def _rows(path: Path, batch: int, skips: Skips) -> Iterator[FeedRows]:
 
 def _book_rows(path: Path, batch: int) -> Iterator[np.ndarray]:
     """The rows of a book file in batches (n, levels, 4)."""
+    first = 0
     for table in _tables(path, batch):
-        yield _levels(
-            path, table.schema.names, lambda name, table=table: table.column(name).to_numpy(False), len(table)
-        )
+        columns = {name: table.column(name).to_numpy(False) for name in table.schema.names}
+        yield _levels(path, columns, first)
+        first += len(table)
 
 
-def _levels(path: Path, names: list[str], column, rows: int) -> np.ndarray:
-    """(rows, levels, 4) int64 from the columns of a book file."""
+def _levels(path: Path, columns: dict[str, np.ndarray], start: int) -> np.ndarray:
+    """(n, levels, 4) int64 from the columns of a book file, from row ``start`` on."""
+    names, rows = list(columns), len(next(iter(columns.values()), ()))
     levels = sum(name.startswith("ask_px_") for name in names)
     if levels == 0:
         raise FeedError(path, "no column ask_px_1; a book has four columns a level")
@@ -127,23 +109,30 @@ def _levels(path: Path, names: list[str], column, rows: int) -> np.ndarray:
         for k, name in enumerate(("ask_px", "ask_sz", "bid_px", "bid_sz")):
             if f"{name}_{level + first}" not in names:
                 raise FeedError(path, f"column {name}_{level + first} is missing; a book has four columns a level")
-            out[:, level, k] = _whole(path, f"{name}_{level + first}", column(f"{name}_{level + first}"))
+            out[:, level, k] = _whole(path, f"{name}_{level + first}", columns, start)
     return out
 
 
-def _whole(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    """A column, if it is one of numbers without gaps (which Parquet readers make NaN)."""
-    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+def _whole(path: Path, name: str, columns: dict[str, np.ndarray], start: int) -> np.ndarray:
+    """A column, if it is one of whole numbers without gaps (which Parquet readers make NaN)."""
+    values = columns[name]
+    if values.dtype.kind not in "iuf":
         raise FeedError(path, f"column {name} holds something else than numbers; it must hold whole numbers")
+    wrong = ~np.isfinite(values) | (values != np.floor(values)) | (np.abs(values.astype(np.float64)) >= 2.0**63)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise FeedError(path, f"column {name} is {values[row]}; it must hold whole numbers", start + row)
     return values
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
     """What is read of a file of snapshots; the levels of the book as one array ``book`` (n, levels, 4)."""
-    frame = _frame(path)
-    known = [name for name in ("ts_ns", "phase", "volume") if name in frame.columns]
-    columns = {name: _whole(path, name, frame[name].to_numpy()) for name in known}
-    return columns | {"book": _levels(path, frame.columns, lambda name: frame[name].to_numpy(), len(frame))}
+    tables = list(_tables(path, BATCH))
+    names = tables[0].schema.names if tables else []
+    frame = {name: np.concatenate([table.column(name).to_numpy(False) for table in tables]) for name in names}
+    known = [name for name in ("ts_ns", "phase", "volume") if name in frame]
+    columns = {name: _whole(path, name, frame, 0) for name in known}
+    return columns | {"book": _levels(path, frame, 0)}
 
 
 def _tables(path: Path, batch: int) -> Iterator:
@@ -153,6 +142,8 @@ def _tables(path: Path, batch: int) -> Iterator:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ImportError('Reading Parquet needs pyarrow: pip install "tradefm-gym[data]".') from error
+    if path.is_dir():
+        raise FeedError(path, "a folder; it must be a Parquet file")
     try:
         with ParquetFile(path, memory_map=True) as file:
             yield from file.iter_batches(batch)
@@ -162,29 +153,3 @@ def _tables(path: Path, batch: int) -> Iterator:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def _book(path: Path, expected: int):
-    """A reader of book rows, so that the file is read only once the rows that matter are known."""
-
-    def read_rows(index: np.ndarray) -> np.ndarray:
-        frame = _frame(path)
-        if len(frame) != expected:
-            raise ValueError(f"{path}: {len(frame)} rows for {expected} events; the book has one row per event.")
-        return _levels(path, frame.columns, lambda name: frame[name].to_numpy()[index], len(index))
-
-    return read_rows
-
-
-def _frame(path: Path):
-    """Read a Parquet file with polars, which is an optional extra."""
-    try:
-        import polars
-    except ImportError as error:
-        raise ImportError('Reading Parquet needs polars: pip install "tradefm-gym[data]".') from error
-    if path.is_dir():
-        raise FeedError(path, "a folder; it must be a Parquet file")
-    try:
-        return polars.read_parquet(path)
-    except polars.exceptions.PolarsError as error:
-        raise FeedError(path, f"not a Parquet file that can be read: {_first_line(error)}") from None

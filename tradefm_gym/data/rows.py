@@ -5,9 +5,11 @@ side and price being those of the *resting* order. Row order is the venue's mess
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+
+from tradefm_gym.data.clock import out_of_order
 
 ADD, PARTIAL_CANCEL, DELETE, EXECUTION, HIDDEN, CROSS, HALT = range(7)
 
@@ -39,17 +41,17 @@ class FeedRows:
     source: np.ndarray
 
     @classmethod
-    def build(cls, time_ns, event, order_id, side, price, size, flag=None) -> "FeedRows":
-        """Number the rows of a file; columns must hold whole numbers.
+    def build(cls, time_ns, event, order_id, side, price, size, flag=None, first: int = 0) -> "FeedRows":
+        """Number the rows of a file from ``first`` on; columns must hold whole numbers.
 
         Raises:
-            ValueError: if a column holds text, missing values or fractions, or does not fit; it names the column.
+            ValueError: if a column holds text, missing values or fractions, or does not fit; it names column and row.
         """
         n = len(time_ns)
         named = zip(_COLUMNS, (time_ns, event, order_id, side, price, size, flag), strict=True)
         for name, column in named:
             if column is not None:
-                _check_whole(name, np.asarray(column))
+                _check_whole(name, np.asarray(column), first)
         flag = np.zeros(n, np.int8) if flag is None else flag
         return cls(
             *(
@@ -64,16 +66,12 @@ class FeedRows:
                     (flag, False),
                 )
             ),
-            np.arange(n, dtype=np.int64),
+            np.arange(first, first + n, dtype=np.int64),
         )
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.time_ns)
-
-    def numbered(self, first: int) -> "FeedRows":
-        """The same rows, numbered from ``first`` on."""
-        return replace(self, source=np.arange(first, first + len(self), dtype=np.int64))
 
     def take(self, index: np.ndarray) -> "FeedRows":
         """The rows of ``index`` (integers or a mask), in that order."""
@@ -84,16 +82,19 @@ class FeedRows:
         return FeedRows(*(np.concatenate([getattr(self, c), getattr(other, c)]) for c in (*_COLUMNS, "source")))
 
 
-def _check_whole(name: str, column: np.ndarray) -> None:
+def _check_whole(name: str, column: np.ndarray, first: int) -> None:
     if column.dtype.kind not in "iufb":
         raise ValueError(f"column {name} has type {column.dtype}; it must hold whole numbers")
+    bits = 8 if name in ("event", "side", "flag") else 64
+    rule, wrong = "it must hold whole numbers", np.zeros(len(column), bool)
     if column.dtype.kind == "f":
         wrong = ~np.isfinite(column) | (column != np.floor(column))
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise ValueError(f"column {name} is {column[row]} in row {row}; it must hold whole numbers")
-    if name in ("event", "side", "flag") and len(column) and (column.min() < -128 or column.max() > 127):
-        raise ValueError(f"column {name} reaches from {column.min()} to {column.max()}; it must lie in [-128, 127]")
+    if not wrong.any() and (column.dtype.kind in "fu" or bits == 8):  # others fit as they are
+        rule = f"it must lie in [-2^{bits - 1}, 2^{bits - 1})"
+        wrong = (column >= 2.0 ** (bits - 1)) | (column < -(2.0 ** (bits - 1)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"column {name} is {column[row]} in row {first + row}; {rule}")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def validate(rows: FeedRows, tick: int, where: str) -> None:
         raise ValueError(f"{where}: tick_size is {tick}; it must be a positive number of price units.")
     checks = (
         ((rows.time_ns < -(2**61)) | (rows.time_ns > 2**61), "time_ns", rows.time_ns, "times lie within 2^61 ns"),
-        (np.diff(rows.time_ns, prepend=rows.time_ns[0]) < 0, "time_ns", rows.time_ns, "time must not decrease"),
+        (out_of_order(rows.time_ns), "time_ns", rows.time_ns, "time must not decrease"),
         ((rows.event < ADD) | (rows.event > HALT), "event", rows.event, "event codes are 0 to 6"),
         (np.abs(rows.side) > 1, "side", rows.side, "sides are +1, -1 or 0"),
         ((rows.size <= 0) & (rows.event != HALT), "size", rows.size, "sizes must be positive"),
@@ -131,8 +132,9 @@ def validate(rows: FeedRows, tick: int, where: str) -> None:
     )
     for bad, name, values, rule in checks:
         if bad.any():
-            row = int(np.argmax(bad))
-            raise ValueError(f"{where}: {name} is {values[row]} in row {row}; {rule} ({int(bad.sum())} such rows).")
+            at = int(np.argmax(bad))
+            row, count = int(rows.source[at]), int(bad.sum())
+            raise ValueError(f"{where}: {name} is {values[at]} in row {row}; {rule} ({count} such rows).")
 
 
 def dense_ids(rows: FeedRows) -> tuple[np.ndarray, np.ndarray]:

@@ -6,14 +6,14 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 from tradefm_gym.data.errors import FeedError
 
 _BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> io.BufferedIOBase:
     """Opens a file for reading, decompressed on the way.
 
     Raises:
@@ -22,7 +22,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.open(path, "rb"))
+        return cast(gzip.GzipFile, gzip.open(path, "rb"))
     if magic.startswith(b"\xfd7zXZ"):
         return lzma.open(path, "rb")
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
@@ -68,14 +68,20 @@ def blocks(path: Path, size: int = 1 << 22) -> Iterator[bytes]:
     Raises:
         FeedError: where the compressed file ends early or is damaged.
     """
-    done = 0
+    done, parts, held = 0, [], 0
     try:
         with open_bytes(path) as file:
-            while piece := file.read(size):
-                done += len(piece)
-                yield piece
+            while part := file.read1(size - held):  # no more than there is, so that what comes before damage counts
+                parts.append(part)
+                done, held = done + len(part), held + len(part)
+                if held == size:
+                    yield b"".join(parts)
+                    parts, held = [], 0
+        if parts:
+            yield b"".join(parts)
     except _BROKEN as error:
-        raise FeedError(path, f"the file is truncated or damaged after {done:,} bytes ({_reason(error)})") from None
+        said = f"the file is truncated or damaged after {done:,} decompressed bytes ({_reason(error)})"
+        raise FeedError(path, said) from None
 
 
 def _reason(error: Exception) -> str:

@@ -19,15 +19,16 @@ CLX5 lost a side and mids like AAPL's jumped by up to 1,000 ticks; with no-ops t
 import numpy as np
 from numba import njit
 
+from tradefm_gym.market.compiler import KERNEL, SERIAL
 from tradefm_gym.market.layout import BEST
 from tradefm_gym.market.resolve import is_empty
 from tradefm_gym.market.views import newest_background, next_level
 
-_YOUNGEST = 8  # candidates that are told apart by age
+YOUNGEST = 8  # candidates that are told apart by age
 
 
-@njit(cache=True, nogil=True)
-def order_to_cancel(book, m, s, bottom, top, least, most, uniform):
+@njit(**SERIAL)
+def order_to_cancel(book, m, s, bottom, top, least, most, uniform, kept):
     """Slot of a background order of side ``s`` at a price in [bottom, top], -1 if there is none.
 
     Args:
@@ -39,8 +40,8 @@ def order_to_cancel(book, m, s, bottom, top, least, most, uniform):
         least: smallest size in lots that fits; without such an order the one whose size is nearest is taken.
         most: largest size that fits.
         uniform: number in [0, 1) that decides among those that fit, by age.
+        kept: (2, YOUNGEST) int64, room to work.
     """
-    slots, times = np.full(_YOUNGEST, -1, np.int64), np.zeros(_YOUNGEST, np.int64)
     found = 0
     nearest, distance = np.int64(-1), np.int64(0)
     price = np.int64(book.row[m, BEST + s])
@@ -53,7 +54,7 @@ def order_to_cancel(book, m, s, bottom, top, least, most, uniform):
             if order["owner"] < 0:
                 size, time = np.int64(order["size"]), np.int64(order["time_ns"])
                 if least <= size <= most:
-                    found = _keep(slots, times, found, slot, time)
+                    found = _keep(kept, found, slot, time)
                 away = least - size if size < least else size - most
                 if nearest < 0 or away < distance:
                     nearest, distance = slot, away
@@ -62,19 +63,19 @@ def order_to_cancel(book, m, s, bottom, top, least, most, uniform):
     if found == 0:
         return nearest
     rank = np.int64(-np.log2(1.0 - uniform))
-    return slots[min(rank, found - 1)]
+    return kept[0, min(rank, found - 1)]
 
 
-@njit(cache=True, nogil=True)
-def _keep(slots, times, found, slot, time):
+@njit(**KERNEL)
+def _keep(kept, found, slot, time):
     """Insert into the youngest so far, newest first; returns how many are kept."""
     place = found
-    while place > 0 and times[place - 1] < time:
+    while place > 0 and kept[1, place - 1] < time:
         place -= 1
-    if place == _YOUNGEST:
+    if place == YOUNGEST:
         return found
-    found = min(found + 1, _YOUNGEST)
+    found = min(found + 1, YOUNGEST)
     for i in range(found - 1, place, -1):
-        slots[i], times[i] = slots[i - 1], times[i - 1]
-    slots[place], times[place] = slot, time
+        kept[0, i], kept[1, i] = kept[0, i - 1], kept[1, i - 1]
+    kept[0, place], kept[1, place] = slot, time
     return found

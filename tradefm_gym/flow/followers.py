@@ -8,7 +8,7 @@ that the pressure has, so that as much flow comes after them within 16 and withi
 A factor keeps to the moments in which the network has anybody take.
 
 Two things keep this from what real markets do not do. What is brought forward is taken back: a third sum, which
-decays over a thousand events, has the weight by which all that an order adds comes to nothing in the long run, so a
+is halved every 256 events, has the weight by which all that an order adds comes to nothing in the long run, so a
 steady schedule of small orders does not drag the market along (nobody but its owner sends the next slices), and who
 pushes the price leaves no drift behind. And orders add less where agents' pressure of that side is high already: after
 a run of real takers comes about twice what comes after one, not the sum.
@@ -20,7 +20,7 @@ from numba import njit
 from tradefm_gym.market.events import CANCEL, PRINT
 from tradefm_gym.market.features import FAST_DECAY, SLOW_DECAY
 
-LASTING_DECAY = 0.5 ** (1 / 1024)  # an event
+LASTING_DECAY = 0.5 ** (1 / 256)  # an event
 AGENT_PRESSURE = 3  # sums that a row keeps: fast, slow and lasting
 LAGS = (16, 64)  # events within which real takers were followed
 # Median sizes that follow within those lags for each unit of pressure, and how much assets differ in it: AAPL 2012,

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from tradefm_gym.arguments import flag, numbers, one_of, shortened, whole
+from tradefm_gym.flow import tilting
+from tradefm_gym.flow import tradefm_kernels as kernels
+from tradefm_gym.flow.cancels import YOUNGEST
 from tradefm_gym.flow.followers import AGENT_PRESSURE
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
-from tradefm_gym.flow.tradefm_kernels import draw, propose, read_tape, tilt_kinds
 from tradefm_gym.flow.warmup import bank_of
-from tradefm_gym.market.book import BookState
 from tradefm_gym.market.events import CANCEL_NEAREST, CANCEL_WHOLE, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE, FEATURES, new_state, observe
+from tradefm_gym.market.readings import FEW
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.closed_loop import ClosedLoop, check_number, check_persistence
 from tradefm_gym.model.config import load_weights
@@ -144,13 +146,17 @@ class TradeFMFlow:
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
-        self._tables = tuple(getattr(self.tokenizer, f"{name}_table") for name in ("depth", "volume", "time"))
+        tables = self.tokenizer
+        self._decoding = kernels.Decoding(
+            tables.depth_table, tables.volume_table, tables.time_table, tables.depth_edges, tables.volume_edges,
+            CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
+        )  # fmt: skip
         self._states = np.zeros(n, FEATURE_STATE)
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
         self._agents = np.zeros((n, AGENT_PRESSURE))
         self._followers = np.zeros((n, 2))
         self._cursor = np.zeros(n, np.int64)
-        self._history = np.zeros((n, t, 4), np.int32)  # ring of the last T inputs
+        self._history = np.zeros((n, max(t, t // 2 + _QUEUE), 4), np.int32)  # ring of the last inputs
         self._seen = np.zeros(n, np.int64)
         self._queue = np.zeros((n, _QUEUE, 4), np.int32)
         self._scratch = np.zeros((n, 1), FEATURES)
@@ -162,6 +168,8 @@ class TradeFMFlow:
         self._active = np.zeros(engine_batch, np.bool_)
         self._tilt = np.zeros((engine_batch, KINDS), np.float32)
         self._strength = np.ones((n, 2))  # of crossing, buyers and sellers
+        self._dense = np.zeros((n, 2))  # of bids and asks
+        self._uniforms, self._kept = np.zeros((n, 5)), np.zeros((n, 2, YOUNGEST), np.int64)
         self._starts: dict[int, tuple[np.ndarray, np.ndarray, Any]] = {}
 
     def market_config(self, seats: int = 1) -> MarketConfig:
@@ -175,13 +183,15 @@ class TradeFMFlow:
         chosen = np.flatnonzero(rows)
         self.bank.load_into(market, chosen, contexts[chosen])
         self._prepare(chosen, contexts)
-        for row in chosen.tolist():
-            state, inputs, cache = self._starts[int(contexts[row])]
-            self._states[row], self._placement[row] = state["stream"], state["placement"]
-            self._followers[row] = state["followers"]
-            self._history[row, : len(inputs)] = inputs
-            self._seen[row] = len(inputs)
-            self.engine.import_row(row, cache)
+        for context in np.unique(contexts[chosen]).tolist():
+            same = chosen[contexts[chosen] == context]
+            state, inputs, cache = self._starts[context]
+            self._states[same], self._placement[same] = state["stream"], state["placement"]
+            self._followers[same] = state["followers"]
+            self._history[same, : len(inputs)] = inputs
+            self._seen[same] = len(inputs)
+            self.engine.import_row(int(same[0]), cache)
+            self.engine.copy_rows(np.repeat(same[:1], len(same) - 1), same[1:])
         self._seeds[chosen] = seeds[chosen]
         self._episodes[chosen] = episodes[chosen]
         self._proposals[chosen] = 0
@@ -195,11 +205,12 @@ class TradeFMFlow:
             self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
         n = self.num_envs
         self._active[:n] = wanted
-        draw(self._seeds, self._episodes, self._proposals, wanted, self._bits)
-        tilt = self._tilts(market.book, wanted)
+        _over(kernels, "draw", n)(self._seeds, self._episodes, self._proposals, wanted, self._bits)
+        _over(tilting, "weigh", n)(market.book, self._placement, wanted, self._dense)  # while the engine appends
+        tilt = self._tilts(wanted)
         tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature, tilt=tilt)
         block = EventBlock.empty(n, 1)
-        propose(
+        _over(kernels, "propose", n)(
             tokens,
             wanted,
             self._states,
@@ -209,26 +220,23 @@ class TradeFMFlow:
             self._proposals,
             market.clock_ns,
             market.book,
-            *self._tables,
-            self.tokenizer.depth_edges,
-            self.tokenizer.volume_edges,
+            self._dense,
             self._strength,
-            CANCEL_POLICIES[self.cancel],
-            self.cancel == "matched",
-            self.placement == "book",
-            self.deterministic,
+            self._decoding,
             block.events,
             block.count,
+            self._uniforms,
+            self._kept,
         )
         return block
 
-    def _tilts(self, book: BookState, wanted: np.ndarray) -> np.ndarray | None:
+    def _tilts(self, wanted: np.ndarray) -> np.ndarray | None:
         """What the sampling adds to the kinds of event (B, 64), None for nothing."""
         if not self._persistence.any() and not self.following and not self.restoring:
             return None
         kinds = self.engine.kind_log_prob(self._active, self.temperature)
-        tilt_kinds(
-            book, self._states, self._agents, self._placement, wanted, self._persistence,
+        _over(tilting, "tilt_kinds", self.num_envs)(
+            self._dense, self._states, self._agents, self._placement, wanted, self._persistence,
             self.following * self._followers, self.restoring, kinds, self._tilt, self._strength,
         )  # fmt: skip
         return self._tilt
@@ -250,9 +258,10 @@ class TradeFMFlow:
         ring = tape.records.shape[1]
         if (tape.record_count - self._cursor)[wanted].max(initial=0) > ring:
             raise RuntimeError(f"the tape of {ring} records was overrun before the flow read it; use a longer tape")
-        while True:
-            queued = np.zeros(self.num_envs, np.int64)
-            read_tape(
+        queued = np.zeros(self.num_envs, np.int64)
+        longest = _QUEUE
+        while longest == _QUEUE:
+            _over(kernels, "read_tape", self.num_envs)(
                 tape.records,
                 tape.record_count,
                 self._cursor,
@@ -264,23 +273,22 @@ class TradeFMFlow:
                 self.flag_agents,
                 self._queue,
                 queued,
+                self._history,
+                self._seen,
             )
             longest = int(queued.max(initial=0))
-            if longest == 0:
-                return
             for j in range(longest):
-                self._append(self._queue[:, j], queued > j)
+                self._append(self._queue[:, j], queued > j, self._seen + (j + 1 - queued))
 
-    def _append(self, inputs: np.ndarray, active: np.ndarray) -> None:
+    def _append(self, inputs: np.ndarray, active: np.ndarray, seen: np.ndarray) -> None:
+        """Appends the event that is number ``seen`` (N,) of each active row, or refills a row that is full."""
         t = self.config.context
-        rows = np.flatnonzero(active)
-        self._history[rows, self._seen[rows] % t] = inputs[rows]
-        self._seen[rows] += 1
         full = active & (self.engine.lengths[: self.num_envs] == t)
         if full.any():
             refilled = np.flatnonzero(full)
-            last = (self._seen[refilled, None] + np.arange(-(t // 2), 0)) % t
-            self.engine.prefill(refilled, list(self._history[refilled[:, None], last]))
+            last = np.empty((len(refilled), t // 2, 4), np.int32)
+            _over(kernels, "recall", len(refilled))(self._history, refilled, seen[refilled], last)
+            self.engine.prefill(refilled, list(last))
         self._inputs[: self.num_envs] = inputs
         self._active[: self.num_envs] = active & ~full
         self.engine.append(self._inputs, self._active)
@@ -309,6 +317,11 @@ class TradeFMFlow:
         for context, row in fresh.items():
             state, tokens, _ = self._starts[context]
             self._starts[context] = (state, tokens, self.engine.export_row(row))
+
+
+def _over(module, name: str, count: int):
+    """A kernel's loop over so many rows, in this thread or over all."""
+    return getattr(module, name if count < FEW else f"{name}_parallel")
 
 
 def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.ndarray:

@@ -89,16 +89,16 @@ FEATURES = np.dtype(
 def size_code(lots):
     """Lots in eighths of doublings: 0 for none, 1 + 8 log2(lots) in steps of an eighth of an octave, at most 255.
 
-    These are the exponent and the first three bits of a float32's mantissa.
+    These are the exponent and the first three bits of the mantissa of a float64, which holds all lots exactly.
     """
     if lots <= 0:
         return 0
-    return min((np.int64(np.float32(lots).view(np.int32)) >> 20) - 1015, 255)
+    return min((np.float64(lots).view(np.int64) >> 49) - 8183, 255)
 
 
 def size_codes(lots: np.ndarray) -> np.ndarray:
     """``size_code`` of an array of lots, uint8."""
-    code = (np.asarray(lots, np.float32).view(np.int32).astype(np.int64) >> 20) - 1015
+    code = (np.asarray(lots, np.float64).view(np.int64) >> 49) - 8183
     return np.where(np.asarray(lots) > 0, np.clip(code, 0, 255), 0).astype(np.uint8)
 
 

@@ -219,20 +219,25 @@ def _look_ahead(book, m, events, k, count):
 
 @njit(**SERIAL)
 def send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
-    """One message at once; its status, -1 when the arrays have to be widened first, OUTSIDE for too large numbers."""
+    """One message at once; its status, -1 when the arrays have to be widened first, OUTSIDE for what none can have."""
     return _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
 
 
 @njit(**KERNEL)
 def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
     book, ledger = open_book(book_memory), open_ledger(ledger_memory)
+    # What the caller may have got wrong is looked at here: in Python it would take a tenth of the whole call.
+    if m < 0 or m >= ledger.accounts.shape[0] or owner < BACKGROUND or owner >= ledger.accounts.shape[1] - 1:
+        return np.int64(OUTSIDE)
+    if kind < 0 or kind > LAST_KIND or anchor < 0 or anchor > LAST_ANCHOR:
+        return np.int64(OUTSIDE)
     if not has_room(book, m):
         return np.int64(-1)
     if max(abs(price), abs(size), abs(max_rest)) > _LARGEST or order_id > _LARGEST_ID:
         return np.int64(OUTSIDE)
     clocks = ledger.clocks
-    clocks[m, COUNT] += owner < 0 and kind != PRINT
     now = max(clocks[m, CLOCK], time_ns)
+    clocks[m, COUNT] += owner < 0 and kind != PRINT
     if book.log.shape[1] > 0:
         log_message(book, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
     return carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)

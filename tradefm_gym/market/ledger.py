@@ -32,7 +32,9 @@ CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH = 1, 2, 3
 
 RATED = -(2**62)
 MONEY = 1000  # units of money in one tick-lot
-MOST_NOTIONAL = (2**63 - 1) // MONEY  # tick-lots; the cash of a larger fill fits no account
+MOST_CASH = 2**63 - 1
+MOST_NOTIONAL = MOST_CASH // MONEY  # tick-lots; the cash of a larger fill fits no account
+MOST_FEES = 2**61  # before a fill; the largest fees of one, by config.py, add less than is left to 2^63
 
 
 class Ledger(NamedTuple):
@@ -113,9 +115,28 @@ def notional_fee(notional, rate):
     So a fee is at most one unit above the exact share of its fill, and a rebate at most one below. The product is
     taken in two parts, for notional x rate need not fit 64 bits.
     """
-    notional = min(notional, np.int64(MOST_NOTIONAL))
     thousands, rest = notional // 1000, notional % 1000  # a millionth of a tick-lot is 1/1000 of a unit
     return thousands * rate - (-rest * rate // 1000)
+
+
+@njit(**KERNEL)
+def has_room_for(ledger, m, maker, taker, notional):
+    """Whether the money that a fill (tick-lots) moves fits the accounts of both parties beside what they have."""
+    aside()
+    if notional > MOST_NOTIONAL:
+        return False
+    last = ledger.accounts.shape[1] - 1
+    provider = ledger.accounts[m, maker if maker >= 0 else last]
+    remover = ledger.accounts[m, taker if taker >= 0 else last]
+    cash = max(abs(provider["cash"]), abs(remover["cash"]))
+    fees = max(abs(provider["fees"]), abs(remover["fees"]))
+    return cash <= MOST_CASH - notional * MONEY and fees <= MOST_FEES
+
+
+@njit(**INLINE)
+def is_booked(ledger, maker, taker):
+    """Whether a fill moves money: among the background's own orders without fees it does not."""
+    return maker >= 0 or taker >= 0 or ledger.rules[0, FEES] != 0
 
 
 @njit(**KERNEL)

@@ -53,7 +53,15 @@ from tradefm_gym.market.layout import (
     OUTSIDE_MID2,
     TICK,
 )
-from tradefm_gym.market.ledger import CANCEL_NEWEST, CANCEL_OLDEST, PREVENTS, write_fill, write_record
+from tradefm_gym.market.ledger import (
+    CANCEL_NEWEST,
+    CANCEL_OLDEST,
+    PREVENTS,
+    has_room_for,
+    is_booked,
+    write_fill,
+    write_record,
+)
 from tradefm_gym.market.resolve import is_empty, is_price, is_size, reference, resolve
 from tradefm_gym.market.views import best_without, first_at, next_level, touch_of
 
@@ -143,7 +151,7 @@ def carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, ma
 
 @njit(**INLINE)
 def _match(book, ledger, m, now, s, limit, size, owner, order_id):
-    """Executes against the other side while prices allow; returns lots, notional and lots kept from self-trade."""
+    """Executes against the other side while prices allow; returns lots, notional and lots that may not trade."""
     row = book.row
     other, side = 1 - s, 1 - 2 * s
     remaining = size
@@ -164,6 +172,8 @@ def _match(book, ledger, m, now, s, limit, size, owner, order_id):
             if rule > 0:
                 return size - remaining, notional, remaining
         lots = min(remaining, np.int64(order["size"]))
+        if is_booked(ledger, maker, owner) and not has_room_for(ledger, m, maker, owner, price * lots):
+            return size - remaining, notional, remaining
         since, maker_id = order["time_ns"], order["order_id"]
         write_fill(ledger, m, now, maker_id, maker, since, order_id, owner, side, price, lots)
         notional += price * lots
@@ -237,14 +247,19 @@ def _executable(book, ledger, m, s, limit, size, owner):
     aside()
     other = 1 - s
     rule = ledger.rules[0, PREVENTS + owner]
-    lots = np.int64(0)
+    lots, notional = np.int64(0), np.int64(0)
     price = book.row[m, BEST + other]
     while lots < size and (price <= limit if s == 0 else price >= limit) and not is_empty(price):
         slot = first_at(book, m, other, price)
         while slot >= 0 and lots < size:
             order = book.orders[m, slot]
-            if owner < 0 or order["owner"] != owner or rule == 0:
-                lots += order["size"]
+            maker = np.int64(order["owner"])
+            if owner < 0 or maker != owner or rule == 0:
+                part = min(size - lots, np.int64(order["size"]))
+                notional += price * part
+                if is_booked(ledger, maker, owner) and not has_room_for(ledger, m, maker, owner, notional):
+                    return lots
+                lots += part
             elif rule != CANCEL_OLDEST:
                 return lots
             slot = np.int64(order["next"])

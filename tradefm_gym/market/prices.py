@@ -46,6 +46,20 @@ def occupied(book, m, s, price):
     return level_of(book, m, s, price) & _POSITIVE
 
 
+@njit(**INLINE)
+def next_of_page(book, m, s, price):
+    """The next occupied price that is worse than ``price`` and on its page, -1 if there is none."""
+    at = level_of(book, m, s, price)
+    if at < 0:
+        return np.int64(-1)
+    within, word = np.uint64(price & 63), book.page_bits[m, at >> 6]
+    if s == 0:
+        word &= (_ONE << within) - _ONE
+        return (price >> 6 << 6) | highest(word) if word != _ZERO else np.int64(-1)
+    word &= (_ALL << within) << _ONE
+    return (price >> 6 << 6) | lowest(word) if word != _ZERO else np.int64(-1)
+
+
 @njit(**KERNEL)
 def _look_up(node_bits, children, near, m, s, price):
     """Down the tree; ``near`` then knows the page."""

@@ -1,5 +1,8 @@
 """What can be read of N markets: their touch and depth, orders, and what is under way."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from tradefm_gym.arguments import shortened, whole
@@ -79,18 +82,18 @@ class MarketReadings(MarketCopies):
         clocks = self._clocks
         return events_of(self._agent_queue, clocks[:, AGENT_HEAD], clocks[:, AGENT_END], self._seat(owner))
 
-    def view(self, owner: int) -> "MarketReadings":
+    def view(self, owner: int) -> "MarketView":
         """The market as a seat sees it by now: this one, or with a data latency its past.
 
         Every reading of a view is the true market's after the last event that the seat has heard of, and its clock
         says when that happened. News come in order: one that would overtake another waits for it. ``advance`` and
-        ``execute`` keep a view up to date, and this method does after ``send``. Nothing is to be sent to it.
+        ``execute`` keep a view up to date, and this method does after ``send``. Nothing can be sent to it.
         """
         seat = self._seat(owner)
         if seat not in self._transit.views:
-            return self
+            return MarketView(self)
         self._transit.refresh(self)
-        return self._transit.views[seat]
+        return MarketView(self._transit.views[seat])
 
     def unseen(self, owner: int) -> EventBlock:
         """Orders of a seat that have arrived and whose outcome its view does not show, (N, K) EVENT as they came.
@@ -115,3 +118,35 @@ class MarketReadings(MarketCopies):
         if isinstance(owner, bool) or not isinstance(owner, (int, np.integer)) or not 0 <= owner < self.config.seats:
             raise ValueError(f"owner is {shortened(owner)}; allowed is a seat, 0 to {self.config.seats - 1}.")
         return int(owner)
+
+
+def _refused(name: str) -> Any:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TypeError(f"{name} is not for a view, which can only be read; call it on the market itself")
+
+    return refuse
+
+
+class MarketView(MarketReadings):
+    """A market that can only be read. What is read is the market's own: a view keeps no state."""
+
+    def __init__(self, market: MarketReadings):
+        self.__dict__ = market.__dict__  # arrays that are widened are other ones, for both
+
+    def __reduce__(self):
+        """A copy of a view is a market of its own."""
+        return self._transit.make_market.from_snapshot, (self.snapshot(),)
+
+    def fork(
+        self,
+        rows: int | Sequence[int] | np.ndarray,
+        into: Sequence[int] | np.ndarray,
+        market: MarketCopies | None = None,
+    ) -> None:
+        """As that of a market, into another one."""
+        super().fork(rows, into, self if market is None else market)  # and restore refuses a view
+
+    seed, reset, load, load_rows, submit, feed, advance, execute, send, restore = map(
+        _refused,
+        ("seed", "reset", "load", "load_rows", "submit", "feed", "advance", "execute", "send", "restore"),
+    )

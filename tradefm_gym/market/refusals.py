@@ -1,6 +1,6 @@
 """What the market says to a caller whose events or start states it does not take."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -67,8 +67,12 @@ def check_counts(name: str, block: EventBlock) -> None:
         raise _wrong_count(name, block, int(wrong[0]))
 
 
-def check_message(row: int, num_markets: int, kind: int, owner: int, anchor: int, config: MarketConfig) -> None:
-    """Refuses a single message that no market could read."""
+def refuse_message(num_markets: int, config: MarketConfig, **fields: Any) -> NoReturn:
+    """Says why no market can read a single message, or which number does not fit its field of an EVENT."""
+    for name, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise ValueError(f"{name} is {shortened(value)}; allowed is an integer.")
+    row, kind, owner, anchor = (fields[name] for name in ("row", "kind", "owner", "anchor"))
     if not 0 <= row < num_markets:
         raise ValueError(f"row is {row}; allowed is 0 to {num_markets - 1}.")
     if not BACKGROUND <= owner < config.seats:
@@ -77,16 +81,11 @@ def check_message(row: int, num_markets: int, kind: int, owner: int, anchor: int
         raise ValueError(f"kind is {kind}; allowed is {_KINDS}.")
     if not 0 <= anchor <= events.LAST_ANCHOR:
         raise ValueError(f"anchor is {anchor}; allowed is {_ANCHORS}.")
-
-
-def check_numbers(**values: Any) -> None:
-    """Refuses numbers of a single message that do not fit the fields of an EVENT."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise ValueError(f"{name} is {shortened(value)}; allowed is an integer.")
-        most = 2**62 if name == "order_id" else 2**31 - 1
+    for name, value in fields.items():
+        most = 2**62 if name in ("order_id", "time_ns") else 2**31 - 1
         if abs(int(value)) > most:
             raise ValueError(f"{name} is {value}; allowed is -{most} to {most}.")
+    raise ValueError(f"the message {fields} cannot be read; allowed are integers.")
 
 
 def check_executed(block: EventBlock, done: np.ndarray, ends: np.ndarray, config: MarketConfig) -> None:

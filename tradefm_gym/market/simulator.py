@@ -27,8 +27,6 @@ from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.events import (
     ABSOLUTE,
     BACKGROUND,
-    LAST_ANCHOR,
-    LAST_KIND,
     NO_LIMIT,
     ORDER,
     RECORD,
@@ -254,10 +252,6 @@ class MarketSimulator(MarketReadings):
             anchor: ABSOLUTE, TOUCH, OPPOSITE or MID.
             row: which market.
         """
-        config = self.config
-        readable = 0 <= kind <= LAST_KIND and 0 <= anchor <= LAST_ANCHOR
-        if not (readable and 0 <= row < self.num_markets and BACKGROUND <= owner < config.seats):
-            refusals.check_message(row, self.num_markets, kind, owner, anchor, config)
         if self._transit.views:
             self._transit.reserve(self, 1)
         while True:
@@ -266,13 +260,15 @@ class MarketSimulator(MarketReadings):
                     self._book_memory, self._ledger_memory, row, kind, side, price, size, order_id, owner, time_ns,
                     max_rest, anchor,
                 )  # fmt: skip
-            except (TypeError, NumbaError):  # something that is no number
-                refusals.check_numbers(side=side, price=price, size=size, order_id=order_id, max_rest=max_rest)
-                raise
+            except (TypeError, OverflowError, NumbaError):  # something that is no number, or too large for one
+                status = kernels.OUTSIDE
             if status >= 0:
                 return status
             if status == kernels.OUTSIDE:
-                refusals.check_numbers(price=price, size=size, order_id=order_id, max_rest=max_rest)
+                refusals.refuse_message(
+                    self.num_markets, self.config, kind=kind, side=side, price=price, size=size, order_id=order_id,
+                    owner=owner, time_ns=time_ns, max_rest=max_rest, anchor=anchor, row=row,
+                )  # fmt: skip
             self._widen()
 
     # --- Checks -----------------------------------------------------------------------------------------

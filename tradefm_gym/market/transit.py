@@ -34,12 +34,14 @@ class Transit:
         delays_orders: whether any seat's orders take time.
         sent: (N, A) int64, orders sent so far; no columns where no order takes time.
         arrived: (N, A) int64, ns, when the last of them arrives.
+        make_market: the class of the market and its views.
         views: a market for each seat whose news take time.
         seen: (N, V) int64, events that each view has carried out.
         shown: (N, V) int64, ns, when the last of them came to be seen.
     """
 
-    def __init__(self, num_markets: int, config: MarketConfig, make_market: Callable[..., "MarketSimulator"]):
+    def __init__(self, num_markets: int, config: MarketConfig, make_market: type["MarketSimulator"]):
+        self.make_market = make_market
         self.names = np.zeros((num_markets, 2), np.uint64)
         self.order_delays, self.data_delays = table(config.order_latencies), table(config.data_latencies)
         self.delays_orders = any(config.order_latencies)

@@ -12,7 +12,7 @@ from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL
 from tradefm_gym.market.features import size_code
 from tradefm_gym.market.ids import find
 from tradefm_gym.market.layout import BEST
-from tradefm_gym.market.prices import above, below, occupied
+from tradefm_gym.market.prices import above, below, next_of_page, occupied
 from tradefm_gym.market.resolve import is_empty
 
 
@@ -71,9 +71,15 @@ def nearest_background(book, m, s, price):
     return high_slot if nearer else low_slot
 
 
-@njit(**KERNEL)
+@njit(**INLINE)
 def next_level(book, m, s, price):
     """The best occupied price worse than ``price``; EMPTY_BID or EMPTY_ASK at the end."""
+    following = next_of_page(book, m, s, price)  # mostly it is
+    return following if following >= 0 else _next_page(book, m, s, price)
+
+
+@njit(**KERNEL)
+def _next_page(book, m, s, price):
     found = below(book, m, s, price - 1) if s == 0 else above(book, m, s, price + 1)
     if found < 0:
         found = np.int64(EMPTY_BID) if s == 0 else np.int64(EMPTY_ASK)
@@ -85,11 +91,16 @@ def _overlooked(owner, without):
     return owner == without or (without == ANY_AGENT and owner >= 0)
 
 
-@njit(**KERNEL)
+@njit(**INLINE)
 def level_size(book, m, s, price, without):
     """Lots at an occupied price."""
     if without == NOBODY:
-        return book.levels[m, occupied(book, m, s, price)]["depth"]
+        return np.int64(book.levels[m, occupied(book, m, s, price)]["depth"])
+    return _size_without(book, m, s, price, without)
+
+
+@njit(**KERNEL)
+def _size_without(book, m, s, price, without):
     lots = np.int64(0)
     slot = first_at(book, m, s, price)
     while slot >= 0:

@@ -1,13 +1,17 @@
 """Serving any network with torch, on a CPU or a GPU; see `engine_protocol.Engine`.
 
-All rows decode together at one static shape, each at its own position, and prompts are read in groups of a fixed
-size and of rounded-up lengths. So what a row computes has the same shapes whoever its neighbours are; whether the
-device's kernels then give it the same bits is a property to test (on the CPUs tried they do, in the same place of the
-batch; on some of them another place gives other last bits).
+All rows decode together at one static shape, each at its own position, and prompts are read in groups of rounded-up
+lengths, whose size depends on that length alone. So what a row computes has the same shapes whoever its neighbours
+are; whether the device's kernels then give it the same bits is a property to test (on the CPUs tried they do, in the
+same place of the batch; on some of them another place gives other last bits).
+
+An event costs one wait for the device: appending only sends, and drawing sends the random words and waits for tokens.
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,18 +19,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tradefm_gym.arguments import flag, one_of, shortened, whole
-from tradefm_gym.model.config import (
-    DIGIT_SIZES,
-    DIGIT_STRIDES,
-    ModelConfig,
-    load_weights,
-    parameter_shapes,
-)
-from tradefm_gym.model.engine_protocol import KINDS, PROBABILITY_ONE, EngineLimits, RowCache
-from tradefm_gym.model.transformer import FactoredHead, KeyValueCache, TradeFM
+from tradefm_gym.model import sampling
+from tradefm_gym.model.config import DIGIT_SIZES, ModelConfig, load_weights, parameter_shapes
+from tradefm_gym.model.device_steps import DeviceStep, column
+from tradefm_gym.model.engine_protocol import EngineLimits, RowCache
+from tradefm_gym.model.transformer import JointHead, KeyValueCache, TradeFM
 
 PRECISIONS = ("fp32", "bf16")
+DECODERS = ("eager", "compiled", "fused")
 SHORTEST_PROMPT = 16  # prompts are padded to a power of two, at least this
+_GROUP = 1 << 21  # events of prompts that a GPU reads at a time, times the width: enough to keep it busy
+_WORDS = len(DIGIT_SIZES)
+
+
+class _Rows(NamedTuple):
+    cache: KeyValueCache
+    hidden: Tensor  # (rows, D) fp32
+    tokens: Tensor  # (rows, T + 1) int32
 
 
 class TorchEngine:
@@ -48,7 +57,8 @@ class TorchEngine:
         device: str = "cpu",
         precision: str = "fp32",
         prefill_batch: int | None = None,
-        compile: bool = False,
+        decoder: str | None = None,
+        graph: bool | None = None,
     ):
         """Copies the weights to the device and allocates the rows.
 
@@ -58,19 +68,28 @@ class TorchEngine:
             batch: number of rows, at least 1.
             device: as torch names it.
             precision: fp32, or bf16 for weights, cache and products; sums and the residual stream stay fp32.
-            prefill_batch: prompts read at a time. Default 1 on a CPU, where more brings nothing; else at most 8.
-            compile: compile the decoding step with torch.compile; the eager path gives the same values up to rounding.
+            prefill_batch: prompts read at a time. Default 1 on a CPU, where more brings nothing; else as many as keep
+                it busy, so that a single one does not wait for many.
+            decoder: how one event a row is appended: "eager" as the network is written, "compiled" by torch.compile,
+                or "fused" by Triton kernels, which is the default on a GPU where they can do the network. All give
+                the same values up to rounding.
+            graph: capture the steps as CUDA graphs; the default on a GPU.
         """
         self._limits = EngineLimits(batch, config.context, config.input_sizes)
         one_of("precision", precision, PRECISIONS)
         prefill_batch = None if prefill_batch is None else whole("prefill_batch", prefill_batch, 1)
-        compile = flag("compile", compile)
+        if decoder is not None:
+            one_of("decoder", decoder, DECODERS)
         if {name: np.shape(values) for name, values in weights.items()} != parameter_shapes(config):
             raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
         self.config, self.batch = config, batch
         self.context, self.vocabulary = config.context, config.vocabulary
         self.device, self.precision = _device(device), precision
-        self._prefill_batch = prefill_batch or (1 if self.device.type == "cpu" else min(batch, 8))
+        on_gpu = self.device.type == "cuda"
+        self._graph = on_gpu if graph is None else flag("graph", graph)
+        if self._graph and not on_gpu:
+            raise ValueError(f"graph is True on device {device!r}; allowed is False where there is no CUDA device")
+        self._prefill_batch = prefill_batch or (0 if on_gpu else 1)  # 0: by length
         self._model = TradeFM.from_weights(config, weights).eval().requires_grad_(False).to(self.device)
         dtype = torch.float32
         if precision == "bf16":
@@ -78,11 +97,17 @@ class TorchEngine:
             for module in self._model.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
                     module.to(dtype)
-        self._cache = KeyValueCache.empty(config, batch, self.device, dtype)
-        self._hidden = torch.zeros((batch, config.width), device=self.device)
+        # One row more than there are: what a group's unused places are read into.
+        self._everything = _Rows(
+            KeyValueCache.empty(config, batch + 1, self.device, dtype),
+            torch.zeros((batch + 1, config.width), device=self.device),
+            torch.zeros((batch + 1, self.context + 1), dtype=torch.int32, device=self.device),
+        )
+        self._cache = KeyValueCache(*(part[:, :batch] for part in self._everything.cache))
+        self._hidden, self._tokens = self._everything.hidden[:batch], self._everything.tokens[:batch]
         self.lengths = np.zeros(batch, np.int32)
-        self._seen = np.zeros((batch, self.context), np.int32)  # the tokens in each row's cache
-        self._decode = torch.compile(self._model.decode, dynamic=False) if compile else self._model.decode
+        self._decode, self._prefill, self._draw_joint = self._decoder(decoder)
+        self._steps: dict[tuple, DeviceStep] = {}
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path, batch: int, **options) -> "TorchEngine":
@@ -105,9 +130,10 @@ class TorchEngine:
         for index, prompt in enumerate(prompts):
             by_length.setdefault(self._padded(len(prompt)), []).append(index)
         for length, members in by_length.items():
-            for start in range(0, len(members), self._prefill_batch):
-                group = members[start : start + self._prefill_batch]
-                self._read(targets[group], [prompts[index] for index in group], length)
+            size = self._prefill_batch or min(self.batch, max(1, _GROUP // (self.config.width * length)))
+            for start in range(0, len(members), size):
+                group = members[start : start + size]
+                self._read(targets[group], [prompts[index] for index in group], size, length)
 
     @torch.inference_mode()
     def append(self, inputs: NDArray[np.integer], active: NDArray[np.bool_]) -> None:
@@ -115,12 +141,9 @@ class TorchEngine:
         active, inputs = self._limits.mask("active", active), self._limits.events(inputs)
         self._limits.in_range(inputs, active)
         self._limits.has_room(active, self.lengths)
-        positions = np.where(active, self.lengths, self.context).astype(np.int64)
-        events = np.where(active[:, None], inputs, 0).astype(np.int64)
-        with self._autocast():
-            hidden = self._decode(self._tensor(events), self._cache, self._tensor(positions))
-        self._hidden = torch.where(self._tensor(active)[:, None], hidden.float(), self._hidden)
-        self._seen[active, self.lengths[active]] = inputs[active, 3]
+        events = np.where(active[:, None], inputs, 0).astype(np.int32)
+        positions = np.where(active, self.lengths, self.context).astype(np.int32)
+        self._step("append", (self.batch, 5), self._append).start(events, positions[:, None])
         self.lengths[active] += 1
 
     @torch.inference_mode()
@@ -134,25 +157,23 @@ class TorchEngine:
     ) -> NDArray[np.int32]:
         """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
         active = self._limits.mask("active", active)
-        tilts = None if tilt is None else self._tensor(self._limits.tilt(tilt))
+        tilts = None if tilt is None else self._limits.tilt(tilt)
         bits = self._limits.draws(bits, active, self.lengths, temperature, repetition_penalty)
-        words = self._tensor(bits.astype(np.int64))
-        with self._autocast():
-            if repetition_penalty > 1:
-                tokens = self._sample_penalised(words, temperature, repetition_penalty, tilts)
-            elif isinstance(self._model.head, FactoredHead):
-                tokens = self._sample_digits(self._model.head, words, temperature, tilts)
-            else:
-                logits = self._model.head(self._hidden).float() / temperature
-                tokens = draw(tilted(logits, tilts).softmax(-1), words[:, 0])
-        return np.where(active, tokens.cpu().numpy(), -1).astype(np.int32)
+        scalars = (column(value, self.batch, np.float32) for value in (temperature, repetition_penalty))
+        arrays = [bits, *scalars, column(self.lengths, self.batch), *([] if tilts is None else [tilts])]
+        penalised = repetition_penalty > 1
+        shape = self.batch, sum(array.shape[1] for array in arrays)
+        step = self._step(("draw", penalised, tilt is None), shape, lambda packed: self._draw(packed, penalised))
+        step.start(*arrays)
+        return np.where(active, step.result(), -1).astype(np.int32)
 
     @torch.inference_mode()
     def kind_log_prob(self, active: NDArray[np.bool_], temperature: float = 1.0) -> NDArray[np.float32]:
         """Natural log-probabilities (B, 64) of the kind of each active row's next event."""
         self._limits.ready(active, self.lengths, temperature)
-        with self._autocast():
-            return self._model.head.kind_log_prob(self._hidden, temperature).float().cpu().numpy()
+        step = self._step("kinds", (self.batch, 1), self._kinds)
+        step.start(column(temperature, self.batch, np.float32))
+        return step.result()
 
     @torch.inference_mode()
     def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -166,9 +187,10 @@ class TorchEngine:
         """Copies the state of row sources[i] over that of row targets[i]; no row may be both."""
         sources, targets = self._limits.copies(sources, targets)
         for part in self._cache:
-            part[:, targets] = part[:, sources]
+            for layer in part:  # one at a time: what is copied exists twice meanwhile
+                layer[targets] = layer[sources]
         self._hidden[targets] = self._hidden[sources]
-        self._seen[targets] = self._seen[sources]
+        self._tokens[targets] = self._tokens[sources]
         self.lengths[targets] = self.lengths[sources]
 
     def export_row(self, row: int) -> RowCache:
@@ -176,7 +198,8 @@ class TorchEngine:
         self._limits.rows("row", row)
         length = self.lengths[row]
         keys, values = (part[:, row, :, :length].float().cpu().numpy().copy() for part in self._cache)
-        return RowCache(keys, values, self._seen[row, :length].copy(), self._hidden[row].cpu().numpy().copy())
+        tokens, hidden = (part.cpu().numpy().copy() for part in (self._tokens[row, :length], self._hidden[row]))
+        return RowCache(keys, values, tokens, hidden)
 
     @torch.inference_mode()
     def import_row(self, row: int, cache: RowCache) -> None:
@@ -187,53 +210,99 @@ class TorchEngine:
         for part, stored in zip(self._cache, (cache.keys, cache.values), strict=True):
             part[:, row, :, :length] = torch.tensor(stored)
         self._hidden[row] = torch.tensor(cache.hidden)
-        self._seen[row, :length] = cache.tokens
+        self._tokens[row, :length] = torch.tensor(cache.tokens)
         self.lengths[row] = length
 
-    def _read(self, rows: NDArray[np.int64], prompts: list[NDArray], length: int) -> None:
+    def _read(self, rows: NDArray[np.int64], prompts: list[NDArray], size: int, length: int) -> None:
         """Prefills one group, padded on the right: causality hides the padding from the events."""
-        events = np.zeros((self._prefill_batch, length, 4), np.int64)
+        events = np.zeros((size, length, 4), np.int32)
+        places = np.full((size, 2), (self.batch, 0), np.int32)  # row, and the last event
         for index, prompt in enumerate(prompts):
             events[index, : len(prompt)] = prompt
-        sizes = np.array([len(prompt) for prompt in prompts])
+            places[index] = rows[index], len(prompt) - 1
+        step = self._step(("prefill", size, length), (size, 2 + 4 * length), self._read_group)
+        step.start(places, events.reshape(size, -1))
+        self.lengths[rows] = places[: len(prompts), 1] + 1
+
+    def _read_group(self, packed: Tensor) -> None:
+        """Prompts (R, S, 4) from columns row, last event, and four an event."""
+        rows, last = packed[:, :2].T.contiguous().long()
+        events = packed[:, 2:].unflatten(1, (-1, 4)).long()
+        everything, length = self._everything, events.shape[1]
         with self._autocast():
-            hidden, keys, values = self._model.prefill(self._tensor(events))
-        count = len(prompts)
-        self._cache.keys[:, rows, :, :length] = keys[:, :count]
-        self._cache.values[:, rows, :, :length] = values[:, :count]
-        self._hidden[rows] = hidden[np.arange(count), sizes - 1].float()
-        for row, prompt in zip(rows, prompts, strict=True):
-            self._seen[row, : len(prompt)] = prompt[:, 3]
-        self.lengths[rows] = sizes
+            hidden = self._prefill(events, rows, last, everything.cache)
+        everything.hidden[rows] = hidden.float()
+        everything.tokens[rows, :length] = events[..., 3].int()
 
-    def _sample_digits(self, head: FactoredHead, words: Tensor, temperature: float, tilts: Tensor | None) -> Tensor:
-        parts = head.digit_hidden(self._hidden)  # (B, 5, Hd)
-        digits = torch.zeros_like(words)
-        if tilts is not None:
-            kinds = (head.kind_log_prob(self._hidden, temperature) + tilts).softmax(-1)  # (B, 64)
-            for digit, size in enumerate(DIGIT_SIZES[:3]):
-                shares = kinds.unflatten(-1, (size, -1))  # (B, n, kinds of each)
-                totals = shares.sum(-1)
-                digits[:, digit] = draw(totals / totals.sum(-1, keepdim=True), words[:, digit])
-                kinds = shares[torch.arange(self.batch), digits[:, digit]]
-        for digit in range(0 if tilts is None else 3, len(DIGIT_SIZES)):
-            logits = head.digit_logits(parts, digit, digits).float() / temperature
-            digits[:, digit] = draw(logits.softmax(-1), words[:, digit])
-        return (digits * digits.new_tensor(DIGIT_STRIDES)).sum(-1)
+    def _prefill_as_written(self, events: Tensor, rows: Tensor, last: Tensor, cache: KeyValueCache) -> Tensor:
+        """Reads prompts (R, S, 4) into `rows` (R,) of the cache; hidden states (R, D) after the `last` (R,) events."""
+        hidden, keys, values = self._model.prefill(events)
+        cache.keys[:, rows, :, : events.shape[1]] = keys
+        cache.values[:, rows, :, : events.shape[1]] = values
+        return hidden[torch.arange(len(last), device=last.device), last]
 
-    def _sample_penalised(self, words: Tensor, temperature: float, penalty: float, tilts: Tensor | None) -> Tensor:
-        logs = self._model.head.joint_log_prob(self._hidden, temperature)  # (B, V)
-        seen = np.zeros((self.batch, self.vocabulary), np.bool_)
-        for row, length in enumerate(self.lengths):
-            seen[row, self._seen[row, :length]] = True
-        logs = torch.where(self._tensor(seen), logs * penalty, logs)
-        return draw(tilted(logs, tilts).softmax(-1), words[:, 0])
+    def _append(self, packed: Tensor) -> None:
+        """One event a row from columns liquidity, flag, level, token and position, T where the row is idle."""
+        positions = packed[:, 4].long()
+        with self._autocast():
+            hidden = self._decode(packed[:, :4].long(), self._cache, positions)
+        self._hidden.copy_(torch.where((positions < self.context)[:, None], hidden.float(), self._hidden))
+        self._tokens.scatter_(1, positions[:, None], packed[:, 3:4])
+
+    def _draw(self, packed: Tensor, penalised: bool) -> Tensor:
+        """Tokens (B,) from columns of random words, temperature, penalty, length and, if tilted, the tilt."""
+        words = packed[:, :_WORDS].long() & 0xFFFFFFFF
+        numbers, lengths = packed.view(torch.float32), packed[:, _WORDS + 2 : _WORDS + 3]
+        temperature, penalty = numbers[:, _WORDS, None], numbers[:, _WORDS + 1, None]
+        tilts = numbers[:, _WORDS + 3 :] if packed.shape[1] > _WORDS + 3 else None
+        head = self._model.head
+        with self._autocast():
+            if penalised:
+                slots = torch.arange(self.context + 1, device=self.device)
+                held = torch.where(slots < lengths, self._tokens, self.vocabulary).long()  # (B, T + 1)
+                seen = self._hidden.new_zeros((self.batch, self.vocabulary + 1), dtype=torch.bool)
+                seen = seen.scatter_(1, held, True)[:, :-1]  # (B, V)
+                logs = sampling.penalised(head, self._hidden, seen, temperature, penalty)
+                return self._draw_joint(logs, words[:, 0], torch.ones_like(temperature), tilts)
+            if isinstance(head, JointHead):
+                return self._draw_joint(head(self._hidden), words[:, 0], temperature, tilts)
+            return sampling.draw_digits(head, self._hidden, words, temperature, tilts)
+
+    def _kinds(self, packed: Tensor) -> Tensor:
+        with self._autocast():
+            return self._model.head.kind_log_prob(self._hidden, packed.view(torch.float32)).float()
+
+    def _step(self, name, shape: tuple[int, int], function) -> DeviceStep:
+        if name not in self._steps:
+            self._steps[name] = DeviceStep(function, shape, self.device, self._graph)
+        return self._steps[name]
+
+    def _decoder(self, name: str | None):
+        """What appends one event a row, what reads prompts, and what draws from joint logits."""
+        if name is None and self.device.type == "cuda" and find_spec("triton") is not None:
+            from tradefm_gym.model.fused import FusedDecoder
+
+            name = "fused" if FusedDecoder.fits(self.config) else "eager"
+        if name != "fused":
+            decode = self._model.decode
+            decode = torch.compile(decode, dynamic=False) if name == "compiled" else decode
+            return decode, self._prefill_as_written, sampling.draw_joint
+        try:
+            from tradefm_gym.model import decoding_kernels, fused
+        except ImportError as error:
+            raise ImportError('decoder "fused" needs Triton: pip install triton') from error
+        if not fused.FusedDecoder.fits(self.config):
+            width = self.config.attention_width
+            raise ValueError(f"decoder is 'fused' for heads {width} wide; allowed are powers of two from 16 on")
+        decoder = fused.FusedDecoder(self._model, self.batch)
+        return decoder.decode, decoder.prefill, decoding_kernels.draw_joint
 
     def _padded(self, length: int) -> int:
         return min(self.context, max(SHORTEST_PROMPT, 1 << (length - 1).bit_length()))
 
     def _autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        # Uncached: a captured step must not hold on to a copy that was made outside of it.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
@@ -247,16 +316,3 @@ def _device(name: str) -> torch.device:
     if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"device is {shortened(name)}; allowed is one that torch finds here, such as 'cpu'")
     return device
-
-
-def tilted(logits: Tensor, tilts: Tensor | None) -> Tensor:
-    """Logits (B, V) of tokens with what is added to each kind of event (B, 64)."""
-    return logits if tilts is None else (logits.unflatten(-1, (KINDS, -1)) + tilts[..., None]).flatten(1)
-
-
-def draw(probabilities: Tensor, words: Tensor) -> Tensor:
-    """`engine_protocol.sample_integers` on a device: (B, n) and words (B,) int64 -> (B,) int64 indices."""
-    weights = (probabilities.double() * PROBABILITY_ONE + 0.5).floor().long()
-    cumulative = weights.cumsum(-1)
-    threshold = (words * cumulative[:, -1]) >> 32
-    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]  # the first one above

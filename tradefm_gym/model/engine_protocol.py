@@ -165,7 +165,9 @@ class EngineLimits:
         for prompt in prompts:
             if prompt.ndim != 2 or prompt.shape[1] != 4 or not 1 <= len(prompt) <= self.context:
                 raise ValueError(f"inputs has shape {prompt.shape}; allowed is (S, 4) with 1 <= S <= {self.context}")
-            self.in_range(prompt)
+        if prompts and self._wrong(np.concatenate(prompts)).any():  # thousands of rows are refilled at once
+            for prompt in prompts:
+                self.in_range(prompt)
         return targets, prompts
 
     def events(self, inputs: Any) -> NDArray[np.integer]:
@@ -177,7 +179,7 @@ class EngineLimits:
 
     def in_range(self, inputs: NDArray[np.integer], active: NDArray[np.bool_] | None = None) -> None:
         """Events (n, 4) of which each column lies within its size; of rows where ``active`` (B,) is true, if given."""
-        wrong = ((inputs < 0) | (inputs >= np.array(self.input_sizes))).any(axis=1)
+        wrong = self._wrong(inputs)
         if active is not None:
             wrong &= active
         if wrong.any():
@@ -252,6 +254,12 @@ class EngineLimits:
                 f"{expected} and at most {self.context} tokens"
             )
         return length
+
+    def _wrong(self, inputs: NDArray[np.integer]) -> NDArray[np.bool_]:
+        wrong = np.zeros(len(inputs), np.bool_)
+        for column, size in zip(inputs.T, self.input_sizes, strict=True):
+            wrong |= (column < 0) | (column >= size)
+        return wrong
 
     def _integers(self, inputs: Any) -> NDArray[np.integer]:
         array = numbers(inputs, "iu")

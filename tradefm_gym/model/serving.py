@@ -43,7 +43,7 @@ def model_hash(folder: Path) -> str:
 
 
 def make_engine(config, weights, batch: int, backend: str = "auto", device: str = "cpu"):
-    """The engine for a network: Numba up to 20M parameters, torch above or on a GPU."""
+    """The engine for a network: Numba up to 20M parameters, torch above or on a GPU, there in bf16."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if backend == "auto":
@@ -56,4 +56,4 @@ def make_engine(config, weights, batch: int, backend: str = "auto", device: str 
         from tradefm_gym.model.engine import TorchEngine
     except ImportError as error:
         raise ImportError('backend "torch" needs PyTorch: pip install "tradefm-gym[torch]"') from error
-    return TorchEngine(config, weights, batch, device=device)
+    return TorchEngine(config, weights, batch, device=device, precision="fp32" if device == "cpu" else "bf16")

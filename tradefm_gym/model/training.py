@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
+from tradefm_gym.model.attention_choice import fastest_attention
 from tradefm_gym.model.config import (
     ModelConfig,
     load_weights,
@@ -136,7 +139,7 @@ def train(
         torch.set_num_threads(training.threads)
     devices = [torch.device(training.device)] if training.device != "cpu" else []
     with torch.random.fork_rng(devices, device_type=training.device.split(":")[0] if devices else "cuda"):
-        run = _Run(config, training, Path(out_dir))
+        run = TrainingRun(config, training, Path(out_dir))
         run.train(train_source, validation_source, on_evaluation)
     return run.result
 
@@ -164,7 +167,7 @@ def evaluate(model: TradeFM, batches: Iterable[Batch]) -> float:
     return total / events
 
 
-class _Run:
+class TrainingRun:
     """One training run: model, optimiser, moving average and the way to disk and back."""
 
     def __init__(self, config: ModelConfig, training: TrainingConfig, folder: Path):
@@ -180,16 +183,27 @@ class _Run:
         self.parameters = config.parameter_count()
         if training.resume and (folder / STATE_FILE).is_file():
             self._load_state()
-        self.loss = torch.compile(self._loss) if training.compile else self._loss
+        self._ahead: tuple[WindowSource, int, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._log_prob = self.model.log_prob
+        if training.compile:
+            # Part by part: the layers share one program, so that 32 compile as fast as one.
+            for part in (self.model.embed, *self.model.layers):
+                part.compile()
+            self._log_prob = torch.compile(self.model.log_prob)
+        self._attention = []
+        if self.device.type == "cuda" and training.precision == "bf16":
+            windows = training.micro_batch or training.batch
+            self._attention = fastest_attention(config, windows, self.device)
 
     def train(self, source: WindowSource, validation: WindowSource, on_evaluation) -> None:
+        """All steps that are left, with evaluations and savings."""
         training, result = self.training, self.result
         started, seconds_before, since, loss_sum = time.perf_counter(), result.seconds, result.step, 0.0
         with _progress(training) as progress:
             task = progress.add_task("train", total=training.steps, completed=result.step, nats=math.nan, rate=0.0)
             clock = time.perf_counter()
             while result.step < training.steps:
-                loss = self._step(source)
+                loss = self.step(source)
                 loss_sum += loss
                 result.step += 1
                 result.seconds = seconds_before + time.perf_counter() - started
@@ -206,21 +220,20 @@ class _Run:
                 if on_evaluation and result.history and result.history[-1]["step"] == result.step:
                     on_evaluation(result)
 
-    def _step(self, source: WindowSource) -> float:
+    def step(self, source: WindowSource) -> float:
         """One update; returns the loss in nats per event."""
         training, step = self.training, self.result.step
-        batch = source.sample(training.batch, np.random.default_rng([training.seed, step]))
-        inputs, targets, weights = _to_device(batch, self.device)
+        inputs, targets, weights = self._windows(source, step)
         weights = weights / weights.sum().clamp(min=1e-9)
         torch.manual_seed(int(np.random.SeedSequence([training.seed, step, 1]).generate_state(1, np.uint64)[0] >> 1))
         self.model.train()
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         size = training.micro_batch or training.batch
         for piece in range(0, training.batch, size):
             rows = slice(piece, piece + size)
-            loss = self.loss(inputs[rows], targets[rows], weights[rows])
+            loss = self._loss(inputs[rows], targets[rows], weights[rows])
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = training.rate(step, self.parameters)
@@ -231,11 +244,21 @@ class _Run:
             decay = min(training.average, (step + 1) / (step + 10))
             for name, value in self.model.named_parameters():
                 self.average[name].lerp_(value.detach(), 1 - decay)
-        return total
+        if self.device.type != "cpu" and step + 1 < training.steps:
+            self._ahead = source, step + 1, self._windows(source, step + 1)  # while the device works
+        return total.item()
+
+    def _windows(self, source: WindowSource, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is source and ahead[1] == step:
+            return ahead[2]
+        batch = source.sample(self.training.batch, np.random.default_rng([self.training.seed, step]))
+        return _to_device(batch, self.device)
 
     def _loss(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
-            nats = -self.model.log_prob(self.model(inputs), targets)
+        attention = sdpa_kernel(self._attention, set_priority=True) if self._attention else nullcontext()
+        with attention, torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            nats = -self._log_prob(self.model(inputs), targets)
         return (nats * weights).sum()
 
     def _evaluate(self, validation: WindowSource, train_nats: float) -> None:
@@ -295,7 +318,10 @@ def _check_same_run(path: Path, state: dict, config: ModelConfig, training: Trai
 
 
 def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    inputs, targets, weights = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
+    parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in batch]
+    if device.type == "cuda":
+        parts = [part.pin_memory() for part in parts]  # or the transfer would wait for the work before it
+    inputs, targets, weights = (part.to(device, non_blocking=True) for part in parts)
     return inputs.long(), targets.long(), weights.float()
 
 

@@ -5,7 +5,7 @@ The full-context ``forward`` is the reference for the cached path, ``decode``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,8 +132,7 @@ class EventEmbedding(nn.Module):
         liquidity, flag, level, token = inputs.unbind(-1)  # (B, T) each
         parts = [self.liquidity(liquidity), self.flag(flag), self.level(level), self.token(token)]
         if self.digit_embeddings:
-            digits = split_digits(token)  # (B, T, 5)
-            parts += [table(digits[..., index]) for index, table in enumerate(self.digits)]
+            parts += [table(digit) for table, digit in zip(self.digits, split_digits(token), strict=True)]
         # The residual stream stays fp32 under bf16 autocast.
         return self.project(torch.cat(parts, -1)).float()  # (B, T, tables * E) -> (B, T, D)
 
@@ -175,7 +174,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> the same shape, and keys and values (B, G, T, d)."""
         query, key, value = self._project(x, rotation)
-        mixed = F.scaled_dot_product_attention(query, self._spread(key), self._spread(value), is_causal=True)
+        mixed = attend_causally(query, key, value)
         return self.output(mixed.transpose(1, 2).flatten(2)), key, value  # (B, H, T, d) -> (B, T, D)
 
     def decode(self, x: Tensor, rotation, keys: Tensor, values: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
@@ -193,10 +192,6 @@ class Attention(nn.Module):
         split = (x.shape[0], x.shape[1], -1, self.head_width)
         query, key, value = (linear(x).view(split).transpose(1, 2) for linear in (self.query, self.key, self.value))
         return rotate(query, rotation), rotate(key, rotation), value  # (B, H, T, d), (B, G, T, d) twice
-
-    def _spread(self, x: Tensor) -> Tensor:
-        repeats = self.heads // self.kv_heads
-        return x if repeats == 1 else x.repeat_interleave(repeats, 1)  # (B, G, T, d) -> (B, H, T, d)
 
 
 class Feed(nn.Module):
@@ -222,11 +217,11 @@ class JointHead(nn.Linear):
         """(..., D) and (...) -> (...), nats."""
         return _chosen(self(hidden), tokens)
 
-    def joint_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        """Log-probabilities of all tokens: (B, D) -> (B, V), nats."""
+    def joint_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+        """Log-probabilities of all tokens: (B, D) -> (B, V), nats; a temperature for all, or (B, 1)."""
         return F.log_softmax(self(hidden).float() / temperature, -1)
 
-    def kind_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    def kind_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the kinds of event, the first three digits: (B, D) -> (B, 64), nats."""
         return self.joint_log_prob(hidden, temperature).unflatten(-1, (-1, DIGIT_STRIDES[2])).logsumexp(-1)
 
@@ -249,22 +244,22 @@ class FactoredHead(nn.Module):
 
     def digit_log_prob(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Each digit's share of the log-probability: (..., D) and (...) -> (..., 5), nats."""
-        digits = split_digits(tokens)  # (..., 5)
+        digits = split_digits(tokens)
         parts = self.digit_hidden(hidden)  # (..., 5, Hd)
-        chosen = [
-            _chosen(self.digit_logits(parts, digit, digits), digits[..., digit]) for digit in range(len(DIGIT_SIZES))
-        ]
+        chosen = [_chosen(self.digit_logits(parts, digit, digits), digits[digit]) for digit in range(len(DIGIT_SIZES))]
         return torch.stack(chosen, -1)
 
-    def joint_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    def joint_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of all tokens, the digits' ones added up over the whole tree: (B, D) -> (B, V), nats."""
         return self._tree_log_prob(hidden, temperature, len(DIGIT_SIZES))
 
-    def kind_log_prob(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    def kind_log_prob(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the kinds of event, the first three digits: (B, D) -> (B, 64), nats."""
         return self._tree_log_prob(hidden, temperature, 3)
 
-    def _tree_log_prob(self, hidden: Tensor, temperature: float, count: int) -> Tensor:
+    def _tree_log_prob(self, hidden: Tensor, temperature: float | Tensor, count: int) -> Tensor:
+        if isinstance(temperature, Tensor):
+            temperature = temperature[..., None]  # (B, 1, 1)
         parts = self.digit_hidden(hidden)[:, None]  # (B, 1, 5, Hd)
         result = hidden.new_zeros((hidden.shape[0], 1), dtype=torch.float32)
         for digit, (stride, size) in enumerate(zip(DIGIT_STRIDES[:count], DIGIT_SIZES[:count], strict=True)):
@@ -278,18 +273,18 @@ class FactoredHead(nn.Module):
         """The digits' shares of the hidden state: (..., D) -> (..., 5, Hd)."""
         return self.hidden(hidden).unflatten(-1, (len(DIGIT_SIZES), -1))
 
-    def digit_logits(self, parts: Tensor, digit: int, digits: Tensor) -> Tensor:
-        """Logits (..., n) of one digit from ``digit_hidden`` and the digits before it, ``digits[..., :digit]``."""
+    def digit_logits(self, parts: Tensor, digit: int, digits: Sequence[Tensor]) -> Tensor:
+        """Logits (..., n) of one digit from ``digit_hidden`` and the digits (...) before it, ``digits[:digit]``."""
         activation = parts[..., digit, :]
-        for earlier, table in enumerate(self.prefix[digit]):  # pyright: ignore[reportArgumentType]
-            activation = activation + table(digits[..., earlier])
+        for earlier, table in zip(digits, self.prefix[digit], strict=False):  # pyright: ignore[reportArgumentType]
+            activation = activation + table(earlier)
         return self.output[digit](F.silu(activation))
 
 
-def split_digits(tokens: Tensor) -> Tensor:
-    """The five digits of each token: (...) -> (..., 5)."""
-    strides = tokens.new_tensor(DIGIT_STRIDES)
-    return tokens[..., None] // strides % tokens.new_tensor(DIGIT_SIZES)
+def split_digits(tokens: Tensor) -> list[Tensor]:
+    """The five digits (...) of tokens (...)."""
+    # By numbers of the program, not of a tensor: capturing a CUDA graph allows no transfer.
+    return [tokens // stride % size for stride, size in zip(DIGIT_STRIDES, DIGIT_SIZES, strict=True)]
 
 
 def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
@@ -305,6 +300,15 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     first, second = x.chunk(2, -1)  # (..., d / 2)
     turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
     return turned.to(x.dtype)
+
+
+def attend_causally(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Grouped-query attention of whole windows: (B, H, T, d) and twice (B, G, T, d) -> (B, H, T, d)."""
+    # A GPU's kernels for narrow types let the queries of a group share its keys; others want them repeated.
+    shared, repeats = query.is_cuda and query.dtype != torch.float32, query.shape[1] // key.shape[1]
+    if not shared and repeats > 1:
+        key, value = (part.repeat_interleave(repeats, 1) for part in (key, value))  # (B, G, T, d) -> (B, H, T, d)
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared)
 
 
 def _chosen(logits: Tensor, index: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradefm_gym.data.feed import Feed
-from tradefm_gym.data.rows import ADD, DELETE, EXECUTION, OTHER_PRICE, OWN_FILL, SNAPSHOT, FeedRows
+from tradefm_gym.data.rows import ADD, EXECUTION, OTHER_PRICE, OWN_FILL, SNAPSHOT, FeedRows
 from tradefm_gym.market.events import BUY
 from tradefm_gym.realism.following import (
     BOOK,
@@ -23,6 +23,7 @@ from tradefm_gym.realism.following import (
     THROUGH,
     UNKNOWN,
 )
+from tradefm_gym.realism.unknown_orders import MOMENT_NS, Ages, Watched
 
 DEAD = "cancel or fill of an order that has ended"
 
@@ -38,12 +39,13 @@ _KINDS = {
     BOOK: "levels that are not the recorded ones",
     STEP: "message that does not lead to the recorded book",
 }
-_OPENING = "the order rested before the first row: its id is no newer than those added, and no row adds it"
-_LEVELS = _OPENING.replace("before the first row", "before the first row or outside the file's levels")
+_OPENING = "the order rested before the first row: its id is older than those added, and no row adds it"
+_LEVELS = "the order came from outside the file's levels: at least half of them stood before it when its id was given"
 _AGELESS = (
     "the order rested before the first row: no row adds it, no price contradicts it, and this feed's ids tell no ages"
 )
 _SWAPPED = "the add of the order stands in one of the next rows, at the same time"
+_LATE = "the add of the order stands in one of the next rows, within a second"
 _MODIFIED = "the order was modified to take: the feed reports its fills before the modify"
 _REFRESHED = "the order showed a new part at the same time, under the same id"
 _QUEUE = "the venue filled another order of the level first: its queue is not in the order of the file's adds"
@@ -51,7 +53,13 @@ _STATED = "the feed itself says that the fill was at another price"
 _TAKER = "the order was marketable when it was added: its own fills are at the prices of its makers"
 _CROSSED = "the book was crossed: who of its best orders trades first is not told"
 _REPEATED = "the feed repeats the delete that ended the order, within a second"
-_MOMENT_NS = 1_000_000_000
+# What a day must have shown of its venue's format for a reason to hold.
+_NEEDS = {
+    _MODIFIED: "modified",  # orders are modified under their ids
+    # Each order's changes are published on their own, the taker's too, and unnumbered.
+    _REPEATED: "own_fills",
+    _LATE: "own_fills",
+}
 
 
 @dataclass
@@ -65,84 +73,18 @@ class Finding:
     example: str = ""
 
 
-class Watched:
-    """Unknown ids, and where the file adds them after all."""
-
-    def __init__(self, ids: np.ndarray):
-        self.ids = np.unique(ids)
-        self.first = np.full(len(self.ids), 2**62, np.int64)
-        self._deletes: dict[
-            tuple[int, int, int], tuple[int, int]
-        ] = {}  # (id, price, size) -> row and time of the first
-
-    def look(self, rows: FeedRows) -> None:
-        """Notes the first add of each id."""
-        adds = np.flatnonzero(rows.event == ADD)
-        at = np.minimum(np.searchsorted(self.ids, rows.order_id[adds]), len(self.ids) - 1)
-        hit = self.ids[at] == rows.order_id[adds]
-        np.minimum.at(self.first, at[hit], rows.source[adds[hit]])
-
-        deletes = np.flatnonzero(rows.event == DELETE)
-        at = np.minimum(np.searchsorted(self.ids, rows.order_id[deletes]), len(self.ids) - 1)
-        for k in deletes[self.ids[at] == rows.order_id[deletes]].tolist():
-            key = (int(rows.order_id[k]), int(rows.price[k]), int(rows.size[k]))
-            self._deletes.setdefault(key, (int(rows.source[k]), int(rows.time_ns[k])))
-
-    def repeated(self, log: np.ndarray) -> np.ndarray:
-        """Which entries (n,) repeat, within a second, an equal delete of an earlier row."""
-        out = np.zeros(len(log), bool)
-        for k in np.flatnonzero(log["event"] == DELETE).tolist():
-            key = (int(log["order_id"][k]), int(log["price"][k]), int(log["size"][k]))
-            row, time_ns = self._deletes.get(key, (2**62, 0))
-            out[k] = row < log["row"][k] and log["time_ns"][k] - time_ns <= _MOMENT_NS
-        return out
-
-    def first_add(self, ids: np.ndarray) -> np.ndarray:
-        """Row of the first add of each id, 2^62 where there is none."""
-        return self.first[np.searchsorted(self.ids, ids)]
-
-
-class Ages:
-    """Whether ids tell which of two orders is older: not where they are drawn, nor where the file numbers them."""
-
-    def __init__(self):
-        self._largest = self._added = 0  # of the ids seen, of those added
-        self._adds = self._newer = 0  # adds; of them those with the largest id so far
-        self._gapless = True  # every id is one of those before or the next number: orders are numbered as they appear
-
-    def look(self, rows: FeedRows) -> None:
-        """Takes a batch."""
-        ids = rows.order_id[rows.order_id > 0]
-        before = np.maximum.accumulate(np.r_[self._largest, ids])
-        self._gapless &= bool((ids <= before[:-1] + 1).all())
-        self._largest = int(before[-1])
-        added = ids[rows.event[rows.order_id > 0] == ADD]
-        before = np.maximum.accumulate(np.r_[self._added, added])
-        self._adds += len(added)
-        self._newer += int((added > before[:-1]).sum())
-        self._added = int(before[-1])
-
-    @property
-    def told(self) -> bool:
-        """Whether a larger id means a younger order, but for modifies and the opening book."""
-        return not self._gapless and 2 * self._newer >= self._adds
-
-
 class Differences:
     """Gathers what the kernels log, and explains it."""
 
     def __init__(self):
         self.ages = Ages()
         self.counts: dict[int, int] = {}
-        self.first_id = None  # the first id that the file adds: what rested before has a lower one
         self.dead = 0  # rows that name an order which has ended
         self.unknown: list[np.ndarray] = []
         self._findings: dict[tuple[str, str], Finding] = {}
 
     def add(self, rows: FeedRows, log: np.ndarray, windowed: bool = False) -> None:
         """Takes the log of a batch of rows; beside a recorded book, no later row explains an unknown id."""
-        if self.first_id is None and (rows.event == ADD).any():
-            self.first_id = int(rows.order_id[np.argmax(rows.event == ADD)])
         self.ages.look(rows)
         if len(log) == 0:
             return
@@ -207,12 +149,12 @@ class Differences:
 
     def watch(self) -> Watched:
         """The unknown ids, to look for."""
-        return Watched(np.concatenate(self.unknown)["order_id"])
+        return Watched(np.concatenate(self.unknown))
 
     def opening(self) -> FeedRows:
         """Orders that were named before anything contradicts that they rested since the start, oldest id first."""
         log = np.concatenate(self.unknown)
-        log = log[self._old(log) & (log["side"] != 0)]
+        log = log[self._was_there(log) & (log["side"] != 0)]
         ids, first, inverse = np.unique(log["order_id"], return_index=True, return_inverse=True)
         size = np.zeros(len(ids), np.int64)
         np.add.at(size, inverse.reshape(-1), log["size"])
@@ -226,16 +168,14 @@ class Differences:
         )  # fmt: skip
         return rows
 
-    def _old(self, log: np.ndarray) -> np.ndarray:
-        """Which orders (n,) can have rested before the first row.
+    def _was_there(self, log: np.ndarray) -> np.ndarray:
+        """Which orders (n,) can have rested for a while when a row named them first.
 
-        Of a venue that numbers orders as they arrive: those with ids that it can have given before the row that
-        names them. Of another: those whose price nothing has passed over.
+        Of a venue that numbers orders as they arrive: those with ids that it had given by then. Of another: those
+        whose price nothing has passed over.
         """
-        if not self.ages.told:
-            return (log["order_id"] > 0) & log["uncontradicted"]
-        first = self.first_id if self.first_id is not None else 2**62
-        return (log["order_id"] > 0) & ((log["order_id"] <= log["newest"]) | (log["order_id"] < first))
+        given = (log["order_id"] <= log["newest"]) | (log["order_id"] <= self.ages.opening)
+        return (log["order_id"] > 0) & (given if self.ages.told else log["uncontradicted"])
 
     def conclude(self, feed: Feed, facts: dict[str, int], watched: Watched | None) -> tuple[list, list]:
         """Everything found, explained and not."""
@@ -243,8 +183,8 @@ class Differences:
             self._explain_unknown(feed, facts, watched)
         findings = []
         for finding in self._findings.values():
-            if finding.reason == _MODIFIED and not facts["modified"]:
-                finding.reason = ""  # this feed never modifies an order under its id
+            if finding.reason in _NEEDS and not facts.get(_NEEDS[finding.reason]):
+                finding.reason = ""
             findings.append(finding)
         return [f for f in findings if f.reason], [f for f in findings if not f.reason]
 
@@ -253,16 +193,24 @@ class Differences:
         added = watched.first_add(log["order_id"])
         never, before = added == 2**62, added < log["row"]
         soon = ~never & ~before & (added - log["row"] <= 64)
+        waited_ns = watched.first_add_ns(log["order_id"]) - log["time_ns"]
+        swapped, late = soon & (waited_ns == 0), soon & (waited_ns > 0) & (waited_ns <= MOMENT_NS)
         full = feed.full_opening if feed.full_opening is not None else facts["snapshot_rows"] > 0
-        rested = never & self._old(log) & (not full)
-        reason = _LEVELS if "levels" in feed.meta else _OPENING
-        self._put(UNKNOWN, reason if self.ages.told else _AGELESS, log[rested])
-        self._put(UNKNOWN, _SWAPPED, log[soon])
+        rested = entered = never & self._was_there(log) & (not full)
+        if self.ages.told:
+            rested = rested & (log["order_id"] <= self.ages.opening)
+        levels = feed.meta.get("levels")  # what a file's own description says may be anything
+        levels = levels if isinstance(levels, int) and levels > 0 else np.inf
+        entered = entered & ~rested & (2 * watched.levels_before(log["order_id"]) >= levels)
+        self._put(UNKNOWN, _OPENING if self.ages.told else _AGELESS, log[rested])
+        self._put(UNKNOWN, _LEVELS, log[entered])
+        self._put(UNKNOWN, _SWAPPED, log[swapped])
+        self._put(UNKNOWN, _LATE, log[late])
         repeated = before & watched.repeated(log)
         self.dead = int(before.sum())
         self._put(UNKNOWN, _REPEATED, log[repeated], DEAD)
         self._put(UNKNOWN, "", log[before & ~repeated], DEAD)
-        self._put(UNKNOWN, "", log[~before & ~soon & ~rested])
+        self._put(UNKNOWN, "", log[~before & ~swapped & ~late & ~rested & ~entered])
 
 
 def _added_again(rows: FeedRows, place: int) -> bool:

@@ -8,18 +8,26 @@ from tradefm_gym.data.rows import ADD
 from tradefm_gym.realism import following, windowed
 from tradefm_gym.realism.differences import Differences, Finding
 from tradefm_gym.realism.following import TOTALS
-from tradefm_gym.realism.recorded_day import COLUMNS, LARGEST_LOTS, Agreement, DayCheck, describe, in_range
+from tradefm_gym.realism.recorded_day import (
+    COLUMNS,
+    LARGEST_LOTS,
+    Agreement,
+    DayCheck,
+    best_levels,
+    describe,
+    in_range,
+)
 from tradefm_gym.realism.windowed import Window
 
 _FROM_LEVEL = "the order came with its level from outside the recorded ones, or rested before the first row"
 
 
-def check_book(feed: Feed, levels: int, lot: int = 1) -> DayCheck:
+def check_book(feed: Feed, levels: int | None, lot: int = 1) -> DayCheck:
     """Carries a day through its recorded book.
 
     Args:
         feed: a feed with a book.
-        levels: best levels that count for the second figure; all recorded ones count for the first.
+        levels: best levels that count for the second figure, see ``check_day``; all count for the first.
         lot: raw size units a lot.
     """
     window, differences, rows_seen = None, Differences(), 0
@@ -40,13 +48,13 @@ def check_book(feed: Feed, levels: int, lot: int = 1) -> DayCheck:
         window = window._replace(following=room)
         log = np.zeros(4 * len(rows), following.DIFFERENCE)
         columns = tuple(np.ascontiguousarray(getattr(rows, name)) for name in COLUMNS)
-        recorded, best = _in_ticks(book, feed.tick, lot), min(levels, book.shape[1])
+        recorded, best = _in_ticks(book, feed.tick, lot), best_levels(levels, book.shape[1])
         window, logged = windowed.carry_through(window, columns, recorded, best, log)
         differences.add(rows, log[:logged], windowed=True)
         rows_seen += len(rows)
     if window is None:
         raise FeedError(feed.path, "the feed has no rows")
-    return _report(feed, window, differences, rows_seen, min(levels, len(window.before)), lot)
+    return _report(feed, window, differences, rows_seen, best_levels(levels, len(window.before)), lot)
 
 
 def _report(feed: Feed, window: Window, differences: Differences, rows: int, levels: int, lot: int) -> DayCheck:

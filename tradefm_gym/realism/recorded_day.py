@@ -8,17 +8,20 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from tradefm_gym.arguments import whole
 from tradefm_gym.data.errors import FeedError
 from tradefm_gym.data.feed import Feed
 from tradefm_gym.data.recorded import continuous_session
 from tradefm_gym.data.rows import ADD, EXECUTION, OWN_FILL, SNAPSHOT, FeedRows
 from tradefm_gym.realism import following
 from tradefm_gym.realism.crossings import Crossings
-from tradefm_gym.realism.differences import Differences, Finding, Watched
+from tradefm_gym.realism.differences import Differences, Finding
 from tradefm_gym.realism.following import TOTALS, Following, Snapshots
 from tradefm_gym.realism.reference import Beside, Unread
+from tradefm_gym.realism.unknown_orders import Watched
 
 LARGEST_LOTS = 2**30
+_LEVELS = 5  # best levels that are compared by default
 _LARGEST_SUM = 2.0**62  # totals are int64
 _CONTINUOUS = 2  # code of the phase of continuous trading in snapshots
 COLUMNS = ("time_ns", "event", "order_id", "side", "price", "size", "source")
@@ -26,6 +29,7 @@ _SECOND_NS = 1_000_000_000
 _NEAR_NS = (4_000_000_000, 2_000_000_000)  # a snapshot shows the book of about this long before and after its stamp
 _VOLUME = "traded volume that is not the venue's"
 _TOUCH = "snapshots whose best bid and ask the book has at no time near them"
+MOST_LEFT_OUT = 0.01  # share of a day's rows that a check may leave out
 _FEWEST, _MOST_WRONG = 20, 0.5  # snapshots for a verdict on them; share that may be of other moments
 
 
@@ -80,6 +84,12 @@ class DayCheck:
         """Differences without an explanation: 0 for a good day."""
         return sum(finding.count for finding in self.unexplained)
 
+    @property
+    def left_out(self) -> float:
+        """Share of the rows that were left out because no feed can have them."""
+        skipped = sum(self.skipped.values())
+        return skipped / max(1, skipped + self.rows)
+
     def to_json(self) -> dict:
         """Plain numbers, strings, lists and dicts."""
         values = asdict(self)
@@ -87,26 +97,27 @@ class DayCheck:
             plain["share"] = agreement.share
         return values | {
             "unexplained_count": self.unexplained_count,
+            "left_out": self.left_out,
             "explained_count": sum(finding.count for finding in self.explained),
         }
 
 
-def check_day(feed: Feed, levels: int = 5, against: Feed | None = None) -> DayCheck:
+def check_day(feed: Feed, levels: int | None = None, against: Feed | None = None) -> DayCheck:
     """Executes a feed by its recorded ids in the exchange, streaming.
 
     Args:
         feed: the day, from :func:`tradefm_gym.data.feed.open_feed`.
-        levels: best levels to compare with recorded books and snapshots.
+        levels: best levels to compare with a recorded book or snapshots; by default five, or as many as they have.
         against: another recording of the same day with a book file, to compare the touch with; by default one
             is looked for beside a set that has neither a book nor snapshots. What is found there, or as the set's
             snapshots, and cannot be read is reported in ``unread``.
 
     Raises:
         FeedError: if the file cannot be read, or holds a row that no feed can have and reading is not lenient.
-        ValueError: if ``levels`` is not positive.
+        ValueError: if ``levels`` is not positive, or more than are recorded.
     """
-    if levels < 1:
-        raise ValueError(f"levels is {levels}; it must be at least 1.")
+    if levels is not None:
+        whole("levels", levels, 1)
     if feed.book is not None:
         from tradefm_gym.realism.recorded_book import check_book
 
@@ -120,7 +131,12 @@ def check_day(feed: Feed, levels: int = 5, against: Feed | None = None) -> DayCh
             lot = found.lot
 
 
-def _check(feed: Feed, levels: int, beside: Beside, lot: int) -> DayCheck:
+def best_levels(levels: int | None, recorded: int) -> int:
+    """How many of the recorded levels are compared."""
+    return min(_LEVELS, recorded) if levels is None else whole("levels", levels, 1, recorded)
+
+
+def _check(feed: Feed, levels: int | None, beside: Beside, lot: int) -> DayCheck:
     run = last = _Run(feed, levels, beside, lot)
     run.follow(None)
     opening, watched = None, None
@@ -181,7 +197,7 @@ class _LargerLot(Exception):
 class _Run:
     """One reading of a day."""
 
-    def __init__(self, feed: Feed, levels: int, beside: Beside, lot: int):
+    def __init__(self, feed: Feed, levels: int | None, beside: Beside, lot: int):
         self.feed, self.levels, self.beside, self.lot = feed, levels, beside, lot
         self.rows = 0
         self.names_orders = False
@@ -198,7 +214,8 @@ class _Run:
 
     def _use_snapshots(self, columns: dict[str, np.ndarray]) -> None:
         """Those of continuous trading with both sides, in ticks and lots."""
-        book, time_ns = columns["book"][:, : self.levels], columns["ts_ns"]
+        levels = best_levels(self.levels, columns["book"].shape[1])
+        book, time_ns = columns["book"][:, :levels], columns["ts_ns"]
         held = book[:, 0, 1] > 0
         use = held & (book[:, 0, 3] > 0) & (book[:, 0, 0] > book[:, 0, 2])
         if "phase" in columns:
@@ -226,16 +243,13 @@ class _Run:
                 rows = rows.take(held)
             if len(rows) == 0:
                 continue
-            if watched is not None:
-                watched.look(rows)
             self._add_up(rows)
-            touch, log = self._carry_out(rows, self.snapshots)
-            self.differences.add(rows, log)
-            if self.crossings.session is None:
-                self.crossings.session = continuous_session(self.feed.meta, int(rows.time_ns[0]), 2**62)
-            self.crossings.add(rows, touch)
-            if self.beside.reference is not None:
-                self.equal += self.beside.reference.compare(rows, touch, self.feed.tick)
+            if watched is None:
+                self._take(rows)
+            else:
+                watched.look(rows)
+                for part in watched.parts(rows, lambda: self.state):
+                    self._take(part)
             self._gather_facts(rows)
             self.names_orders |= bool(((rows.order_id > 0) | (rows.event == ADD)).any())
             self.rows += len(rows)
@@ -246,6 +260,16 @@ class _Run:
             raise FeedError(self.feed.path, detail)
         following.compare(self.state, self.snapshots, np.int64(2**62))
         self.crossings.finish()
+
+    def _take(self, rows: FeedRows) -> None:
+        """Carries out rows, and looks at what differs."""
+        touch, log = self._carry_out(rows, self.snapshots)
+        self.differences.add(rows, log)
+        if self.crossings.session is None:
+            self.crossings.session = continuous_session(self.feed.meta, int(rows.time_ns[0]), 2**62)
+        self.crossings.add(rows, touch)
+        if self.beside.reference is not None:
+            self.equal += self.beside.reference.compare(rows, touch, self.feed.tick)
 
     def _carry_out(self, rows: FeedRows, snapshots: Snapshots) -> tuple[np.ndarray, np.ndarray]:
         largest = int(rows.size.max())
@@ -262,11 +286,11 @@ class _Run:
         return touch, log[:logged]
 
     def _add_up(self, rows: FeedRows) -> None:
-        self.sizes += float(rows.size.sum(dtype=np.float64))
+        sums = self.sizes + np.cumsum(rows.size, dtype=np.float64)
+        self.sizes = float(sums[-1])
         if self.sizes > _LARGEST_SUM:
-            raise FeedError(
-                self.feed.path, "sizes add up to more than 2^62; they need a larger unit", int(rows.source[-1])
-            )
+            row = int(rows.source[np.argmax(sums > _LARGEST_SUM)])
+            raise FeedError(self.feed.path, "sizes add up to more than 2^62; they need a larger unit", row)
 
     def _gather_facts(self, rows: FeedRows) -> None:
         again = (rows.event[1:] == ADD) & (rows.event[:-1] != ADD) & (rows.order_id[1:] == rows.order_id[:-1])

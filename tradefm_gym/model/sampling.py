@@ -1,0 +1,50 @@
+"""Drawing tokens on a device by `engine_protocol.sample_integers`, from hidden states and random words."""
+
+import torch
+from torch import Tensor
+
+from tradefm_gym.model.config import DIGIT_SIZES
+from tradefm_gym.model.engine_protocol import KINDS, PROBABILITY_ONE
+from tradefm_gym.model.transformer import FactoredHead, JointHead
+
+
+def draw(probabilities: Tensor, words: Tensor) -> Tensor:
+    """`engine_protocol.sample_integers` on a device: (B, n) and words (B,) int64 -> (B,) int64 indices."""
+    weights = (probabilities.double() * PROBABILITY_ONE + 0.5).floor().long()
+    cumulative = weights.cumsum(-1)
+    threshold = (words * cumulative[:, -1]) >> 32
+    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]  # the first one above
+
+
+def draw_joint(logits: Tensor, words: Tensor, temperature: Tensor, tilts: Tensor | None) -> Tensor:
+    """Tokens (B,) from logits (B, V), words (B,) int64, temperature (B, 1) and what kinds are tilted by (B, 64)."""
+    logits = logits.float() / temperature
+    if tilts is not None:
+        logits = (logits.unflatten(-1, (KINDS, -1)) + tilts[..., None]).flatten(1)
+    return draw(logits.softmax(-1), words)
+
+
+def draw_digits(head: FactoredHead, hidden: Tensor, words: Tensor, temperature: Tensor, tilts: Tensor | None) -> Tensor:
+    """Tokens (B,) digit by digit, from hidden states (B, D) and words (B, 5) int64."""
+    parts = head.digit_hidden(hidden)  # (B, 5, Hd)
+    digits: list[Tensor] = []
+    if tilts is not None:
+        kinds = (head.kind_log_prob(hidden, temperature) + tilts).softmax(-1)  # (B, 64)
+        for size in DIGIT_SIZES[:3]:
+            shares = kinds.unflatten(-1, (size, -1))  # (B, n, kinds of each)
+            totals = shares.sum(-1)
+            digits.append(draw(totals / totals.sum(-1, keepdim=True), words[:, len(digits)]))
+            kinds = shares.gather(1, digits[-1][:, None, None].expand(-1, 1, shares.shape[-1]))[:, 0]
+    while len(digits) < len(DIGIT_SIZES):
+        logits = head.digit_logits(parts, len(digits), digits).float() / temperature
+        digits.append(draw(logits.softmax(-1), words[:, len(digits)]))
+    tokens = digits[0]
+    for size, digit in zip(DIGIT_SIZES[1:], digits[1:], strict=True):
+        tokens = tokens * size + digit
+    return tokens
+
+
+def penalised(head: FactoredHead | JointHead, hidden: Tensor, seen: Tensor, temperature: Tensor, penalty: Tensor):
+    """Joint log-probabilities (B, V) with those of tokens ``seen`` (B, V) bool multiplied by ``penalty`` (B, 1)."""
+    logs = head.joint_log_prob(hidden, temperature)
+    return torch.where(seen, logs * penalty, logs)
