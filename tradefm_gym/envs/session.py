@@ -25,8 +25,6 @@ _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i ha
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 _ROLE_ROOM = 256  # and for each further role
 MAX_FEE = 2**31
-
-
 _FEW = 64  # up to this many markets a session keeps to the calling thread
 
 
