@@ -126,7 +126,7 @@ def test_a_bank_of_a_recorded_day_remembers_what_went_before(bundled):
     assert len(bank) == 3 and bank.feature_state is not None
     flow = HawkesFlow(3, parameters, bank)
     market = started(flow, np.arange(3))
-    levels = flow.snapshot().excitement.sum(axis=2)
+    levels = flow.snapshot().arrays["excitement"].sum(axis=2)
     assert (levels >= 0).all() and len(np.unique(levels.sum(axis=1))) == 3
     run(flow, market, 64)
     assert (market.background_count == 64).all()

@@ -7,7 +7,8 @@ from small_tradefm import SHARES, even_bank, everyone, write_checkpoint, zero_in
 
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.replay import ReplayFlow
-from tradefm_gym.flow.tradefm import TradeFMFlow, start_state_features
+from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.warmup import stream_before
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.readings import FEW
@@ -260,7 +261,7 @@ def test_bundled_start_states_bring_their_stream_and_their_placement():
     """Not a stream that begins anew: a bank is read by the names of its fields, whatever was added to them since."""
     flow = TradeFMFlow()
     for context in (0, len(flow.bank) // 2, len(flow.bank) - 1):
-        state = start_state_features(flow.bank.state(context), flow.tokenizer)[0]
+        state = stream_before(flow.bank.state(context), flow.tokenizer.half_life_s, flow.tokenizer.mid_mode)[0]
         assert state["placement"][0] >= 0.0
         assert state["stream"]["rate_high"] > 0.0
         assert state["stream"]["usual_spread"] == flow.bank.scale["spread"][context]

@@ -63,6 +63,21 @@ def rows_mask(name: str, value: Any, count: int) -> np.ndarray:
     return value
 
 
+def row_numbers(rows: Any, count: int, repeats: bool = False) -> np.ndarray:
+    """Numbers of some of ``count`` markets (k,) int64, None for all; none twice, unless ``repeats``."""
+    if rows is None:
+        return np.arange(count)
+    array = numbers(rows)
+    if array is None or (array.size and array.dtype.kind == "f"):  # an empty list becomes floats
+        raise ValueError(f"rows is {shortened(rows)}; allowed are integers from 0 to {count - 1}.")
+    chosen = array.astype(np.int64).reshape(-1)
+    if len(chosen) and (chosen.min() < 0 or chosen.max() >= count):
+        raise ValueError(f"rows reach from {chosen.min()} to {chosen.max()}; allowed is 0 to {count - 1}.")
+    if not repeats and len(np.unique(chosen)) != len(chosen):
+        raise ValueError("rows names a market twice; allowed is once.")
+    return chosen
+
+
 @contextmanager
 def one_sentence(path: str | os.PathLike, done: str, allowed: str) -> Iterator[None]:
     """What the system says of a file that cannot be ``done`` ("read", "written"), as one sentence of that class."""

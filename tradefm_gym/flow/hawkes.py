@@ -24,6 +24,7 @@ from tradefm_gym.flow.hawkes_events import CANCEL_DEEP, CANCEL_TOUCH, EVENT_KIND
 from tradefm_gym.flow.hawkes_parameters import BUNDLED, HawkesParameters
 from tradefm_gym.flow.hawkes_process import usual_excitement
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
+from tradefm_gym.flow.row_state import RowState, put_into_flow
 from tradefm_gym.flow.thinning import edges_in_ns, jumps_of, next_arrival
 from tradefm_gym.market.events import (
     ABSOLUTE,
@@ -130,16 +131,17 @@ class HawkesFlow:
         _propose(block.events, block.count, wanted, *self._state, *self._tables)
         return block
 
-    def snapshot(self, rows: np.ndarray | None = None) -> HawkesState:
-        """A copy of what is remembered of ``rows`` (k,), by default of all; goes with the market's own snapshot."""
-        chosen = slice(None) if rows is None else rows
-        return HawkesState(*(array[chosen].copy() for array in self._state))
+    def for_markets(self, num_envs: int) -> "HawkesFlow":
+        """Another flow of the same settings (see ``FlowModel.for_markets``)."""
+        return HawkesFlow(num_envs, self.parameters, self.bank, self.block)
 
-    def restore(self, state: HawkesState, rows: np.ndarray | None = None) -> None:
-        """Puts a snapshot into ``rows`` (k,), by default all."""
-        chosen = slice(None) if rows is None else rows
-        for array, kept in zip(self._state, state, strict=True):
-            array[chosen] = kept
+    def snapshot(self, rows: np.ndarray | None = None) -> RowState:
+        """What is remembered of rows, by the names of ``HawkesState`` (see ``FlowModel.snapshot``)."""
+        return RowState.of_flow(self, self._state._asdict(), rows)
+
+    def restore(self, state: RowState, rows: np.ndarray | None = None) -> None:
+        """Puts a snapshot into rows (see ``FlowModel.restore``)."""
+        put_into_flow(state, self, self._state._asdict(), rows)
 
     def memory(self) -> np.ndarray:
         """What start states are to carry: (N,) of ``memory_dtype``."""

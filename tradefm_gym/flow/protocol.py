@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tradefm_gym.data.archive import pack, read_archive, unpack, write_archive
+from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import BACKGROUND, ORDER, RECORD, EventBlock
 from tradefm_gym.market.layout import BACKGROUND_LIVE
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, MarketState
@@ -246,6 +247,29 @@ class FlowModel(Protocol):
 
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
         """Events that may happen next in the rows ``wanted`` (N,) bool; the others get none."""
+        ...
+
+    # Only copies of a session need what follows: a flow without it runs, but its sessions cannot be forked.
+
+    def for_markets(self, num_envs: int) -> "FlowModel":
+        """Another flow of the same settings and version, for ``num_envs`` markets."""
+        ...
+
+    def snapshot(self, rows: np.ndarray | None = None) -> RowState:
+        """What the flow remembers of some markets, as a value; it goes with a snapshot of those markets.
+
+        Args:
+            rows: (k,) integers, which may repeat; None for all.
+        """
+        ...
+
+    def restore(self, state: RowState, rows: np.ndarray | None = None) -> None:
+        """Puts a snapshot into ``rows`` (k,), default all, whose proposals then go on bit for bit.
+
+        Raises:
+            ValueError: if it is of a flow of another name or version, or of another number of markets; nothing has
+                changed then.
+        """
         ...
 
 

@@ -15,6 +15,7 @@ from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.flow.recorded_starts import BLOCK, BUNDLED_DAY, CONTEXTS, HORIZON, ReplayDay, market_for, prepare
+from tradefm_gym.flow.row_state import RowState, put_into_flow
 from tradefm_gym.market.events import (
     BACKGROUND,
     BUY,
@@ -110,6 +111,22 @@ class ReplayFlow:
             day.events, self._removed, day.first_seen, day.start, day.stop, day.seed_price,
         )  # fmt: skip
         return block
+
+    def for_markets(self, num_envs: int) -> "ReplayFlow":
+        """Another flow over the same day (see ``FlowModel.for_markets``)."""
+        return ReplayFlow(num_envs, self.day)
+
+    def snapshot(self, rows: np.ndarray | None = None) -> RowState:
+        """What is remembered of rows, the counters included (see ``FlowModel.snapshot``)."""
+        return RowState.of_flow(self, self._kept(), rows)
+
+    def restore(self, state: RowState, rows: np.ndarray | None = None) -> None:
+        """Puts a snapshot into rows (see ``FlowModel.restore``)."""
+        put_into_flow(state, self, self._kept(), rows)
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        names = ("_cursor", "_compared", "_seen", "_context", "changed", "dropped_events", "dropped_lots", "replayed")
+        return {name.removeprefix("_"): getattr(self, name) for name in names}
 
     @property
     def events_left(self) -> np.ndarray:

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from tradefm_gym.arguments import flag, numbers, one_of, shortened, whole
+from tradefm_gym.arguments import flag, numbers, one_of, row_numbers, shortened, whole
 from tradefm_gym.flow import tilting
 from tradefm_gym.flow import tradefm_kernels as kernels
 from tradefm_gym.flow.cancels import YOUNGEST
 from tradefm_gym.flow.followers import AGENT_PRESSURE
-from tradefm_gym.flow.placement import PLACEMENT_WIDTH, STREAM_STATE, stream_states
-from tradefm_gym.flow.protocol import ContextBank, StartState
-from tradefm_gym.flow.warmup import bank_of
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH, stream_states
+from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.row_state import RowState, checked_state, owner_of_flow
+from tradefm_gym.flow.warmup import bank_of, stream_before
 from tradefm_gym.market.events import CANCEL_NEAREST, CANCEL_WHOLE, EventBlock
-from tradefm_gym.market.features import FEATURE_STATE, FEATURES, new_state, observe
+from tradefm_gym.market.features import FEATURE_STATE, FEATURES, observe
 from tradefm_gym.market.readings import FEW
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.closed_loop import ClosedLoop, check_number, check_persistence
@@ -134,12 +135,9 @@ class TradeFMFlow:
             bank = ContextBank.load(own if own.exists() else _CONTEXTS / f"{BUNDLED_MODEL}.npz")
         self.bank = bank
         self.engine = make_engine(self.config, weights, engine_batch, backend, device)
-        self.temperature = temperature
-        self.cancel = cancel
-        self.placement = placement
-        self.flag_agents = flag_agents
-        self.deterministic = deterministic
-        self.anchor = anchor
+        self.temperature, self.cancel, self.placement, self.anchor = temperature, cancel, placement, anchor
+        self.flag_agents, self.deterministic = flag_agents, deterministic
+        self._served = {"model": folder, "backend": backend, "device": device}
         arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence} {self.restoring}"
         arms += "" if anchor == "market" else f" {anchor}"
         arms += f" {self.following}" if self.following else ""
@@ -169,7 +167,7 @@ class TradeFMFlow:
         self._tilt = np.zeros((engine_batch, KINDS), np.float32)
         self._strength = np.ones((n, 2))  # of crossing, buyers and sellers
         self._dense = np.zeros((n, 2))  # of bids and asks
-        self._uniforms, self._kept = np.zeros((n, 5)), np.zeros((n, 2, YOUNGEST), np.int64)
+        self._uniforms, self._youngest = np.zeros((n, 5)), np.zeros((n, 2, YOUNGEST), np.int64)
         self._starts: dict[int, tuple[np.ndarray, np.ndarray, Any]] = {}
 
     def market_config(self, seats: int = 1) -> MarketConfig:
@@ -211,23 +209,10 @@ class TradeFMFlow:
         tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature, tilt=tilt)
         block = EventBlock.empty(n, 1)
         _over(kernels, "propose", n)(
-            tokens,
-            wanted,
-            self._states,
-            self._placement,
-            self._seeds,
-            self._episodes,
-            self._proposals,
-            market.clock_ns,
-            market.book,
-            self._dense,
-            self._strength,
-            self._decoding,
-            block.events,
-            block.count,
-            self._uniforms,
-            self._kept,
-        )
+            tokens, wanted, self._states, self._placement, self._seeds, self._episodes, self._proposals,
+            market.clock_ns, market.book, self._dense, self._strength, self._decoding, block.events, block.count,
+            self._uniforms, self._youngest,
+        )  # fmt: skip
         return block
 
     def _tilts(self, wanted: np.ndarray) -> np.ndarray | None:
@@ -250,6 +235,48 @@ class TradeFMFlow:
         """Tape records (N,) int64 that the streams have taken in; a copy."""
         return self._cursor.copy()
 
+    # ---- copies --------------------------------------------------------------------------------
+
+    def for_markets(self, num_envs: int) -> "TradeFMFlow":
+        """Another flow of the same settings, its engine's batch no smaller (see ``FlowModel.for_markets``)."""
+        return TradeFMFlow(
+            **self._served, num_envs=num_envs, engine_batch=max(num_envs, self.engine.batch), bank=self.bank,
+            temperature=self.temperature, cancel=self.cancel, placement=self.placement, flag_agents=self.flag_agents,
+            deterministic=self.deterministic, anchor=self.anchor, persistence=self.persistence,
+            following=self.following, restoring=self.restoring,
+        )  # fmt: skip
+
+    def snapshot(self, rows: np.ndarray | None = None) -> RowState:
+        """What is remembered of rows, their caches included (see ``FlowModel.snapshot``).
+
+        A cache is copied, not made anew from the inputs: what a prefill makes may differ in its last bits from what
+        came event by event. With the torch engine a row goes on bit for bit in the same row of an equal batch only.
+        """
+        rows = row_numbers(rows, self.num_envs, repeats=True)
+        caches = {row: self.engine.export_row(row) for row in set(rows.tolist())}
+        column = np.empty(len(rows), object)
+        for i, row in enumerate(rows.tolist()):
+            column[i] = caches[row]
+        kept = RowState.of(self._owner(), self._kept(), rows)
+        column.flags.writeable = False
+        return RowState(kept.owner, {**kept.arrays, "cache": column})
+
+    def restore(self, state: RowState, rows: np.ndarray | None = None) -> None:
+        """Puts a snapshot into rows (see ``FlowModel.restore``)."""
+        rows = row_numbers(rows, self.num_envs)
+        checked_state(state).check(self.snapshot(rows[:0]), len(rows))
+        state.put(self._kept(), rows)
+        for row, cache in zip(rows.tolist(), state.arrays["cache"], strict=True):
+            self.engine.import_row(row, cache)
+
+    def _owner(self) -> str:
+        return f"{owner_of_flow(self)} on {type(self.engine).__name__} ({self._served['device']})"
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        """What is remembered of each row besides its cache; all other arrays are room to work."""
+        names = ("states", "placement", "agents", "followers", "cursor", "history", "seen")
+        return {name: getattr(self, f"_{name}") for name in (*names, "seeds", "episodes", "proposals")}
+
     # ---- the tape -> the cache ---------------------------------------------------------------
 
     def _absorb(self, market: MarketSimulator, wanted: np.ndarray) -> None:
@@ -262,20 +289,9 @@ class TradeFMFlow:
         longest = _QUEUE
         while longest == _QUEUE:
             _over(kernels, "read_tape", self.num_envs)(
-                tape.records,
-                tape.record_count,
-                self._cursor,
-                wanted,
-                self._states,
-                self._agents,
-                self._scratch,
-                self.tokenizer.edges,
-                self.flag_agents,
-                self._queue,
-                queued,
-                self._history,
-                self._seen,
-            )
+                tape.records, tape.record_count, self._cursor, wanted, self._states, self._agents, self._scratch,
+                self.tokenizer.edges, self.flag_agents, self._queue, queued, self._history, self._seen,
+            )  # fmt: skip
             longest = int(queued.max(initial=0))
             for j in range(longest):
                 self._append(self._queue[:, j], queued > j, self._seen + (j + 1 - queued))
@@ -303,7 +319,7 @@ class TradeFMFlow:
         inputs = {}
         for context in fresh:
             start = self.bank.state(context)
-            state = start_state_features(start, self.tokenizer)
+            state = stream_before(start, self.tokenizer.half_life_s, self.tokenizer.mid_mode)
             stream = state["stream"].astype(FEATURE_STATE)
             features, _ = observe(stream, start.records)
             state["stream"] = stream
@@ -322,28 +338,3 @@ class TradeFMFlow:
 def _over(module, name: str, count: int):
     """A kernel's loop over so many rows, in this thread or over all."""
     return getattr(module, name if count < FEW else f"{name}_parallel")
-
-
-def start_state_features(start: StartState, tokenizer: TradeTokenizer) -> np.ndarray:
-    """``(1,) STREAM_STATE`` *before* the records of a start state.
-
-    A bank made for TradeFM stores it. Other banks give no more than the asset's scale; then the stream
-    begins with the first record.
-    """
-    stored = start.feature_state
-    if stored is not None and stored.dtype.names == STREAM_STATE.names:
-        # By name: a bank that was made before the stream had a field is as good as before.
-        state = np.zeros(1, STREAM_STATE)
-        state["placement"] = stored["placement"]
-        if "followers" in (stored.dtype.names or ()):  # as above
-            state["followers"] = stored["followers"]
-        for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
-            state["stream"][name] = stored["stream"][name]
-        state["stream"]["half_life_s"], state["stream"]["mid_mode"] = tokenizer.half_life_s, tokenizer.mid_mode
-        state["stream"]["usual_spread"] = start.scale["spread"]
-        return state
-    median = float(start.scale["median_size"])
-    spread = float(start.scale["spread"])
-    stream = new_state(1, median, (0.0, 0.0), tokenizer.half_life_s, tokenizer.mid_mode, spread)
-    stream["book_mid"] = 0.5 * start.mid2
-    return stream_states(stream)

@@ -10,8 +10,8 @@ from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, load
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.followers import calibrate_followers
-from tradefm_gym.flow.placement import calibrate_placement, stream_states
-from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.placement import STREAM_STATE, calibrate_placement, stream_states
+from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.recorded_starts import BLOCK, prepare
 from tradefm_gym.market.features import FEATURE_STATE, MID_VWAP, day_features, new_state, observe
 
@@ -78,3 +78,31 @@ def recorded_bank(
         observe(stream, recorded.records[done:begin])
         states[context], done = stream[0], begin
     return replace(day.bank, feature_state=stream_states(states, shares, followed))
+
+
+def stream_before(start: StartState, half_life_s: float, mid_mode: int) -> np.ndarray:
+    """``(1,) STREAM_STATE`` *before* the records of a start state.
+
+    A bank made for TradeFM stores it. Other banks give no more than the asset's scale; then the stream
+    begins with the first record.
+
+    Args:
+        start: a start state of any bank.
+        half_life_s: as in ``recorded_bank``.
+        mid_mode: as in ``recorded_bank``.
+    """
+    stored, spread = start.feature_state, float(start.scale["spread"])
+    if stored is not None and stored.dtype.names == STREAM_STATE.names:
+        # By name: a bank that was made before the stream had a field is as good as before.
+        state = np.zeros(1, STREAM_STATE)
+        state["placement"] = stored["placement"]
+        if "followers" in (stored.dtype.names or ()):  # as above
+            state["followers"] = stored["followers"]
+        for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
+            state["stream"][name] = stored["stream"][name]
+        state["stream"]["half_life_s"], state["stream"]["mid_mode"] = half_life_s, mid_mode
+        state["stream"]["usual_spread"] = spread
+        return state
+    stream = new_state(1, float(start.scale["median_size"]), (0.0, 0.0), half_life_s, mid_mode, spread)
+    stream["book_mid"] = 0.5 * start.mid2
+    return stream_states(stream)

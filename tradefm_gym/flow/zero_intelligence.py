@@ -14,6 +14,7 @@ from numba import njit, prange
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.burn_in import CONTEXTS, OPENING_NS, burnt_in_bank
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState, background_orders
+from tradefm_gym.flow.row_state import RowState, put_into_flow
 from tradefm_gym.flow.zero_intelligence_parameters import (
     FIXED,
     MICRO,
@@ -116,6 +117,22 @@ class ZeroIntelligenceFlow:
             *self._tables,
         )
         return block
+
+    def for_markets(self, num_envs: int) -> "ZeroIntelligenceFlow":
+        """Another flow of the same settings (see ``FlowModel.for_markets``)."""
+        return ZeroIntelligenceFlow(num_envs, self.parameters, self.bank, self.block)
+
+    def snapshot(self, rows: np.ndarray | None = None) -> RowState:
+        """What is remembered of rows (see ``FlowModel.snapshot``)."""
+        return RowState.of_flow(self, self._kept(), rows)
+
+    def restore(self, state: RowState, rows: np.ndarray | None = None) -> None:
+        """Puts a snapshot into rows (see ``FlowModel.restore``)."""
+        put_into_flow(state, self, self._kept(), rows)
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        kept = {"seeds": self._seeds, "episodes": self._episodes}
+        return kept | {"proposals": self._proposals, "clock_ns": self._clock_ns}
 
 
 def _seed_bank(parameters: ZeroIntelligenceParameters) -> ContextBank:

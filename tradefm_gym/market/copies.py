@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from tradefm_gym.arguments import numbers, rows_mask, shortened, whole
+from tradefm_gym.arguments import numbers, row_numbers, rows_mask, shortened, whole
 from tradefm_gym.market import book as books
 from tradefm_gym.market import kernels, snapshot_kernels
 from tradefm_gym.market import ledger as ledgers
@@ -191,17 +191,7 @@ class MarketCopies:
     # --- Which rows -------------------------------------------------------------------------------------
 
     def _rows(self, rows: Sequence[int] | np.ndarray | None) -> np.ndarray:
-        if rows is None:
-            return np.arange(self.num_markets)
-        array = numbers(rows)
-        if array is None or (array.size and array.dtype.kind == "f"):  # an empty list becomes floats
-            raise ValueError(f"rows is {shortened(rows)}; allowed are integers from 0 to {self.num_markets - 1}.")
-        rows = array.astype(np.int64).reshape(-1)
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.num_markets):
-            raise ValueError(f"rows reach from {rows.min()} to {rows.max()}; allowed is 0 to {self.num_markets - 1}.")
-        if len(np.unique(rows)) != len(rows):
-            raise ValueError("rows names a market twice; allowed is once.")
-        return rows
+        return row_numbers(rows, self.num_markets)
 
     def _mask(self, mask: np.ndarray) -> np.ndarray:
         return rows_mask("mask", np.asarray(mask), self.num_markets)

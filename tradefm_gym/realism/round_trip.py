@@ -57,6 +57,9 @@ class RoundTripFlow(TradeFMFlow):
         self._next[wanted] += 1
         return block
 
+    def _kept(self) -> dict[str, np.ndarray]:
+        return super()._kept() | {"next": self._next}
+
 
 class _Prompter:
     """In the place of an engine: it says the tokens that it was given, and remembers nothing."""
