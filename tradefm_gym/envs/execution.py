@@ -153,6 +153,9 @@ class ExecutionRole(SeatRole):
         )
         return block
 
+    def _kept(self) -> dict[str, np.ndarray]:
+        return super()._kept() | {"reasons": self.reasons}
+
     def _queue_ahead(self) -> np.ndarray:
         """Lots ahead of the oldest own order (N,) int64; 0 or less where there is none."""
         if not self.state["resting"].any():

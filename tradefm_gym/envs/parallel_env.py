@@ -17,9 +17,11 @@ from tradefm_gym.arguments import known_names, numbers, shortened
 from tradefm_gym.envs.casting import cast, scripted_actions
 from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.session_copies import SessionState
 from tradefm_gym.envs.tasks import (
     MARKET,
     check_open,
+    check_started,
     drawn_seed,
     known_options,
     market_session,
@@ -168,6 +170,30 @@ class ParallelTradingEnv(ParallelEnv):
         if not self._seen:
             raise ResetNeeded("state was called before reset; call reset first")
         return np.concatenate([observation[0] for observation in self._seen])
+
+    def snapshot(self) -> SessionState:
+        """All that the environment is at this moment, as a value; can be pickled.
+
+        What a scripted opponent's policy remembers by itself is no part of it.
+        """
+        check_open(self, "snapshot")
+        check_started(self.session, "snapshot")
+        return self.session.snapshot()
+
+    def restore(self, value: SessionState) -> dict[str, np.ndarray]:
+        """Goes on from a snapshot of an environment of equal arguments, to the last bit, and in later episodes too.
+
+        Returns:
+            The observations of the agents that are left.
+
+        Raises:
+            ValueError: if the snapshot is of another configuration; nothing has changed then.
+        """
+        check_open(self, "restore")
+        self.session.restore(value)
+        self._seen = self.session.observe()
+        self.agents = [agent for agent in self.possible_agents if self.session.active[self._seats[agent], 0]]
+        return self._observations(self.agents)
 
     def render(self) -> Any:
         """The ladder with all agents' orders, as ``render_mode`` says."""

@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -22,6 +23,24 @@ class Outcome(NamedTuple):
     reward: np.ndarray
     terms: np.ndarray
     terminated: np.ndarray
+
+
+class StepResult(NamedTuple):
+    """One decision of one role in N rows; rows that took no part hold zeros (their observation is their last state).
+
+    Attributes:
+        observation: (N, obs) float32.
+        reward: (N,) float64.
+        terms: (N, k) int64, 1/1000 tick-lots, named by ``role.term_names``.
+        terminated: (N,) bool, the role's task is over.
+        truncated: (N,) bool, the flow had nothing more to offer.
+    """
+
+    observation: np.ndarray
+    reward: np.ndarray
+    terms: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
 
 
 class Role(Protocol):
@@ -117,4 +136,14 @@ class Role(Protocol):
 
     def headline(self, row: int) -> str:
         """One line that says how far the task of a row is."""
+        ...
+
+    # Only copies of a session need what follows, and that ``copy.copy`` of a role can be attached to another market.
+
+    def snapshot(self, rows: np.ndarray) -> RowState:
+        """What the role keeps of the rows (k,) int64, which may repeat, as a value."""
+        ...
+
+    def restore(self, state: RowState, rows: np.ndarray) -> None:
+        """Writes to the rows (k,) int64 what ``RowState.check`` has passed."""
         ...

@@ -1,5 +1,6 @@
 """What all roles share: the arrays of a seat in N markets, checked actions, and the reading of tape and book."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from tradefm_gym.envs.observation import LEVELS, Block, bounds
 from tradefm_gym.envs.roles import Outcome
 from tradefm_gym.envs.seat import MAX_RESTING, RESTING, begin_episode
 from tradefm_gym.flow.protocol import SCALE
+from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -142,6 +144,21 @@ class SeatRole:
             out,
         )
         return out
+
+    def snapshot(self, rows: np.ndarray) -> RowState:
+        """What the role keeps of the rows; see ``Role.snapshot``."""
+        names = inspect.signature(type(self)).parameters
+        settings = ", ".join(f"{name}={getattr(self, name, None)!r}" for name in names)
+        return RowState.of(f"role {type(self).__name__}({settings})", self._kept(), rows)
+
+    def restore(self, state: RowState, rows: np.ndarray) -> None:
+        """Writes a snapshot to the rows; see ``Role.restore``."""
+        self.terms = self.terms.copy()  # what a caller got at the last step stays as it is
+        state.put(self._kept(), rows)
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        """All arrays (N, ...) that outlive a decision."""
+        return {name: getattr(self, name) for name in ("state", "resting", "prices", "sizes", "terms", "scale")}
 
     def _charges(self) -> tuple:
         """What ``settling`` takes besides the fees of the market."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -12,7 +12,8 @@ from numba import njit
 
 from tradefm_gym import rng
 from tradefm_gym.arguments import numbers, rows_mask, shortened, whole
-from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.roles import Role, StepResult
+from tradefm_gym.envs.session_copies import SessionCopies
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
@@ -49,25 +50,7 @@ def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class StepResult(NamedTuple):
-    """One decision of one role in N rows; rows that took no part hold zeros (their observation is their last state).
-
-    Attributes:
-        observation: (N, obs) float32.
-        reward: (N,) float64.
-        terms: (N, k) int64, 1/1000 tick-lots, named by ``role.term_names``.
-        terminated: (N,) bool, the role's task is over.
-        truncated: (N,) bool, the flow had nothing more to offer.
-    """
-
-    observation: np.ndarray
-    reward: np.ndarray
-    terms: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-
-
-class TradingSession:
+class TradingSession(SessionCopies):
     """N markets, one background flow and one seat for each of A roles in every market.
 
     A row's randomness is a pure function of its seed and its episode, so nothing about the other rows (how
@@ -104,12 +87,6 @@ class TradingSession:
     Warns:
         UserWarning: once, if in some start contexts the task is a lesser one than was asked for.
     """
-
-    def __reduce__(self):
-        """A session cannot be copied or pickled: its flow remembers what a market's snapshot does not hold."""
-        raise TypeError(
-            "a TradingSession cannot be copied or pickled; make another one and reset it with the same seed"
-        )
 
     def __init__(
         self,
@@ -305,8 +282,8 @@ class TradingSession:
         if orders.count.any():
             self.market.submit(orders)
 
-    def advance(self, rows: np.ndarray, events: int) -> np.ndarray:
-        """Lets ``events`` background events happen in the rows, and all agents' orders that fall due.
+    def advance(self, rows: np.ndarray, events: int | np.ndarray) -> np.ndarray:
+        """Lets ``events`` background events, one number or (N,), happen in the rows, and agents' orders that fall due.
 
         Returns:
             (N,) bool, rows whose flow ended before that.

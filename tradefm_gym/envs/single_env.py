@@ -7,11 +7,14 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from tradefm_gym.arguments import known_names, numbers, shortened
+from tradefm_gym.arguments import known_names, numbers, shortened, whole
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.session import TradingSession
+from tradefm_gym.envs.session_copies import SessionState
 from tradefm_gym.envs.tasks import (
     METADATA,
     check_open,
+    check_started,
     checked_render_mode,
     draw,
     drawn_seed,
@@ -72,6 +75,37 @@ class SessionEnv(gymnasium.Env):
         if terminated or truncated:
             info |= plain_row(self.session.final_info(), 0)
         return result.observation[0], float(result.reward[0]), terminated, truncated, info
+
+    def snapshot(self) -> SessionState:
+        """All that the environment is at this moment, as a value (``env.unwrapped.snapshot()``); can be pickled."""
+        check_open(self, "snapshot")
+        check_started(self.session, "snapshot")
+        return self.session.snapshot()
+
+    def restore(self, value: SessionState) -> np.ndarray:
+        """Goes on from a snapshot of an environment of equal arguments, to the last bit, and in later episodes too.
+
+        What wrappers count (steps, rewards) is theirs, and stays as it is.
+
+        Returns:
+            (obs,) float32, the observation at that moment.
+
+        Raises:
+            ValueError: if the snapshot is of another configuration; nothing has changed then.
+        """
+        check_open(self, "restore")
+        self.session.restore(value)
+        return self.session.observe()[0][0]
+
+    def fork(self, k: int) -> TradingSession:
+        """A session of k markets that all go on from here, to be stepped together: ``step(actions (k, act))``.
+
+        Its ``observe()[0]`` (k, obs) begins with this environment's last observation; each market's future is this
+        one's, until their actions differ.
+        """
+        check_open(self, "fork")
+        check_started(self.session, "fork")
+        return self.session.branch([0] * whole("k", k, 1))
 
     def render(self) -> Any:
         """The ladder as text or as a picture (H, W, 3) uint8, as ``render_mode`` says."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from tradefm_gym.arguments import shortened
 from tradefm_gym.envs.render import ladder_picture, ladder_text
@@ -97,6 +97,12 @@ def check_open(env: Any, called: str) -> None:
     """Refuses to go on with an environment that was closed."""
     if env.closed:
         raise ClosedEnvironmentError(f"{called} was called after close; make another environment")
+
+
+def check_started(session: TradingSession, called: str) -> None:
+    """Refuses to copy a market in which no episode has begun."""
+    if not session.seeded[0]:
+        raise ResetNeeded(f"{called} was called before reset; call reset first")
 
 
 def plain_row(columns: dict[str, Any], m: int) -> dict[str, Any]:
