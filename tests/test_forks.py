@@ -11,7 +11,7 @@ from small_tradefm import everyone, write_checkpoint, zero_intelligence_bank
 from test_envs import assert_same
 
 from tradefm_gym.envs.execution import ExecutionRole
-from tradefm_gym.envs.gym_env import ExecutionEnv, MarketMakingEnv, TradingEnv
+from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv, MarketMakingEnv, TradingEnv
 from tradefm_gym.envs.market_making import MarketMakingRole
 from tradefm_gym.envs.parallel_env import parallel_env
 from tradefm_gym.envs.session import TradingSession
@@ -29,11 +29,12 @@ FLOWS = ("zero_intelligence", "hawkes", "replay", "tradefm")
 def _make(tmp_path_factory):
     """Makes a flow of a name for N markets."""
     folder, bank = write_checkpoint(tmp_path_factory.mktemp("model") / "small"), zero_intelligence_bank()
+    bank.feature_state["followers"] = np.linspace(2, 9, 2 * len(bank)).reshape(-1, 2)
 
     def make(name, num_envs, **options):
         if name != "tradefm":
             return make_flow(cpu_flow(name), num_envs, **options)
-        weighed = {"persistence": (0.1, 0.1), "following": 0.5, "restoring": 0.5}
+        weighed = {"persistence": (0.1, 0.1), "following": 1.0, "restoring": 0.5}
         return TradeFMFlow(folder, num_envs, bank=bank, **(weighed | options))
 
     return make
@@ -292,6 +293,28 @@ def test_a_flow_that_cannot_be_copied_says_so():
             call()
 
 
+WORK = {  # arrays of a row each that nothing reads before it has written them
+    "TradeFMFlow": "active bits dense inputs queue scratch strength tilt uniforms youngest",
+}
+
+
+def arrays_of(thing, n):
+    """What an object has of arrays with a row for each of n markets."""
+    found = {name for name, value in vars(thing).items() if isinstance(value, np.ndarray) and n in value.shape[:2]}
+    return {name.removeprefix("_") for name in found} - set(WORK.get(type(thing).__name__, "").split())
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_nothing_that_a_row_has_is_left_out(make, flow):
+    session = session_of(make(flow, 7), tuple(ROLES))
+    own, of_flow, *of_roles = session.snapshot().parts
+    assert arrays_of(session, 7) == set(own.arrays)
+    if flow != "hawkes":  # whose state is a tuple of its own
+        assert arrays_of(session.flow, 7) == set(of_flow.arrays) - {"cache"}
+    for role, kept in zip(session.roles, of_roles, strict=True):
+        assert arrays_of(role, 7) == set(kept.arrays)
+
+
 # --- Environments -----------------------------------------------------------------------------------------------
 
 
@@ -351,3 +374,118 @@ def test_agents_of_a_market_go_on_from_a_snapshot_some_of_them_gone(make):
         actions = acted(envs[0])
         assert_told_alike(envs[0].step(actions), envs[1].step(actions))
     assert_told_alike(envs[0].reset(), envs[1].reset())
+
+
+# --- Counterfactuals --------------------------------------------------------------------------------------------
+
+IDLE = {"market_making": (0.0, 0.0, 0.0, -1.0), "trading": (0.0, 0.0), "execution": (-1.0, 0.0)}
+
+
+def idle(session, decisions):
+    for _ in range(decisions):
+        actions = [np.tile(np.float32(IDLE[name_of(role)]), (session.num_envs, 1)) for role in session.roles]
+        results = session.step_roles(actions)
+    return results
+
+
+def name_of(role):
+    return next(name for name, kind in ROLES.items() if type(role) is kind)
+
+
+@pytest.mark.parametrize(
+    ("flow", "roles"),
+    [(flow, (role,)) for flow in FLOWS for role in ROLES] + [(flow, ("trading", "market_making")) for flow in FLOWS],
+)
+def test_without_an_order_the_twin_is_the_market_itself(make, flow, roles):
+    session = session_of(make(flow, 3), roles, counterfactual=True)
+    for episode in range(2):
+        # An execution's deadline sends what is left, whatever the agent does.
+        results = idle(session, DECISIONS - 1 if roles == ("execution",) else DECISIONS + len(roles) - 1)
+        assert session.market.accounts["volume"][:, 0].max() == 0
+        assert session.tape_hash(0) != session.tape_hash(1)
+        for row in range(3):
+            assert session.tape_hash(row) == session.twin.session.tape_hash(row)
+        assert session.market.snapshot() == session.twin.session.market.snapshot()
+        assert session.final_info()["impact_sample_bps"].tolist() == [0.0] * 3
+        assert results[-1].terminated.all() == (roles != ("execution",))
+        session.reset_roles(np.array([True, episode == 1, True]))
+        session.reset_roles()
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_the_twin_is_the_market_of_somebody_who_does_nothing(make, flow):
+    session = session_of(make(flow, 3), ("trading",), counterfactual=True)
+    without = session_of(make(flow, 3), ("trading",))
+    generator = np.random.default_rng(0)
+    for reset in (None, np.array([True, False, True]), np.ones(3, bool)):
+        if reset is not None:
+            for run in (session, without):
+                run.reset_roles(reset)
+        arrival = session.market.mid2_excluding(None)
+        for _ in range(3):
+            session.step(generator.uniform(0, 1, (3, 2)).astype(np.float32))
+            idle(without, 1)
+            assert session.step_info()["twin_mid"].tolist() == (0.5 * without.market.mid2).tolist()
+            assert [session.twin.session.tape_hash(m) for m in range(3)] == [without.tape_hash(m) for m in range(3)]
+            assert (session.twin.session.market.background_count == session.market.background_count).all()
+    moved = session.market.mid2_excluding(None) - without.market.mid2
+    assert session.final_info()["impact_sample_bps"].tolist() == (1e4 * moved / arrival).tolist()
+    assert len({session.tape_hash(m) for m in range(3)} & {without.tape_hash(m) for m in range(3)}) == 0
+
+
+def test_a_buyer_moves_the_market_on_average():
+    n = 64
+    session = TradingSession(n, ExecutionRole(decisions=8, side="buy", quantity=4_000), "zero_intelligence",
+                             counterfactual=True)  # fmt: skip
+    session.seed(everyone(n), np.arange(n))
+    session.reset()
+    for _ in range(8):
+        session.step(np.tile(np.float32([0, 1]), (n, 1)))
+    samples = session.final_info()["impact_sample_bps"]
+    error = samples.std(ddof=1) / np.sqrt(n)
+    assert samples.mean() > 4 * error and samples.std() > 0
+
+
+def test_a_twin_goes_along_with_snapshots_forks_and_branches(make):
+    session = session_of(make("tradefm", 3), counterfactual=True)
+    rows = np.arange(3)
+    go_on(session, rows, 3, 1)
+    value = pickle.loads(pickle.dumps(session.snapshot()))
+    branch, other = session.branch([2, 1]), session_of(make("tradefm", 3), seed=60, counterfactual=True)
+    plain = session_of(make("tradefm", 3), seed=60)
+    other.fork(1, [0])
+    session.fork(0, [2], other)
+    assert other.twin.session.tape_hash(2) == session.twin.session.tape_hash(0)
+    expected = episodes(session, rows)
+    assert any(abs(sample) > 0 for sample in session.final_info()["impact_sample_bps"])
+    other.restore(value)
+    assert episodes(other, rows) == expected
+    session.restore(value)
+    go_on(session, np.array([2, 1]), 4, 9), go_on(branch, np.array([0, 1]), 4, 9)
+    for key in ("twin_mid", "mid"):
+        assert branch.step_info()[key].tolist() == session.step_info()[key][[2, 1]].tolist()
+    for call in (lambda: other.restore(plain.snapshot()), lambda: plain.fork(0, [0], other)):
+        with pytest.raises(ValueError, match="value is of a session without counterfactual; it must be of one with it"):
+            call()
+    plain.restore(value)
+    assert "twin_mid" not in plain.step_info()
+
+
+def test_environments_take_counterfactual(make):
+    env = TradingEnv(flow=make("hawkes", 1), decisions=3, counterfactual=True)
+    env.reset(seed=4)
+    infos = [env.step(np.float32([0, 0]))[4] for _ in range(3)]
+    assert [info["twin_mid"] for info in infos] == [info["mid"] for info in infos]
+    assert infos[-1]["impact_sample_bps"] == 0.0 and "impact_sample_bps" not in infos[0]
+    vector = ExecutionVectorEnv(3, flow=make("hawkes", 3), decisions=3, counterfactual=True)
+    vector.reset(seed=4)
+    for _ in range(9):
+        info = vector.step(np.ones((3, 2), np.float32))[4]
+        assert ("impact_sample_bps" in info) == ("shortfall_bps" in info)
+    quiet = QuietFlow(1, quiet_bank([(998, 100)], [(1002, 100)]))
+    for flow, value, said in [
+        ("hawkes", "yes", "counterfactual is 'yes'; it must be True or False"),
+        (quiet, True, "flow 'quiet' has no snapshot and restore; without them a session cannot be copied"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            TradingEnv(flow=flow, counterfactual=value)

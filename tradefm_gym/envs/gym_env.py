@@ -61,6 +61,9 @@ class ExecutionEnv(SessionEnv):
         taker_fee: 1/1000 ticks a lot.
         maker_rate: parts per million of the notional, besides the fee; negative is a rebate.
         taker_rate: parts per million of the notional, besides the fee.
+        counterfactual: run the market a second time without the agent (``counterfactual.Twin``), whose mid each step's
+            info has (twin_mid); that of the end has the difference (impact_sample_bps, basis points of the arrival
+            mid). It is a single sample, noise unless averaged over many seeds.
         discrete: number the actions.
         render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
 
@@ -128,7 +131,7 @@ class MarketMakingEnv(SessionEnv):
         penalty_shape: "linear", or "quadratic": for inventory^2 / limit lots.
         discrete: number the actions.
         **market: as in ``ExecutionEnv``: ``flow``, ``clock``, ``context``, ``split``, ``seats``, ``engine_batch``,
-            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``.
+            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``counterfactual``.
         render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
 
     Raises:
@@ -194,7 +197,7 @@ class TradingEnv(SessionEnv):
         penalty_shape: "linear", or "quadratic": for inventory^2 / limit lots.
         discrete: number the actions.
         **market: as in ``ExecutionEnv``: ``flow``, ``clock``, ``context``, ``split``, ``seats``, ``engine_batch``,
-            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``.
+            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``counterfactual``.
         render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
 
     Raises:

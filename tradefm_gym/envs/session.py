@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym import rng
-from tradefm_gym.arguments import numbers, rows_mask, shortened, whole
+from tradefm_gym.arguments import flag, numbers, rows_mask, shortened, whole
+from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role, StepResult
 from tradefm_gym.envs.session_copies import SessionCopies
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles
@@ -78,6 +79,9 @@ class TradingSession(SessionCopies):
         taker_fee: 1/1000 ticks a lot.
         maker_rate: parts per million of the notional, besides the fee (negative: a rebate).
         taker_rate: parts per million of the notional, besides the fee.
+        counterfactual: run each market a second time without its agents, see ``Twin``; ``step_info`` then has the mid
+            there (``twin_mid``, ticks), and ``final_info`` the difference (``impact_sample_bps``, basis points of the
+            arrival mid): a single sample, noise unless averaged over many seeds. Takes twice the time.
         flow_options: passed on to the flow when it is given by name.
 
     Raises:
@@ -102,6 +106,7 @@ class TradingSession(SessionCopies):
         taker_fee: int = 0,
         maker_rate: int = 0,
         taker_rate: int = 0,
+        counterfactual: bool = False,
         flow_options: dict[str, Any] | None = None,
     ):
         if not isinstance(clock, str) or clock not in CLOCKS:
@@ -134,6 +139,9 @@ class TradingSession(SessionCopies):
         self.active = np.zeros((count, n), np.bool_)  # (A, N), roles whose task in a row is not over
         self.seeded = np.zeros(n, np.bool_)
         self._next_episode = np.zeros(n, np.uint32)
+        self.arrival_mid2 = np.zeros(n, np.int64)  # doubled mids without agents' orders, where the twin departed
+        self.twin = None  # while it is made: it has none itself
+        self.twin = Twin(self) if flag("counterfactual", counterfactual) else None
 
     @property
     def role(self) -> Role:
@@ -192,6 +200,8 @@ class TradingSession(SessionCopies):
             role.reset(rows, scale, draws, plan)
         self.running |= rows
         self.active |= rows
+        if self.twin is not None:
+            self.twin.depart(chosen)
         return self.observe()
 
     def observe(self) -> tuple[np.ndarray, ...]:
@@ -239,6 +249,8 @@ class TradingSession(SessionCopies):
             still &= ~(terminated | truncated)
             results.append(StepResult(role.observe(), reward, terms, terminated, truncated))
         self.running &= self.active.any(axis=0)
+        if self.twin is not None:
+            self.twin.follow()
         return tuple(results)
 
     def _send(self, blocks: list[EventBlock]) -> None:
@@ -270,12 +282,13 @@ class TradingSession(SessionCopies):
 
     def step_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of the last decision."""
-        return self.roles[role].step_info()
+        return self.roles[role].step_info() | ({} if self.twin is None else {"twin_mid": self.twin.mid()})
 
     def final_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of whole episodes, those of their start included."""
         report = getattr(self.flow, "report", None)  # what a replayed day has to say for itself
-        return self.start_info(role) | self.roles[role].final_info() | (report(self.market) if report else {})
+        info = self.start_info(role) | self.roles[role].final_info() | (report(self.market) if report else {})
+        return info if self.twin is None else info | {"impact_sample_bps": self.twin.impact_sample_bps()}
 
     def submit(self, orders: EventBlock) -> None:
         """Hands orders of seats to the markets; they are due when they say."""

@@ -4,11 +4,12 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from tradefm_gym.arguments import numbers, row_numbers, shortened
+from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.row_state import RowState
@@ -24,10 +25,12 @@ class SessionState:
     Attributes:
         market: books, accounts, tapes, queues, clocks.
         parts: what the session, its flow and its roles remember, in this order.
+        twin: the state of the markets without agents, of a session with ``counterfactual``.
     """
 
     market: Snapshot
     parts: tuple[RowState, ...]
+    twin: "SessionState | None" = None
 
     def __len__(self):
         return len(self.market)
@@ -51,6 +54,8 @@ class SessionCopies:
     running: np.ndarray
     active: np.ndarray
     seeded: np.ndarray
+    arrival_mid2: np.ndarray
+    twin: Twin | None
     _next_episode: np.ndarray
 
     def __reduce__(self):
@@ -66,14 +71,16 @@ class SessionCopies:
             ValueError: if there are no such rows, or the flow or a role cannot be copied.
         """
         chosen = row_numbers(rows, self.num_envs)
-        return SessionState(self.market.snapshot(chosen), self._parts(chosen))
+        twin = None if self.twin is None else self.twin.session.snapshot(chosen)
+        return SessionState(self.market.snapshot(chosen), self._parts(chosen), twin)
 
     def restore(self, value: SessionState, rows: Rows | None = None) -> None:
         """Puts a snapshot into rows (default all), which go on bit for bit as its rows would have.
 
         Observations, rewards, infos, tapes and the episodes after this one are the same. Any k rows of a session of any
-        N take a snapshot of k rows, if flow, roles, market, ``split`` and ``context`` are equal. (A TradeFM flow that
-        runs on torch keeps its last bits only in the same rows of an equal ``engine_batch``.)
+        N take a snapshot of k rows, if flow, roles, market, ``split`` and ``context`` are equal. What it says
+        of a twin is left out where there is none. (A TradeFM flow that runs on torch keeps its last bits only in the
+        same rows of an equal ``engine_batch``.)
 
         Raises:
             ValueError: if the snapshot does not fit; nothing has changed then.
@@ -82,6 +89,8 @@ class SessionCopies:
         if not isinstance(value, SessionState):
             raise ValueError(f"value is {shortened(value)}; it must be a SessionState")
         self._check(value.parts, len(chosen))
+        if self.twin is not None:
+            self.twin.session.restore(_of_twin(value.twin), chosen)
         self.market.restore(value.market, chosen)
         self._put(value.parts, chosen)
 
@@ -105,8 +114,12 @@ class SessionCopies:
         parents = row_numbers(np.broadcast_to(given, children.shape), self.num_envs, repeats=True)
         parts = self._parts(parents)
         target._check(parts, len(children))
+        if target.twin is not None:
+            _of_twin(self.twin)
         self.market.fork(parents, children, target.market)
         target._put(parts, children)
+        if self.twin is not None and target.twin is not None:
+            self.twin.session.fork(parents, children, target.twin.session)
 
     def branch(self, rows: Rows | None = None) -> Self:
         """Another session of equal settings, whose markets go on from ``rows`` of this one.
@@ -130,6 +143,7 @@ class SessionCopies:
                 len(parents), [copy.copy(role) for role in self.roles], self.flow.for_markets(len(parents)),
                 split=self.split, context=self.context, seats=config.seats, maker_fee=config.maker_fee,
                 taker_fee=config.taker_fee, maker_rate=config.maker_rate, taker_rate=config.taker_rate,
+                counterfactual=self.twin is not None,
             )  # fmt: skip
         self.fork(parents, np.arange(len(parents)), other)
         return other
@@ -156,6 +170,13 @@ class SessionCopies:
             role.restore(state, rows)
 
     def _own_arrays(self) -> dict[str, np.ndarray]:
-        names = ("seeds", "episodes", "context_of", "running", "seeded")
+        names = ("seeds", "episodes", "context_of", "running", "seeded", "arrival_mid2")
         arrays = {name: getattr(self, name) for name in names}
         return arrays | {"active": self.active.T, "next_episode": self._next_episode}
+
+
+def _of_twin(theirs: Any) -> Any:
+    """The twin, or its state, that a session with one needs."""
+    if theirs is None:
+        raise ValueError("value is of a session without counterfactual; it must be of one with it, as this one is")
+    return theirs

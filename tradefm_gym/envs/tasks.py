@@ -36,6 +36,7 @@ def market_session(
     taker_fee: int = 0,
     maker_rate: int = 0,
     taker_rate: int = 0,
+    counterfactual: bool = False,
 ) -> TradingSession:
     """A session of these roles; the other arguments are those of ``ExecutionEnv``."""
     options: dict[str, Any] = {} if engine_batch is None else {"engine_batch": engine_batch}
@@ -61,6 +62,7 @@ def market_session(
         taker_fee=taker_fee,
         maker_rate=maker_rate,
         taker_rate=taker_rate,
+        counterfactual=counterfactual,
         flow_options=options,
     )
 
@@ -73,7 +75,7 @@ def role_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
 def task_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
     """What an environment of one role takes besides what is its face's own."""
     own = [name for name in role_arguments(role_type) if name != "discrete"]
-    return ("flow", "clock", *own, "context", "split", "seats", "engine_batch", *_FEES, "discrete")
+    return ("flow", "clock", *own, "context", "split", "seats", "engine_batch", *_FEES, "counterfactual", "discrete")
 
 
 def task_session(role_type: Callable[..., Role], num_envs: int, task: dict[str, Any]) -> TradingSession:
