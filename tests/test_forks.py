@@ -10,6 +10,7 @@ from small_day import cpu_flow
 from small_tradefm import everyone, write_checkpoint, zero_intelligence_bank
 from test_envs import assert_same
 
+from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.execution import ExecutionRole
 from tradefm_gym.envs.gym_env import ExecutionEnv, ExecutionVectorEnv, MarketMakingEnv, TradingEnv
 from tradefm_gym.envs.market_making import MarketMakingRole
@@ -216,6 +217,28 @@ def test_rows_go_on_elsewhere_and_leave_the_others_alone(make, flow):
         run.seed(everyone(5), np.arange(5))
         run.reset_roles()
     assert go_on(other, rest, 2, 5) == go_on(alone, rest, 2, 5)
+
+
+def test_a_torch_engine_goes_on_in_the_same_rows_of_an_equal_batch(make):
+    pytest.importorskip("torch", reason="needs the torch extra")
+    session, other = (session_of(make("tradefm", 3, backend="torch"), seed=s, counterfactual=True) for s in (0, 70))
+    rows = np.arange(3)
+    go_on(session, rows, 3, 1)
+    value, branch = session.snapshot(), session.branch()
+    expected = episodes(session, rows)
+    other.restore(value)
+    assert episodes(other, rows) == episodes(branch, rows) == expected
+    with pytest.raises(ValueError, match=r"state is one of flow .* on TorchEngine \(cpu\); it must be .* NumbaEngine"):
+        session_of(make("tradefm", 3), counterfactual=True).restore(value)
+
+
+def test_a_branch_has_the_settings_of_its_parent(make):
+    options = {"split": "test", "seats": 2, "maker_fee": -2, "taker_fee": 3, "maker_rate": -4, "taker_rate": 5}
+    for more in ({}, {"context": 90}):
+        session = session_of(make("hawkes", 2), ("market_making",), **options, **more)
+        branch = session.branch()
+        assert branch.market.config == session.market.config and branch.split == "test"
+        assert episodes(branch, np.arange(2)) == episodes(session, np.arange(2))
 
 
 def test_rows_that_nobody_forks_do_not_change(make):
@@ -431,6 +454,23 @@ def test_the_twin_is_the_market_of_somebody_who_does_nothing(make, flow):
     moved = session.market.mid2_excluding(None) - without.market.mid2
     assert session.final_info()["impact_sample_bps"].tolist() == (1e4 * moved / arrival).tolist()
     assert len({session.tape_hash(m) for m in range(3)} & {without.tape_hash(m) for m in range(3)}) == 0
+
+
+def test_a_twin_can_be_made_by_hand_and_follows_each_row(make):
+    session, without = session_of(make("hawkes", 3), ("trading",)), session_of(make("hawkes", 3), ("trading",))
+    for _ in range(2):
+        for run in (session, without):
+            run.step(np.ones((3, 2), np.float32))
+    twin = Twin(session)
+    assert twin.impact_sample_bps().tolist() == [0.0] * 3
+    for rows in (everyone(3), np.array([True, False, True]), np.array([True, False, False])):
+        session.step(-np.ones((3, 2), np.float32), rows)
+    twin.follow()
+    without.advance(everyone(3), np.array([48, 16, 32]))
+    assert [twin.session.tape_hash(m) for m in range(3)] == [without.tape_hash(m) for m in range(3)]
+    assert twin.mid().tolist() == (0.5 * without.market.mid2_excluding(None)).tolist()
+    twin.depart([1])
+    assert twin.session.tape_hash(1) == session.tape_hash(1) and twin.impact_sample_bps()[1] == 0.0
 
 
 def test_a_buyer_moves_the_market_on_average():
