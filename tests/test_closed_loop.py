@@ -28,7 +28,15 @@ def book_of(lots=5, rows=1):
 
 
 def tilted(
-    kinds, fast, slow, persistence, shares=SHARES, restoring=0.0, lots=5, agents=(0.0, 0.0, 0.0), following=(0.0, 0.0)
+    kinds,
+    fast,
+    slow,
+    persistence,
+    shares=SHARES,
+    restoring=0.0,
+    lots=5,
+    agents=(0.0, 0.0, 0.0, 0.0),
+    following=(0.0, 0.0),
 ):
     """Tilts and strengths of one row."""
     states = np.zeros(1, FEATURE_STATE)
@@ -106,7 +114,7 @@ def test_followers_of_a_buyer_come_in_addition(kinds):
     shares = np.array(SHARES[:16])
     buy, sell = takers(kinds)
     for side in (1, -1):
-        tilt, strength = tilted(kinds, 0.0, 0.0, (0.0, 0.0), agents=(side, 0.0, 0.0), following=(2.0, 0.0))
+        tilt, strength = tilted(kinds, 0.0, 0.0, (0.0, 0.0), agents=(side, 0.0, 0.0, 0.0), following=(2.0, 0.0))
         assert strength[(1 - side) // 2] == pytest.approx(3.0) and strength[(1 + side) // 2] == 1.0
         weight = np.exp((kinds + tilt).astype(np.float64))
         assert weight.sum() == pytest.approx(1.0 + 2.0 * (buy if side > 0 else sell), abs=1e-5)
@@ -132,7 +140,7 @@ def test_rows_that_are_not_wanted_are_left_alone(kinds):
     tilt_kinds(
         np.zeros((2, 2)),
         states,
-        np.ones((2, 3)),
+        np.ones((2, 4)),
         placement,
         np.array([False, True]),
         np.ones(2),

@@ -209,7 +209,7 @@ def test_agents_make_a_touch_once_they_show_a_median_order(model):
         flow.reset(market, np.ones(1, bool), np.zeros(1, np.int64), np.zeros(1, np.uint64), np.zeros(1, np.uint32))
         market.send(LIMIT, BUY, 102, lots - 5, 0, owner=0)  # both agents together
         market.send(LIMIT, BUY, 101, 5, 0, owner=1)
-        assert usual_touch(market.book, 0, flow.feature_state(0)["stream"]) == (price, 107)
+        assert usual_touch(market.book, 0, flow.feature_state(0)["stream"], 10.0) == (price, 107)
 
 
 def test_a_taker_pays_the_touch_behind_an_agent_s_lot():

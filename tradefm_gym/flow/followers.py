@@ -7,11 +7,11 @@ a network trained on records hardly has it followed. So for each unit of pressur
 that the pressure has, so that as much flow comes after them within 16 and within 64 events as came after real takers.
 A factor keeps to the moments in which the network has anybody take.
 
-Two things keep this from what real markets do not do. What is brought forward is taken back: a third sum, which
-is halved every 256 events, has the weight by which all that an order adds comes to nothing in the long run, so a
-steady schedule of small orders does not drag the market along (nobody but its owner sends the next slices), and who
-pushes the price leaves no drift behind. And orders add less where agents' pressure of that side is high already: after
-a run of real takers comes about twice what comes after one, not the sum.
+What follows is news to the market, and no schedule stays news: nobody but its owner sends the next slices of a parent
+order. An order adds less the more agents have taken on its side lately (half as much is remembered after a thousand
+events), so that a run of them is followed by about twice what follows one, as runs of real takers are, and a steady
+schedule before long by little. Both sides count alike and apart: who sells what he bought meets the followers that he
+met on the way up, and nothing comes back by itself that somebody could wait for.
 """
 
 import numpy as np
@@ -20,16 +20,16 @@ from numba import njit
 from tradefm_gym.market.events import CANCEL, PRINT
 from tradefm_gym.market.features import FAST_DECAY, SLOW_DECAY
 
-LASTING_DECAY = 0.5 ** (1 / 256)  # an event
-AGENT_PRESSURE = 3  # sums that a row keeps: fast, slow and lasting
+NEWS_DECAY = 0.5 ** (1 / 1024)  # an event
+AGENT_PRESSURE = 4  # sums that a row keeps: fast, slow, and what was followed of buyers and of sellers
 LAGS = (16, 64)  # events within which real takers were followed
 # Median sizes that follow within those lags for each unit of pressure, and how much assets differ in it: AAPL 2012,
 # CLX5 and 600519 (training parts). A day with few takers counts for as much as it tells beside them.
 USUAL, DIFFERENCE = (1.0, 2.0), (0.4, 0.8)
 _BLOCKS = 16  # stretches of a day that standard errors leave out in turn
 _FEWEST = 30  # takers
-_FULL = 3.0  # units of pressure at which another order of the same side adds nothing
-_MOST = 20.0  # times likelier, at most
+_FULL = 3.0  # units of followed pressure at which another order of that side adds nothing
+_MOST = 12.0  # times likelier, at most
 
 
 def calibrate_followers(records: np.ndarray, median_size: float) -> tuple[float, float]:
@@ -64,11 +64,7 @@ def calibrate_followers(records: np.ndarray, median_size: float) -> tuple[float,
 
 def _weights(wanted: np.ndarray) -> tuple[float, float]:
     """Non-negative weights of fast and slow pressure by which ``wanted`` (lags,) are added within ``LAGS``."""
-    added = np.zeros((len(LAGS), 2))
-    for i, decay in enumerate((FAST_DECAY, SLOW_DECAY)):
-        for row, lag in enumerate(LAGS):
-            lasting = (1.0 - LASTING_DECAY) / (1.0 - decay)
-            added[row, i] = _total(decay, lag) - lasting * _total(LASTING_DECAY, lag)
+    added = np.array([[(1.0 - decay**lag) / (1.0 - decay) for decay in (FAST_DECAY, SLOW_DECAY)] for lag in LAGS])
     scale = np.array(USUAL)  # so that both lags count alike
     added, wanted = added / scale[:, None], wanted / scale
     fast, slow = np.linalg.solve(added, wanted)
@@ -79,23 +75,22 @@ def _weights(wanted: np.ndarray) -> tuple[float, float]:
     return float(fast), float(slow)
 
 
-def _total(decay: float, lag: int) -> float:
-    return (1.0 - decay**lag) / (1.0 - decay)
-
-
 @njit(cache=True, nogil=True)
 def add_pressure(agents, pressure):
-    """Lets an event pass in a row's sums ``agents`` (3,); ``pressure`` is signed, 0 if it is no taker of an agent."""
-    if pressure * agents[1] > 0.0:
-        pressure *= max(1.0 - abs(agents[1]) / _FULL, 0.0)
-    agents[0] = FAST_DECAY * agents[0] + pressure
-    agents[1] = SLOW_DECAY * agents[1] + pressure
-    agents[2] = LASTING_DECAY * agents[2] + pressure
+    """Lets an event pass in a row's sums ``agents`` (4,); ``pressure`` is signed, 0 if it is no taker of an agent."""
+    agents[0] *= FAST_DECAY
+    agents[1] *= SLOW_DECAY
+    agents[2] *= NEWS_DECAY
+    agents[3] *= NEWS_DECAY
+    if pressure != 0.0:
+        side = 2 if pressure > 0.0 else 3
+        pressure *= max(1.0 - agents[side] / _FULL, 0.0)
+        agents[0] += pressure
+        agents[1] += pressure
+        agents[side] += abs(pressure)
 
 
 @njit(cache=True, nogil=True)
 def followers(agents, weights) -> float:
-    """How many times likelier takers that buy become (negative: that sell), by a row's sums (3,) and weights (2,)."""
-    lasting = (1.0 - LASTING_DECAY) * (weights[0] / (1.0 - FAST_DECAY) + weights[1] / (1.0 - SLOW_DECAY))
-    added = weights[0] * agents[0] + weights[1] * agents[1] - lasting * agents[2]
-    return min(max(added, -_MOST), _MOST)
+    """How many times likelier takers that buy become (negative: that sell), by a row's sums (4,) and weights (2,)."""
+    return min(max(weights[0] * agents[0] + weights[1] * agents[1], -_MOST), _MOST)

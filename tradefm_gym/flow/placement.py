@@ -250,13 +250,19 @@ def place(book, m, side, bin_, low, high, drawn, size, shares, strength, first, 
 
 
 @njit(cache=True, nogil=True)
-def usual_touch(book, m, state):
+def touch_lots(state, shares) -> float:
+    """Lots by which agents' orders count as a touch: what a level usually holds, and at least a median order."""
+    return max(state["median_size"], shares[DEPTH] / _LEVELS)
+
+
+@njit(cache=True, nogil=True)
+def usual_touch(book, m, state, least):
     """Best bid and ask in ticks, float; a side that is empty lies the asset's usual spread away from the other.
 
-    Agents' orders count only once they add up to a median order: else one of a lot, set and withdrawn, would lead
+    Agents' orders count only once they add up to ``least`` lots: else one of a lot, set and withdrawn, would lead
     everybody's prices wherever its owner likes at next to no risk.
     """
-    bid, ask = best_of_size(book, m, 0, state["median_size"]), best_of_size(book, m, 1, state["median_size"])
+    bid, ask = best_of_size(book, m, 0, least), best_of_size(book, m, 1, least)
     spread = max(state["usual_spread"], 1.0)
     if bid == EMPTY_BID and ask == EMPTY_ASK:
         mid = mid_estimate(state)

@@ -176,6 +176,8 @@ class ContextBank:
             for field in array.dtype.names or ():
                 if field not in ("next", "prev"):
                     total.update(np.ascontiguousarray(array[field]).tobytes())
+        if self.feature_state is not None:
+            _update(total, self.feature_state)
         return total.hexdigest()[:12]
 
     def save(self, path: str | Path) -> None:
@@ -276,6 +278,15 @@ class FlowModel(Protocol):
 def background_orders(market: MarketSimulator) -> np.ndarray:
     """Resting background orders of each market (N,) int64, a view."""
     return market.book.row[:, BACKGROUND_LIVE]
+
+
+def _update(total: "hashlib._Hash", values: np.ndarray) -> None:
+    """Takes the fields of an array in, nested ones as well, and their names."""
+    for field in values.dtype.names or ():
+        total.update(field.encode())
+        _update(total, values[field])
+    if values.dtype.names is None:
+        total.update(np.ascontiguousarray(values).tobytes())
 
 
 def _check_offsets(name: str, offsets: np.ndarray, n: int, total: int) -> None:

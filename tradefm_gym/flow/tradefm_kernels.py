@@ -12,7 +12,7 @@ from numba import njit, prange
 
 from tradefm_gym.flow.cancels import order_to_cancel
 from tradefm_gym.flow.followers import add_pressure
-from tradefm_gym.flow.placement import place, place_by_touch, usual_touch
+from tradefm_gym.flow.placement import place, place_by_touch, touch_lots, usual_touch
 from tradefm_gym.market.compiler import KERNEL, PARALLEL, SERIAL
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -216,12 +216,13 @@ def _propose_row(
     max_rest = NO_LIMIT
     bin_ = (token >> 8) & 15
     if state["mid_mode"] == MID_TOUCH:
-        bid, ask = usual_touch(book, m, state)
+        least = touch_lots(state, placement[m])
+        bid, ask = usual_touch(book, m, state, least)
         bottom, top = prices_of(bin_, side, bid, ask)
         price = np.int64(min(max(price_at(depth, side, bid, ask), 1.0), 2.0**30))
         if decoding.book_decides and token >> 13 == 0:
             price, lots, max_rest = place_by_touch(
-                book, m, side, bin_, bottom, top, price, lots, placement[m], state["median_size"], uniforms[m, 3],
+                book, m, side, bin_, bottom, top, price, lots, placement[m], least, uniforms[m, 3],
                 uniforms[m, 4],
             )  # fmt: skip
     else:
