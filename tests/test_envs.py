@@ -377,7 +377,7 @@ def test_unknown_arguments_are_named_with_those_that_exist(name):
     guess = {"foo": "", "decision": "; did you mean 'decisions'\\?", "num_env": "; did you mean 'num_envs'\\?"}[name]
     known = (
         "flow, clock, interval, decisions, side, quantity, context, split, seats, engine_batch, maker_fee, taker_fee, "
-        "maker_rate, taker_rate"
+        "maker_rate, taker_rate, counterfactual"
     )
     for call, said in (
         (
