@@ -45,6 +45,12 @@ def test_a_reference_takes_turns_and_a_share_is_that_of_neighbours(monkeypatch):
     assert measured.met is False
 
 
+def test_a_rate_that_is_known_is_reported_as_it_is():
+    roof = bench.Benchmark("roof", "a", 1, lambda quick: 120.0, 100.0, reference=lambda quick: 80.0)
+    measured = roof.measure(True)
+    assert (measured.value, measured.reference, measured.ratio, measured.met) == (120.0, 80.0, 1.5, True)
+
+
 def test_the_books_are_measured_beside_others(capsys, monkeypatch, tmp_path):
     from tradefm_gym import bench_book, bench_peers
 

@@ -84,12 +84,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A figure that can be measured; ``prepare(quick)`` builds the work, which is then timed."""
+    """A figure that can be measured: ``prepare(quick)`` builds the work, which is then timed, or says its rate."""
 
     name: str
     unit: str
     threads: int
-    prepare: Callable[[bool], Work]
+    prepare: Callable[[bool], Work | float]
     target: float | None = None
     reference: Callable[[bool], float | None] = lambda quick: None
     is_share: bool = False  # the target is a share of the reference
@@ -102,11 +102,13 @@ class Benchmark:
         """Runs it; raises ``ValueError``, ``OSError`` or ``ImportError`` where a part is not at hand."""
         repeats, paired = min(self.repeats, 3) if quick else self.repeats, None
         with thread_count(self.threads) as threads:
-            if self.beside is None:
-                value = median_rate(self.prepare(quick), repeats, self.clock)
-                reference = self.reference(quick)
+            work = self.prepare(quick)
+            if not isinstance(work, Work):
+                value, reference = work, self.reference(quick)
+            elif self.beside is None:
+                value, reference = median_rate(work, repeats, self.clock), self.reference(quick)
             else:
-                value, reference, paired = paired_rates(self.prepare(quick), self.beside(quick), repeats, self.clock)
+                value, reference, paired = paired_rates(work, self.beside(quick), repeats, self.clock)
             found = hardware(threads) | self.accelerator()
         share = self.target if self.is_share else None
         target = share * reference if share and reference else self.target

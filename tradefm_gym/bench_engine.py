@@ -44,14 +44,14 @@ def engine_benchmarks() -> list[Benchmark]:
     ):
         prepare, reference = partial(gpu.decoding, "paper", batch), partial(reference, "paper", batch)
         found += [
-            on_gpu(f"gpu-roofline-paper-{batch}", prepare=partial(gpu.known, gpu.roofline, "paper", batch), repeats=1),
+            on_gpu(f"gpu-roofline-paper-{batch}", prepare=partial(gpu.roofline, "paper", batch), repeats=1),
             on_gpu(f"gpu-engine-paper-{batch}", prepare=prepare, target=share, is_share=True, reference=reference),
         ]
     return [
         *found,
-        on_gpu("gpu-generate-paper-512", prepare=partial(gpu.known, gpu.generate_rate, "paper", 512), repeats=1),
-        on_gpu("gpu-served-paper-512", prepare=partial(gpu.known, gpu.served_rate, "paper", 512), repeats=1),
-        on_gpu("gpu-served-mini-8192", prepare=partial(gpu.known, gpu.served_rate, "mini", 8192), repeats=1),
+        on_gpu("gpu-generate-paper-512", prepare=partial(gpu.generate_rate, "paper", 512), repeats=1),
+        on_gpu("gpu-served-paper-512", prepare=partial(gpu.served_rate, "paper", 512), repeats=1),
+        on_gpu("gpu-served-mini-8192", prepare=partial(gpu.served_rate, "mini", 8192), repeats=1),
         on_gpu(
             "gpu-closed-paper-512",
             prepare=partial(gpu.closed_loop, "paper", 512),

@@ -7,7 +7,6 @@ of every row once. Its time is those bytes over the measured bandwidth of a copy
 import gc
 import tempfile
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -96,18 +95,6 @@ def roofline(name: str, batch: int, quick: bool) -> float:
     config = PRESETS[name]
     _fresh()
     return batch * bandwidth() / step_bytes(config, batch, config.context - (_STEPS - 1) / 2)
-
-
-def known(rate: Callable[[str, int, bool], float], name: str, batch: int, quick: bool) -> Work:
-    """What is a reference elsewhere, as a figure of its own."""
-    found = rate(name, batch, quick)
-
-    def run() -> float:
-        start = time.perf_counter()
-        time.sleep(0.05)
-        return found * (time.perf_counter() - start)
-
-    return Work(run)
 
 
 # --- Decoding ----------------------------------------------------------------------------------------------
