@@ -1,6 +1,7 @@
 """What roles that hold a position share: limits, a ledger in basis points of the limit, liquidation at the end."""
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class PositionRole(SeatRole):
         """Every market will do: quotes and positions are measured by its usual order."""
         return ""
 
+    @abstractmethod
     def limits(self, scale: np.ndarray, fixed: Any) -> tuple[int, int]:
         """Limit and largest quote (lots) of one row.
 
@@ -65,7 +67,6 @@ class PositionRole(SeatRole):
             scale: () SCALE of its start context.
             fixed: what ``plan`` says of it.
         """
-        raise NotImplementedError
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""

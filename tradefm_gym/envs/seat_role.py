@@ -1,6 +1,7 @@
 """What all roles share: the arrays of a seat in N markets, checked actions, and the reading of tape and book."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ MAX_INTERVAL = 2**20  # its tape takes some 300 MB a market
 MAX_DECISIONS = 2048  # two order ids each
 
 
-class SeatRole:
+class SeatRole(ABC):
     """A seat in each of N markets. Subclasses say what is done, seen and paid; see ``roles.Role``.
 
     Args:
@@ -164,9 +165,9 @@ class SeatRole:
         """What ``settling`` takes besides the fees of the market."""
         return ()
 
+    @abstractmethod
     def _queue_ahead(self) -> np.ndarray:
         """Lots ahead of own orders, as ``filling`` reads them."""
-        raise NotImplementedError
 
     def resting_orders(self, row: int) -> dict[int, int]:
         """Own resting lots by price (ticks) in one row, for pictures."""
