@@ -223,6 +223,11 @@ def send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner
     return _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor)
 
 
+@njit(**INLINE)
+def _fits(number):
+    return -_LARGEST <= number <= _LARGEST  # not by its size: that of -2^63 is negative
+
+
 @njit(**KERNEL)
 def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owner, time_ns, max_rest, anchor):
     book, ledger = open_book(book_memory), open_ledger(ledger_memory)
@@ -233,7 +238,7 @@ def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owne
         return np.int64(OUTSIDE)
     if not has_room(book, m):
         return np.int64(-1)
-    if max(abs(price), abs(size), abs(max_rest)) > _LARGEST or order_id > _LARGEST_ID:
+    if not (_fits(price) and _fits(size) and _fits(max_rest)) or order_id > _LARGEST_ID:
         return np.int64(OUTSIDE)
     clocks = ledger.clocks
     now = max(clocks[m, CLOCK], time_ns)
