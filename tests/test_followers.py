@@ -101,6 +101,15 @@ def test_both_sides_count_alike_and_apart():
         assert followers(fresh, np.array([4.0, 2.0])) == sign * 6.0, name
 
 
+def test_one_order_of_any_size_is_followed_no_further_than_seven_medians():
+    for size in (7.0, 63.0, 1e6):
+        agents = QUIET.copy()
+        add_pressure(agents, -math.log2(1.0 + size))
+        np.testing.assert_allclose(agents, (-3.0, -3.0, 0.0, 3.0))
+        add_pressure(agents, -5.0)
+        assert agents[3] <= 3.0 and -3.0 <= agents[1] < -2.9
+
+
 def test_nothing_comes_back_by_itself():
     agents = QUIET.copy()
     for _ in range(20):

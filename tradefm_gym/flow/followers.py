@@ -14,6 +14,8 @@ schedule before long by little. Both sides count alike and apart: who sells what
 met on the way up, and nothing comes back by itself that somebody could wait for.
 """
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -28,7 +30,7 @@ LAGS = (16, 64)  # events within which real takers were followed
 USUAL, DIFFERENCE = (1.0, 2.0), (0.4, 0.8)
 _BLOCKS = 16  # stretches of a day that standard errors leave out in turn
 _FEWEST = 30  # takers
-_FULL = 3.0  # units of followed pressure at which another order of that side adds nothing
+_FULL = 3.0  # units of pressure of a side that are followed at most, as those of one order of seven median sizes
 _MOST = 12.0  # times likelier, at most
 
 
@@ -84,10 +86,11 @@ def add_pressure(agents, pressure):
     agents[3] *= NEWS_DECAY
     if pressure != 0.0:
         side = 2 if pressure > 0.0 else 3
-        pressure *= max(1.0 - agents[side] / _FULL, 0.0)
-        agents[0] += pressure
-        agents[1] += pressure
-        agents[side] += abs(pressure)
+        left = max(_FULL - agents[side], 0.0)
+        news = min(abs(pressure) * left / _FULL, left)
+        agents[0] += math.copysign(news, pressure)
+        agents[1] += math.copysign(news, pressure)
+        agents[side] += news
 
 
 @njit(cache=True, nogil=True)
