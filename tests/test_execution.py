@@ -23,7 +23,7 @@ from tradefm_gym.market.simulator import MarketConfig
 
 # What no environment can take for an action, whatever its space.
 NO_ACTIONS = (
-    "buy", b"x", None, 1j, [1j, 0], [["a", "b"]], [[None, None]], {}, {"a": 1}, set(), object(), [[True, False]],
+    "buy", b"x", None, 1j, [1j, 0], [["a", "b"]], [[None, None]], {}, {"a": 1}, set(), ..., [[True, False]],
     [1, [2, 3]], [[10**400, 0]], np.array([["0.1", "0.2"]]), np.array([[0.1, 0.2]], object),
     np.zeros((1, 2), "datetime64[s]"), np.zeros((1, 2), [("a", float)]), np.zeros((1, 2, 1)), 5.0,
 )  # fmt: skip
