@@ -1,4 +1,4 @@
-"""The loops over markets: clear, load, submit, feed and advance.
+"""The loops over markets: submit, feed, advance, execute and send; see ``loading`` for how they begin.
 
 Those that work long come twice. A loop over few markets runs in the calling thread, since waking others costs
 more than it gains (and, on a machine whose cores are busy, milliseconds); the ``_parallel`` twin calls
@@ -15,16 +15,12 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.market.book import (
-    EMPTY_ASK,
-    EMPTY_BID,
     MAX_PRICE,
     MIN_PRICE,
-    empty,
     has_room,
     is_ready,
     log_message,
     open_book,
-    rest,
 )
 from tradefm_gym.market.compiler import INLINE, KERNEL, PARALLEL, SERIAL, apart, fetch
 from tradefm_gym.market.delays import goes_first
@@ -46,18 +42,12 @@ from tradefm_gym.market.ids import place_of
 from tradefm_gym.market.layout import (
     AGENT_END,
     AGENT_HEAD,
-    BEST,
     CLOCK,
     COUNT,
     COUNT_POOL_FULL,
     EXECUTED,
     FLOW_HEAD,
     FLOW_WAITING,
-    MID2,
-    NEXT_ID,
-    OUTSIDE_MID2,
-    RECORD_PLACE,
-    RECORDS,
 )
 from tradefm_gym.market.ledger import open_ledger
 from tradefm_gym.market.matching import carry_out, process
@@ -345,109 +335,3 @@ def order_fault(order, seats, agent_ids):
     if order["side"] != BUY and order["side"] != SELL:
         return SIDE
     return MAX_REST if order["max_rest"] < 0 else NONE
-
-
-@njit(**SERIAL)
-def clear(book_memory, ledger_memory, rows):
-    """Empties markets; only what is in use is touched."""
-    for i in range(rows.shape[0]):
-        _clear_row(book_memory, ledger_memory, rows[i])
-
-
-@njit(**KERNEL)
-def _clear_row(book_memory, ledger_memory, m):
-    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
-    _clear(book, ledger, m)
-
-
-@njit(**KERNEL)
-def _clear(book, ledger, m):
-    empty(book, m)
-    for owner in range(ledger.accounts.shape[1]):
-        account = ledger.accounts[m, owner]
-        account["cash"] = 0
-        account["inventory"] = 0
-        account["fees"] = 0
-        account["volume"] = 0
-    ledger.clocks[m] = 0
-    ledger.counters[m] = 0
-
-
-@njit(**SERIAL)
-def load(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
-    """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends.
-
-    Whether there was room for each is written to ``ends``: ENDED or CRAMPED.
-    """
-    for i in range(rows.shape[0]):
-        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
-
-
-@njit(**PARALLEL)
-def load_parallel(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
-    """As :func:`load`, over the threads."""
-    for i in prange(rows.shape[0]):
-        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
-
-
-@njit(**KERNEL)
-def _load_row(book_memory, ledger_memory, m, orders, order_ends, records, record_ends, scalars, i):
-    book, ledger = open_book(book_memory), open_ledger(ledger_memory)
-    return _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
-
-
-@njit(**KERNEL)
-def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i):
-    _clear(book, ledger, m)
-    for k in range(order_ends[i - 1] if i > 0 else 0, order_ends[i]):
-        if not has_room(book, m):
-            return CRAMPED
-        order = orders[k]
-        s = np.int64(0) if order["side"] > 0 else np.int64(1)
-        order_id, price, size = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["size"])
-        rest(book, m, order_id, order["time_ns"], price, size, np.int64(BACKGROUND), s)
-        book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
-    first = record_ends[i - 1] if i > 0 else 0
-    for k in range(first, record_ends[i]):
-        ledger.records[m, k - first] = records[k]
-    ledger.clocks[m, RECORDS] = record_ends[i] - first
-    ledger.clocks[m, RECORD_PLACE] = (record_ends[i] - first) % ledger.records.shape[1]
-    ledger.clocks[m, CLOCK] = scalars[i, 0]
-    bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
-    mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
-    ledger.clocks[m, MID2] = mid2
-    ledger.clocks[m, OUTSIDE_MID2] = mid2
-    book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
-    return ENDED
-
-
-@njit(**SERIAL)  # allocates, so it is no row kernel
-def check_orders(orders, ends, capacity, flow_ids, tick, lot):
-    """Index of the first state whose orders no book could hold, -1 if all are fine."""
-    seen = np.full(flow_ids, -1, np.int32)
-    first = 0
-    for i in range(ends.shape[0]):
-        if ends[i] - first > capacity:
-            return i
-        bid, ask = np.int64(EMPTY_BID), np.int64(EMPTY_ASK)
-        for k in range(first, ends[i]):
-            order = orders[k]
-            price = np.int64(order["price"])
-            order_id = order["order_id"]
-            if order["size"] <= 0 or price < MIN_PRICE or price > MAX_PRICE or order_id < 0:
-                return i
-            if price % tick != 0 or order["size"] % lot != 0:
-                return i
-            if order["owner"] != BACKGROUND or seen[order_id & (flow_ids - 1)] == i:
-                return i
-            seen[order_id & (flow_ids - 1)] = i
-            if order["side"] == 1:
-                bid = max(bid, price)
-            elif order["side"] == -1:
-                ask = min(ask, price)
-            else:
-                return i
-        if bid >= ask:
-            return i
-        first = ends[i]
-    return -1

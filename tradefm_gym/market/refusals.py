@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tradefm_gym.arguments import shortened
-from tradefm_gym.market import events, kernels
+from tradefm_gym.market import events, kernels, loading
 from tradefm_gym.market.book import MAX_PRICE, MIN_PRICE
 from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, EventBlock
@@ -114,7 +114,7 @@ def _wrong_count(name: str, block: EventBlock, m: int) -> ValueError:
 def check_orders(orders: np.ndarray, ends: np.ndarray, config: MarketConfig) -> None:
     """Refuses start states that no book could have."""
     flow_ids = 1 << (config.flow_ids - 1).bit_length()
-    failed = kernels.check_orders(orders, ends, config.orders, flow_ids, config.tick, config.lot)
+    failed = loading.check_orders(orders, ends, config.orders, flow_ids, config.tick, config.lot)
     if failed >= 0:
         raise ValueError(
             f"orders of state {failed} make no book; allowed are at most {config.orders} background orders with "

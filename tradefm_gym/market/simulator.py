@@ -21,7 +21,7 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from tradefm_gym.arguments import numbers, shortened
-from tradefm_gym.market import kernels, refusals
+from tradefm_gym.market import kernels, loading, refusals
 from tradefm_gym.market.book import Room
 from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.events import (
@@ -87,7 +87,7 @@ class MarketSimulator(MarketReadings):
         """
         rows = np.arange(self.num_markets) if mask is None else np.flatnonzero(self._mask(mask))
         self._transit.seed(rows, seeds, episodes)
-        kernels.clear(self._book_memory, self._ledger_memory, rows)
+        loading.clear(self._book_memory, self._ledger_memory, rows)
         self._transit.restart(rows)
         for view in self._transit.views.values():
             view.reset(mask)
@@ -117,7 +117,7 @@ class MarketSimulator(MarketReadings):
         refusals.check_orders(orders, order_ends, self.config)
         most = int(np.diff(order_ends, prepend=0).max())
         self._widen(Room(most, 0, 0))
-        load = kernels.load if len(rows) < FEW else kernels.load_parallel
+        load = loading.load if len(rows) < FEW else loading.load_parallel
         ends = np.empty(len(rows), np.int64)
         while True:
             load(self._book_memory, self._ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends)
