@@ -25,7 +25,7 @@ def flow_maker(folder):
     def make(name, num_envs, **options):
         if name != "tradefm":
             return make_flow(cpu_flow(name), num_envs, **options)
-        weighed = {"persistence": (0.1, 0.1), "following": 1.0, "restoring": 0.5}
+        weighed = {"persistence": (0.1, 0.1), "following": 1.0, "answering": 0.5, "restoring": 0.5}
         return TradeFMFlow(folder, num_envs, bank=bank, **(weighed | options))
 
     return make

@@ -66,6 +66,7 @@ class TradeFMFlow:
             checkpoint says, (0, 0) is the network as it was trained.
         following: share of what follows real takers that follows agents' (likewise, and see ``followers``); without
             ``flag_agents`` there is none.
+        answering: how much is offered to those who follow agents (likewise).
         restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
     """
 
@@ -89,6 +90,7 @@ class TradeFMFlow:
         anchor: str = "market",
         persistence: tuple[float, float] | None = None,
         following: float | None = None,
+        answering: float | None = None,
         restoring: float | None = None,
     ):
         num_envs = whole("num_envs", num_envs, 1)
@@ -124,6 +126,7 @@ class TradeFMFlow:
         self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
         self._persistence = np.array(self.persistence)
         self.following = closed_loop.following if following is None else check_number("following", following, 1)
+        self.answering = closed_loop.answering if answering is None else check_number("answering", answering, 4)
         self.restoring = closed_loop.restoring if restoring is None else check_number("restoring", restoring, 10)
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
@@ -141,6 +144,7 @@ class TradeFMFlow:
         arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence} {self.restoring}"
         arms += "" if anchor == "market" else f" {anchor}"
         arms += f" {self.following}" if self.following else ""
+        arms += f" {self.answering}" if self.answering else ""
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
@@ -220,9 +224,12 @@ class TradeFMFlow:
         if not self._persistence.any() and not self.following and not self.restoring:
             return None
         kinds = self.engine.kind_log_prob(self._active, self.temperature)
+        corrections = tilting.Corrections(
+            self._persistence, self.following * self._followers, self.answering, self.restoring
+        )
         _over(tilting, "tilt_kinds", self.num_envs)(
-            self._dense, self._states, self._agents, self._placement, wanted, self._persistence,
-            self.following * self._followers, self.restoring, kinds, self._tilt, self._strength,
+            corrections, self._dense, self._states, self._agents, self._placement, wanted, kinds, self._tilt,
+            self._strength,
         )  # fmt: skip
         return self._tilt
 
@@ -243,7 +250,7 @@ class TradeFMFlow:
             **self._served, num_envs=num_envs, engine_batch=max(num_envs, self.engine.batch), bank=self.bank,
             temperature=self.temperature, cancel=self.cancel, placement=self.placement, flag_agents=self.flag_agents,
             deterministic=self.deterministic, anchor=self.anchor, persistence=self.persistence,
-            following=self.following, restoring=self.restoring,
+            following=self.following, answering=self.answering, restoring=self.restoring,
         )  # fmt: skip
 
     def snapshot(self, rows: np.ndarray | None = None) -> RowState:

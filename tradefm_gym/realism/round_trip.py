@@ -34,7 +34,14 @@ class RoundTripFlow(TradeFMFlow):
         options = tokenizer.half_life_s, tokenizer.mid_mode
         bank = recorded_bank(recorded, tokenizer.depth_edges, *options, at=at)
         super().__init__(
-            model, num_envs, backend="numba", bank=bank, persistence=(0.0, 0.0), following=0.0, restoring=0.0
+            model,
+            num_envs,
+            backend="numba",
+            bank=bank,
+            persistence=(0.0, 0.0),
+            following=0.0,
+            answering=0.0,
+            restoring=0.0,
         )
         part = split(recorded).train
         features, index, _ = day_features(recorded.records, part, calibrate(recorded, part).median_size, *options)
