@@ -24,8 +24,8 @@ from tradefm_gym.model.tokenizer import TradeTokenizer
 NAMES = ("tradefm", "hawkes", "zero_intelligence")
 # What may be said of a flow after a "?", to measure what each part of it does.
 OPTIONS = {
-    "tradefm": ("temperature", "cancel", "placement", "deterministic", "anchor", "persistence", "following", "answering",
-                "restoring", "flag_agents"),
+    "tradefm": ("temperature", "cancel", "placement", "deterministic", "anchor", "flag_agents", "persistence",
+                "following", "answering", "restoring"),
     "hawkes": (),
     "zero_intelligence": (),
 }  # fmt: skip
