@@ -70,7 +70,7 @@ class Asset:
 
         def bank(count: int) -> ContextBank:
             at = np.linspace(part.start + len(part) // 8, part.stop - 1, count).astype(np.int64)
-            return recorded_bank(day, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode, at=at)
+            return recorded_bank(day, tokenizer, at=at)
 
         self.bank, self.moments = bank(arguments.rollouts), bank(arguments.agents)
         self.records, self.takers = day.records, {}
@@ -82,7 +82,7 @@ class Asset:
                 at = np.unique(found[np.linspace(0, len(found) - 1, arguments.agents).astype(np.int64)])
                 self.takers[size] = (
                     at,
-                    recorded_bank(day, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode, at=at),
+                    recorded_bank(day, tokenizer, at=at),
                 )
 
     def generated(self, persistence: tuple[float, float]) -> dict[float, Response]:

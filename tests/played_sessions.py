@@ -10,6 +10,7 @@ from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.envs.trading import TradingRole
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.model.tokenizer import TradeTokenizer
 
 FLOWS = ("zero_intelligence", "hawkes", "replay", "tradefm")
 ROLES = {"execution": ExecutionRole, "market_making": MarketMakingRole, "trading": TradingRole}
@@ -21,6 +22,8 @@ def flow_maker(folder):
     write_checkpoint(folder)
     bank = zero_intelligence_bank()
     bank.feature_state["followers"] = np.linspace(2, 9, 2 * len(bank)).reshape(-1, 2)
+    own = TradeTokenizer.load(folder).tables + np.linspace(0.0, 0.1, len(bank))[:, None, None, None]
+    bank.feature_state["tables"][1:] = own[1:]  # the first is of no asset in particular
 
     def make(name, num_envs, **options):
         if name != "tradefm":

@@ -131,8 +131,7 @@ class TradeFMFlow:
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
-            tokenizer = self.tokenizer
-            bank = bank_of(context, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode)
+            bank = bank_of(context, self.tokenizer)
         if bank is None:
             own = _CONTEXTS / f"{folder.name}.npz"  # a bundled model's
             bank = ContextBank.load(own if own.exists() else _CONTEXTS / f"{BUNDLED_MODEL}.npz")
@@ -148,9 +147,9 @@ class TradeFMFlow:
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
-        tables = self.tokenizer
+        self._tables = np.tile(self.tokenizer.tables, (n, 1, 1, 1))
         self._decoding = kernels.Decoding(
-            tables.depth_table, tables.volume_table, tables.time_table, tables.depth_edges, tables.volume_edges,
+            self._tables, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
             CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
         )  # fmt: skip
         self._states = np.zeros(n, FEATURE_STATE)
@@ -190,6 +189,7 @@ class TradeFMFlow:
             state, inputs, cache = self._starts[context]
             self._states[same], self._placement[same] = state["stream"], state["placement"]
             self._followers[same] = state["followers"]
+            self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
             self._history[same, : len(inputs)] = inputs
             self._seen[same] = len(inputs)
             self.engine.import_row(int(same[0]), cache)
@@ -235,7 +235,8 @@ class TradeFMFlow:
 
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
-        return stream_states(self._states[row : row + 1], tuple(self._placement[row]), tuple(self._followers[row]))[0]
+        placement, followers = tuple(self._placement[row]), tuple(self._followers[row])
+        return stream_states(self._states[row : row + 1], placement, followers, self._tables[row])[0]
 
     @property
     def records_read(self) -> np.ndarray:
@@ -281,7 +282,7 @@ class TradeFMFlow:
 
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
-        names = ("states", "placement", "agents", "followers", "cursor", "history", "seen")
+        names = ("states", "placement", "agents", "followers", "tables", "cursor", "history", "seen")
         return {name: getattr(self, f"_{name}") for name in (*names, "seeds", "episodes", "proposals")}
 
     # ---- the tape -> the cache ---------------------------------------------------------------

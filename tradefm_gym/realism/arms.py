@@ -111,7 +111,7 @@ def arm(spec: str, recorded: RecordedFlow, at: np.ndarray, markets: int, fits: P
     if name == "tradefm":
         model = path or BUNDLED_MODEL
         tokenizer = TradeTokenizer.load(checkpoint(model)[0])
-        bank = recorded_bank(recorded, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode, at=at)
+        bank = recorded_bank(recorded, tokenizer, at=at)
         return TradeFMFlow(model, markets, bank=bank, **options)
     file = parameters_file(spec, recorded, fits)
     if name == "hawkes":

@@ -32,7 +32,7 @@ class RoundTripFlow(TradeFMFlow):
     def __init__(self, model: str, recorded: RecordedFlow, at: np.ndarray, num_envs: int) -> None:
         tokenizer = TradeTokenizer.load(checkpoint(model)[0])
         options = tokenizer.half_life_s, tokenizer.mid_mode
-        bank = recorded_bank(recorded, tokenizer.depth_edges, *options, at=at)
+        bank = recorded_bank(recorded, tokenizer, at=at)
         super().__init__(
             model,
             num_envs,
