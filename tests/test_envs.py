@@ -351,7 +351,7 @@ def test_a_bad_action_of_one_row_is_told_from_the_others():
         ({"decisions": 0}, "decisions is 0"),
         ({"flow": "nothing"}, "flow 'nothing' is not known; allowed are"),
         ({"render_mode": "hologram"}, "render_mode is 'hologram'; it must be None, 'ansi' or 'rgb_array'"),
-        ({"clock": "wall"}, "clock is 'wall'; it must be 'events'"),
+        ({"clock": "wall"}, "clock is 'wall'; it must be one of 'events', 'time', 'volume'"),
         ({"split": "tomorrow"}, "split is 'tomorrow'"),
         ({"engine_batch": 8}, "engine_batch is 8; only flow 'tradefm' reads it"),
         ({"context": "a/day"}, "context is 'a/day'; only flow 'tradefm' reads it"),
@@ -377,7 +377,7 @@ def test_unknown_arguments_are_named_with_those_that_exist(name):
     guess = {"foo": "", "decision": "; did you mean 'decisions'\\?", "num_env": "; did you mean 'num_envs'\\?"}[name]
     known = (
         "flow, clock, interval, decisions, side, quantity, context, split, seats, engine_batch, maker_fee, taker_fee, "
-        "maker_rate, taker_rate, counterfactual"
+        "maker_rate, taker_rate, order_latency_ns, data_latency_ns, counterfactual"
     )
     for call, said in (
         (

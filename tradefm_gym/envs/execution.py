@@ -11,7 +11,7 @@ from tradefm_gym.envs.execution_orders import close_interval, open_interval
 from tradefm_gym.envs.execution_parent import MAX_QUANTITY, Parent, usual_parent
 from tradefm_gym.envs.observation import fill_observations
 from tradefm_gym.envs.seat import HALF_TICK, RESTING
-from tradefm_gym.envs.seat_role import SeatRole, per_row
+from tradefm_gym.envs.seat_role import SeatRole, per_row, rings
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
@@ -42,7 +42,7 @@ class ExecutionRole(SeatRole):
     beyond the last visible level). The reward is minus their sum in basis points of the arrival notional.
 
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None: 16 events, or what they usually take.
         decisions: decisions of an episode; fewer in a thin market, see ``execution_parent.usual_parent``.
         side: "buy" or "sell" (or 1, -1), None to draw it for each episode.
         quantity: lots, None for max(64, 10% of what the horizon usually trades), less in a thin market.
@@ -65,7 +65,7 @@ class ExecutionRole(SeatRole):
 
     def __init__(
         self,
-        interval: int = 16,
+        interval: int | None = None,
         decisions: int = 64,
         side: str | int | None = None,
         quantity: int | None = None,
@@ -93,11 +93,11 @@ class ExecutionRole(SeatRole):
 
     def admit(self, bank: ContextBank, contexts: np.ndarray, plan: list | None = None) -> str:
         """Refuses start contexts whose market is too thin for a parent order of the usual size; see ``Role.admit``."""
-        thin = []
+        thin, paces = [], self.clock.events(self.interval, bank.scale[contexts]).tolist()
         for i, context in enumerate(contexts.tolist()):
             if (self.quantity if plan is None else plan[i][1]) is not None:
                 continue
-            parent = self._usual_parent(bank.scale[context])
+            parent = self._usual_parent(bank.scale[context], paces[i])
             if not parent.quantity:
                 raise ValueError(
                     f"quantity is None, but {parent.reason} (start context {context} of {bank.origin!r}); give a "
@@ -113,44 +113,38 @@ class ExecutionRole(SeatRole):
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
         self.scale[rows] = scale[rows]
+        paces = self.clock.events(self.interval, self.scale)
         for m in np.flatnonzero(rows).tolist():
             side, quantity = plan[m]
-            self._begin(m, (1 if draws[m, 0] & 1 else -1) if side is None else side, quantity)
+            self._begin(m, (1 if draws[m, 0] & 1 else -1) if side is None else side, quantity, float(paces[m]))
         self._look_first(rows)
 
-    def _begin(self, m: int, side: int, quantity: int | None) -> None:
+    def _begin(self, m: int, side: int, quantity: int | None, pace: float) -> None:
         scale = self.scale[m]
         decisions, reason = self.decisions, ""
         if quantity is None:
-            quantity, decisions, reason, _ = self._usual_parent(scale)
+            quantity, decisions, reason, _ = self._usual_parent(scale, pace)
         self.state[m] = np.zeros((), STATE)
         self.resting[m] = np.zeros((), RESTING)
         state = self.state[m]
         state["side"], state["quantity"], state["decisions"] = side, quantity, decisions
         state["spread"] = max(1, round(float(scale["spread"])))
-        state["variance"] = float(scale["volatility"]) ** 2 * self.interval
+        state["pace"] = pace
+        state["variance"] = float(scale["volatility"]) ** 2 * state["pace"]
+        state["usual_lots"] = float(scale["lots_per_event"]) * state["pace"]
         self.reasons[m] = reason
 
-    def _usual_parent(self, scale: np.ndarray) -> Parent:
-        return usual_parent(float(scale["lots_per_event"]), self.interval, self.decisions)
+    def _usual_parent(self, scale: np.ndarray, pace: float) -> Parent:
+        return usual_parent(float(scale["lots_per_event"]), pace, self.decisions, self._said_interval(pace))
 
-    def closing(self, rows: np.ndarray) -> EventBlock:
-        """Cancels and crosses what the interval left over; the block is reused by the next call."""
-        block, tape = self._block, self.market.tape
-        self._check_tape(rows)
-        close_interval(
-            self.state,
-            self.resting,
-            tape.records,
-            tape.record_count,
-            tape.fills,
-            tape.fill_count,
-            rows,
-            self.market.clock_ns,
-            self.seat,
-            block.events,
-            block.count,
-        )
+    def _said_interval(self, pace: float) -> str:
+        return f"{pace:g} events" if self.interval is None else f"{self.interval} {self.clock.unit}"
+
+    def _close(self, market: Any, rows: np.ndarray) -> EventBlock:
+        """Cancels and crosses what the interval left over."""
+        block, seen = self._block, (self.seen, self.seen_resting)
+        clock = self.market.clock_ns
+        close_interval(*seen, *rings(market), rows, clock, self.seat, block.events, block.count)
         return block
 
     def _kept(self) -> dict[str, np.ndarray]:
@@ -158,10 +152,10 @@ class ExecutionRole(SeatRole):
 
     def _queue_ahead(self) -> np.ndarray:
         """Lots ahead of the oldest own order (N,) int64; 0 or less where there is none."""
-        if not self.state["resting"].any():
-            return np.zeros(len(self.state), np.int64)
-        oldest = np.where(self.state["resting"] > 0, self.resting["order_id"][:, 0], -1)
-        return self.market.queue_ahead(self.seat, oldest)
+        if not self.seen["resting"].any():
+            return np.zeros(len(self.seen), np.int64)
+        oldest = np.where(self.seen["resting"] > 0, self.seen_resting["order_id"][:, 0], -1)
+        return np.maximum(self.view.queue_ahead(self.seat, oldest), 0)  # one on its way is nowhere
 
     def headline(self, row: int) -> str:
         """One line that says how far the task of a row is."""

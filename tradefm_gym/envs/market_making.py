@@ -37,7 +37,7 @@ class MarketMakingRole(PositionRole):
     in basis points of ``inventory_limit`` lots at the arrival mid.
 
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None: 16 events, or what they usually take.
         decisions: decisions of an episode.
         size: largest quote on each side, lots; None: two usual orders of the start context, or the limit if less.
         inventory_limit: lots held at most, of either sign; None: ten usual orders, or the size if more.
@@ -58,7 +58,7 @@ class MarketMakingRole(PositionRole):
 
     def __init__(
         self,
-        interval: int = 16,
+        interval: int | None = None,
         decisions: int = 64,
         size: int | None = None,
         inventory_limit: int | None = None,

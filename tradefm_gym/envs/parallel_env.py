@@ -14,10 +14,11 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec
 
 from tradefm_gym.arguments import known_names, numbers, shortened
-from tradefm_gym.envs.casting import cast, scripted_actions
+from tradefm_gym.envs.casting import LATENCIES, cast, scripted_actions, seat_latencies
 from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.session_copies import SessionState
+from tradefm_gym.envs.starts import MARKET_OPTIONS
 from tradefm_gym.envs.tasks import (
     MARKET,
     check_open,
@@ -66,11 +67,12 @@ class ParallelTradingEnv(ParallelEnv):
     Args:
         roles: 2 to 16 entries, see above.
         flow: as in ``ExecutionEnv``.
-        interval: background events between two decisions.
+        interval: between two decisions, in units of ``clock``; None: 16 events, or what they usually take.
         decisions: decisions of an episode, for roles that do not say it themselves.
         render_mode: None, "human" (prints the ladder), "ansi" (the ladder as text) or "rgb_array" (a picture of it).
-        **market: ``clock``, ``context``, ``split``, ``engine_batch``, ``maker_fee``, ``taker_fee``, ``maker_rate``
-            and ``taker_rate`` as in ``ExecutionEnv``.
+        **market: ``clock``, ``context``, ``split``, ``engine_batch``, ``maker_fee``, ``taker_fee``, ``maker_rate``,
+            ``taker_rate``, ``order_latency_ns`` and ``data_latency_ns`` as in ``ExecutionEnv``. An entry of ``roles``
+            that is a dict may have latencies of its own.
 
     Raises:
         TypeError: if there is no such argument.
@@ -86,7 +88,7 @@ class ParallelTradingEnv(ParallelEnv):
         roles: Sequence[str | Mapping[str, Any] | Role] = DEFAULT_ROLES,
         *,
         flow: Any = "tradefm",
-        interval: int = 16,
+        interval: int | None = None,
         decisions: int = 64,
         render_mode: str | None = None,
         **market: Any,
@@ -99,6 +101,7 @@ class ParallelTradingEnv(ParallelEnv):
         self.closed = False
         self.render_mode = render_mode
         seats = cast(roles, interval, decisions)
+        market |= seat_latencies(seats, {name: market[name] for name in LATENCIES if name in market})
         self.session = market_session(1, [seat.role for seat in seats], flow=flow, **market)
         self.possible_agents = [seat.name for seat in seats if seat.act is None]
         self.agents: list[str] = []
@@ -228,7 +231,7 @@ class ParallelTradingEnv(ParallelEnv):
         """Options as the session reads them."""
         if options is None or not isinstance(options, Mapping):
             return options
-        known = known_options(options, ("context", *self.possible_agents), 4)
+        known = known_options(options, (*MARKET_OPTIONS, *self.possible_agents), 4)
         own: list[dict[str, Any]] = [{} for _ in self._seats]
         for agent in self.possible_agents:
             words = known.pop(agent, {})

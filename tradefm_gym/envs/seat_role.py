@@ -9,23 +9,26 @@ import numpy as np
 from gymnasium import spaces
 
 from tradefm_gym.arguments import flag, numbers, shortened, whole
+from tradefm_gym.envs.clocks import EVENTS, Clock, checked_interval
 from tradefm_gym.envs.observation import LEVELS, Block, bounds
 from tradefm_gym.envs.roles import Outcome
-from tradefm_gym.envs.seat import MAX_RESTING, RESTING, begin_episode
+from tradefm_gym.envs.seat import MAX_RESTING, RESTING, begin_episode, catch_up, follow_tape
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
-MAX_INTERVAL = 2**20  # its tape takes some 300 MB a market
 MAX_DECISIONS = 2048  # two order ids each
 
 
 class SeatRole(ABC):
     """A seat in each of N markets. Subclasses say what is done, seen and paid; see ``roles.Role``.
 
+    What the seat knows (``seen``) is what its orders and observations are made of; what has happened (``state``) is
+    what is paid. Both are one, but for a seat whose market data are late.
+
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None for what 16 events usually take.
         decisions: decisions of an episode.
         discrete: offer ``presets`` by number instead of the box.
 
@@ -45,9 +48,11 @@ class SeatRole(ABC):
     settling: Callable[..., None]  # tape and account to terms and reward
     filling: Callable[..., None]  # state to observation
     spare = 1  # new orders that are read before dead ones leave the list
+    chosen_fields = ("decision", "target", "crossing", "late")  # of the state, written when decisions are made
 
-    def __init__(self, interval: int, decisions: int, discrete: bool):
-        self.interval = whole("interval", interval, 1, MAX_INTERVAL)
+    def __init__(self, interval: int | None, decisions: int, discrete: bool):
+        self.interval = checked_interval(interval)
+        self.clock: Clock = EVENTS
         self.decisions = whole("decisions", decisions, 1, MAX_DECISIONS)
         self.discrete = flag("discrete", discrete)
         self.low, self.high = bounds(self.blocks)
@@ -64,14 +69,24 @@ class SeatRole(ABC):
         """Allocates the state of the market's N rows."""
         n = market.num_markets
         self.market, self.seat = market, seat
-        self.state = np.zeros(n, self.state_dtype)
-        self.state["decisions"] = 1
-        self.resting = np.zeros((n, MAX_RESTING + self.spare), RESTING)
-        self.prices = np.zeros((n, 2, LEVELS), np.int64)  # the book without own orders
-        self.sizes = np.zeros((n, 2, LEVELS), np.int64)
+        self.late_news = market.config.data_latencies[seat] not in (None, 0)
+        self.late = self.late_news or market.config.order_latencies[seat] not in (None, 0)
+        self.view: Any = market.view(seat) if self.late_news else market  # what the seat sees
+        self.state, self.resting, self.prices, self.sizes = self._fresh(n)
+        self.seen, self.seen_resting, self.seen_prices, self.seen_sizes = (
+            self._fresh(n) if self.late_news else (self.state, self.resting, self.prices, self.sizes)
+        )
         self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
         self.scale = np.zeros(n, SCALE)
         self._block = EventBlock.empty(n, MAX_RESTING + 2)
+
+    def _fresh(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """State, own orders and the book without them (prices and sizes) of N rows in which nothing has begun."""
+        state = np.zeros(n, self.state_dtype)
+        state["decisions"] = 1
+        room = MAX_RESTING + (MAX_RESTING if self.late else 0) + self.spare  # what was sent long ago arrives at once
+        levels = np.zeros((n, 2, LEVELS), np.int64)
+        return state, np.zeros((n, room), RESTING), levels, levels.copy()
 
     def check(self, actions: Any, rows: np.ndarray) -> np.ndarray:
         """Actions as float32 (N, act); a sentence where one is not in the space."""
@@ -97,9 +112,51 @@ class SeatRole(ABC):
     def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
         """Orders that open the interval; the block is reused by the next call."""
         block, clock = self._block, self.market.clock_ns
-        book = self.resting, self.prices, self.sizes
-        self.opening(self.state, *book, actions, rows, clock, self.seat, block.events, block.count)
+        book = self.seen_resting, self.seen_prices, self.seen_sizes
+        self.opening(self.seen, *book, actions, rows, clock, self.seat, block.events, block.count)
+        if self.late_news:
+            for name in self.chosen_fields:
+                self.state[name][rows] = self.seen[name][rows]
+            for name in ("worst_fill", "flow", "bought", "sold"):
+                self.state[name][rows] = 0
         return block
+
+    def follow(self, rows: np.ndarray) -> None:
+        """Reads the tape in the midst of an interval; see ``Role.follow``."""
+        follow_tape(self.state, self.resting, *rings(self.market), rows, self.seat)
+        if self.late_news:
+            follow_tape(self.seen, self.seen_resting, *rings(self.view), rows, self.seat)
+
+    def closing(self, rows: np.ndarray) -> EventBlock:
+        """Orders that close the interval; the block is reused by the next call."""
+        self._check_tape(rows)
+        self._note_account(rows)
+        return self._close(self.view, rows)
+
+    def ending(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (N,) bool of these whose last interval is over and whose orders take time; see ``Role.ending``."""
+        return rows & (self.seen["decision"] + 1 == self.seen["decisions"]) & self.late
+
+    def finish(self, rows: np.ndarray) -> EventBlock:
+        """The order that ends the task; see ``Role.finish``."""
+        if self.late_news:  # at the end a seat is told all at once
+            self.follow(rows)
+            for seen, true in (
+                (self.seen, self.state),
+                (self.seen_resting, self.resting),
+                (self.seen_prices, self.prices),
+                (self.seen_sizes, self.sizes),
+            ):
+                seen[rows] = true[rows]
+        self._note_account(rows)
+        return self._close(self.market, rows)
+
+    @abstractmethod
+    def _close(self, market: Any, rows: np.ndarray) -> EventBlock:
+        """Orders that close the interval, as what a market (or the view of it) shows of it demands."""
+
+    def _note_account(self, rows: np.ndarray) -> None:
+        """Keeps what a ledger needs of the account as it is before the closing orders."""
 
     def settle(self, rows: np.ndarray) -> Outcome:
         """Books the interval from the account and looks at the book again."""
@@ -108,12 +165,9 @@ class SeatRole(ABC):
         self.settling(
             self.state,
             self.resting,
-            market.tape.records,
-            market.tape.record_count,
-            market.tape.fills,
-            market.tape.fill_count,
+            *rings(market),
             market.accounts,
-            *market.depth(LEVELS + 1),
+            *self._depth(market),
             self.prices,
             self.sizes,
             rows,
@@ -126,20 +180,41 @@ class SeatRole(ABC):
             outcome.terminated,
         )
         self.terms = outcome.terms
+        if self.late_news:
+            self._catch_up(rows, outcome.terminated)
         return outcome
+
+    def _catch_up(self, rows: np.ndarray, over: np.ndarray) -> None:
+        """Lets what the seat knows follow its view; in rows in which its task is over, the market."""
+        catch_up(
+            self.seen,
+            self.seen_resting,
+            *rings(self.view),
+            self.view.accounts,
+            *self._depth(self.view),
+            self.seen_prices,
+            self.seen_sizes,
+            rows & ~over,
+            self.seat,
+        )
+        self.seen[over] = self.state[over]
+        self.seen_prices[over], self.seen_sizes[over] = self.prices[over], self.sizes[over]
+
+    def _depth(self, market: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The best levels, from which the kernels take own orders; those of a late seat may be too many for that."""
+        return market.depth(LEVELS + 1, excluding=self.seat) if self.late else market.depth(LEVELS + 1)
 
     def observe(self) -> np.ndarray:
         """Observations (N, obs) float32, fresh; their blocks are those of ``blocks``."""
         out = np.empty((len(self.state), len(self.low)), np.float32)
         self.filling(
-            self.state,
-            self.resting,
+            self.seen,
+            self.seen_resting,
             self.scale,
-            self.prices,
-            self.sizes,
+            self.seen_prices,
+            self.seen_sizes,
             self.market.clock_ns,
             self._queue_ahead(),
-            self.interval,
             self.low,
             self.high,
             out,
@@ -159,7 +234,10 @@ class SeatRole(ABC):
 
     def _kept(self) -> dict[str, np.ndarray]:
         """All arrays (N, ...) that outlive a decision."""
-        return {name: getattr(self, name) for name in ("state", "resting", "prices", "sizes", "terms", "scale")}
+        names = ["state", "resting", "prices", "sizes", "terms", "scale"]
+        if self.late_news:
+            names += ["seen", "seen_resting", "seen_prices", "seen_sizes"]
+        return {name: getattr(self, name) for name in names}
 
     def _charges(self) -> tuple:
         """What ``settling`` takes besides the fees of the market."""
@@ -172,27 +250,30 @@ class SeatRole(ABC):
     def resting_orders(self, row: int) -> dict[int, int]:
         """Own resting lots by price (ticks) in one row, for pictures."""
         found: dict[int, int] = {}
-        for order in self.resting[row, : self.state["own_count"][row]]:
+        for order in self.seen_resting[row, : self.seen["own_count"][row]]:
             found[int(order["price"])] = found.get(int(order["price"]), 0) + int(order["size"])
         return found
 
     def _look_first(self, rows: np.ndarray) -> None:
         """Begins an episode in rows whose tasks are fixed; refuses start states without a mid."""
         market = self.market
+        self.state["late"][rows] = self.late
         begin_episode(
             self.state,
             self.resting,
             market.tape.records,
             market.tape.record_count,
             market.tape.fill_count,
-            *market.depth(LEVELS + 1),
+            *self._depth(market),
             self.prices,
             self.sizes,
             rows,
             market.mid2,
             market.clock_ns,
-            self.interval,
         )
+        if self.late_news:
+            self.seen[rows], self.seen_resting[rows] = self.state[rows], self.resting[rows]
+            self.seen_prices[rows], self.seen_sizes[rows] = self.prices[rows], self.sizes[rows]
         wrong = rows & (self.state["arrival_mid2"] <= 0)
         if wrong.any():
             row = np.argmax(wrong)
@@ -200,10 +281,20 @@ class SeatRole(ABC):
 
     def _check_tape(self, rows: np.ndarray) -> None:
         """An interval must not have overwritten what it wrote; rows in which the role rests may go on without it."""
-        tape = self.market.tape
-        for name, ring, count in (("fills", tape.fills, tape.fill_count), ("records", tape.records, tape.record_count)):
-            if (count - self.state[name])[rows].max(initial=0) > ring.shape[1]:
-                raise RuntimeError(f"{name} of one interval overran the tape of {ring.shape[1]}; use a longer tape")
+        for state, market in ((self.state, self.market), (self.seen, self.view)):
+            tape = market.tape
+            for name in ("fills", "records"):
+                ring, count = getattr(tape, name), getattr(tape, f"{name[:-1]}_count")
+                if (count - state[name])[rows].max(initial=0) > ring.shape[1]:
+                    raise RuntimeError(f"{name} of one interval overran the tape of {ring.shape[1]}; use a longer tape")
+            if not self.late_news:
+                break
+
+
+def rings(market: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The tape of a market or a view as kernels take it."""
+    tape = market.tape
+    return tape.records, tape.record_count, tape.fills, tape.fill_count
 
 
 def per_row(name: str, value: Any, n: int) -> list[Any]:

@@ -12,20 +12,21 @@ from numba import njit
 
 from tradefm_gym import rng
 from tradefm_gym.arguments import flag, numbers, rows_mask, shortened, whole
+from tradefm_gym.envs.clocks import EVENTS, MAX_EVENTS, USUAL_EVENTS
 from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role, StepResult
 from tradefm_gym.envs.session_copies import SessionCopies
-from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles
+from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles, seat_latencies
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.market.config import MAX_RATE
 from tradefm_gym.market.events import CANCEL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
-CLOCKS = ("events",)
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 _ROLE_ROOM = 256  # and for each further role
+_READ = 4  # roles read the tape each time that this part of it may have been written
 MAX_FEE = 2**31
 _FEW = 64  # up to this many markets a session keeps to the calling thread
 
@@ -57,11 +58,12 @@ class TradingSession(SessionCopies):
     A row's randomness is a pure function of its seed and its episode, so nothing about the other rows (how
     many, when they reset) can reach it.
 
-    All roles decide at the same time and then one interval passes. Orders arrive when their seat's latency says (at
-    once, so far). Of the orders of one instant cancels come first, so that nobody is caught with an order that it has
-    just taken back, or with both it and the one that replaces it; then the seats have turns in an order that the
-    exchange draws anew for each row and instant from the counter-based stream (``rng.TURN``), all orders being
-    equally likely. So no seat has an advantage from its place among the roles.
+    All roles decide at the same time and then one interval passes; by which clock, ``clocks`` says. Orders arrive when
+    their seat's latency says, and what a seat sees of the market is as old as its news. Of the orders of one instant
+    cancels come first, so that nobody is caught with an order that it has just taken back, or with both it and the one
+    that replaces it; then the seats have turns in an order that the exchange draws anew for each row and instant from
+    the counter-based stream (``rng.TURN``), all orders being equally likely. So no seat has an advantage from its place
+    among the roles.
 
     Roles finish and leave one by one (``active``); a row's episode ends when all have finished, or with the flow.
     A session of one role is driven by ``reset`` and ``step``, any other by ``reset_roles`` and ``step_roles``.
@@ -71,7 +73,8 @@ class TradingSession(SessionCopies):
         roles: one role, or a sequence of them; role i takes seat i of every market of this session. Their intervals
             must be equal, and no object may stand there twice.
         flow: name of a flow, or a ``FlowModel`` made for N markets.
-        clock: what a decision waits for; "events" = ``interval`` background events, that of the roles.
+        clock: what a decision waits for, and the unit of the roles' ``interval``: "events" (of the background), "time"
+            (ns) or "volume" (lots traded).
         split: part of the flow's start contexts to draw from: "train", "validation" or "test".
         context: id of the start context, None to draw it for each episode.
         seats: agents' seats in each market, at least one for each role; None: just those.
@@ -79,6 +82,11 @@ class TradingSession(SessionCopies):
         taker_fee: 1/1000 ticks a lot.
         maker_rate: parts per million of the notional, besides the fee (negative: a rebate).
         taker_rate: parts per million of the notional, besides the fee.
+        order_latency_ns: how long orders are on their way, in a form that ``MarketConfig`` takes: None, ns, a dict such
+            as ``{"median_ns": 200_000, "sigma": 0.5}``, or a list of such of each role or seat. A late seat may hold no
+            more than its limits even if all that is on its way is met to the last lot, and its last interval is longer:
+            by the time that its last orders take.
+        data_latency_ns: how old the market is that seats see, likewise. Rewards and infos are those of the market.
         counterfactual: run each market a second time without its agents, see ``Twin``; ``step_info`` then has the mid
             there (``twin_mid``, ticks), and ``final_info`` the difference (``impact_sample_bps``, basis points of the
             arrival mid): a single sample, noise unless averaged over many seeds. Takes twice the time.
@@ -106,29 +114,32 @@ class TradingSession(SessionCopies):
         taker_fee: int = 0,
         maker_rate: int = 0,
         taker_rate: int = 0,
+        order_latency_ns: Any = None,
+        data_latency_ns: Any = None,
         counterfactual: bool = False,
         flow_options: dict[str, Any] | None = None,
     ):
-        if not isinstance(clock, str) or clock not in CLOCKS:
-            said = shortened(clock)
-            raise ValueError(f"clock is {said}; it must be 'events' (wall-time and volume clocks do not exist yet)")
         if flow_options is not None and not isinstance(flow_options, Mapping):
             raise ValueError(f"flow_options is {shortened(flow_options)}; it must be a dict or None")
         self.num_envs, self.split = whole("num_envs", num_envs, 1), split
-        self.roles, self.interval = checked_roles(roles)
+        self.roles, self.interval, self.clock = checked_roles(roles, clock)
         count = len(self.roles)
         seats = count if seats is None else whole("seats", seats, count, MAX_SEATS)
         fees = {"maker_fee": maker_fee, "taker_fee": taker_fee}
         fees = {name: whole(name, fee, -MAX_FEE, MAX_FEE) for name, fee in fees.items()}
         rates = {"maker_rate": maker_rate, "taker_rate": taker_rate}
         fees |= {name: whole(name, rate, -MAX_RATE, MAX_RATE) for name, rate in rates.items()}
+        latencies = {"order_latency_ns": order_latency_ns, "data_latency_ns": data_latency_ns}
+        late = {name[:-3]: seat_latencies(name, value, count, seats) for name, value in latencies.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
         self._starts = Starts(self.flow, self.roles, split, context)
         self.contexts, self.context = self._starts.contexts, self._starts.context
-        config, room = self.flow.market_config(seats), _TAPE_ROOM * self.interval + _ROLE_ROOM * (count - 1)
+        events = self.interval if self.clock is EVENTS and self.interval else 0  # by other clocks roles read in parts
+        config, room = self.flow.market_config(seats), _TAPE_ROOM * events + _ROLE_ROOM * (count - 1)
         config = replace(config, tape=max(config.tape, room), fills=max(config.fills, room))  # roles read one interval
         self._starts.check_room(config.orders)
-        self.market = MarketSimulator(self.num_envs, replace(config, **fees))
+        self.market = MarketSimulator(self.num_envs, replace(config, **fees, **late))
+        self._late = any((*self.market.config.order_latencies, *self.market.config.data_latencies))
         for seat, role in enumerate(self.roles):
             role.attach(self.market, seat)
         n = self.num_envs
@@ -239,9 +250,11 @@ class TradingSession(SessionCopies):
             left = action is None and len(roles) > 1 and not taking.any()
             checked.append(np.zeros((self.num_envs, 1), np.float32) if left else role.check(action, taking))
         self._send([role.orders(taking, act) for role, taking, act in zip(roles, active, checked, strict=True)])
-        exhausted = self.advance(rows, self.interval)
+        exhausted = self._pass_interval(rows)
         self._send([role.closing(taking) for role, taking in zip(roles, active, strict=True)])
         self.advance(rows, 0)
+        if self._late:
+            self._finish(active)
         results = []
         for role, taking, still in zip(roles, active, self.active, strict=True):
             reward, terms, terminated = role.settle(taking)
@@ -252,6 +265,48 @@ class TradingSession(SessionCopies):
         if self.twin is not None:
             self.twin.follow()
         return tuple(results)
+
+    def _pass_interval(self, rows: np.ndarray) -> np.ndarray:
+        """Lets one interval pass in the rows; those (N,) bool whose flow ended before it was over."""
+        if self.clock is EVENTS:
+            return self.advance(rows, self.interval or USUAL_EVENTS)
+        lapse = self.clock.lapse(self.interval, self.flow.bank.scale[self.context_of])
+        return self._pass(rows, **self.clock.end(self.market, lapse))
+
+    def _pass(self, rows: np.ndarray, **ends: np.ndarray) -> np.ndarray:
+        """Goes on in the rows to their ends, or for ``MAX_EVENTS``; rows (N,) bool whose flow ended before.
+
+        How many events that takes is not known: roles read the tape before it is written anew.
+        """
+        market, going, exhausted = self.market, rows.copy(), np.zeros(self.num_envs, np.bool_)
+        start, part = market.background_count.copy(), max(1, market.config.tape // _READ)
+        while going.any():
+            until = market.background_count + np.where(going, part, 0)
+            ended = self._run(until, **ends)
+            exhausted |= ended
+            going &= ~ended & (market.background_count >= until) & (market.background_count - start < MAX_EVENTS)
+            if going.any():
+                for role, active in zip(self.roles, self.active, strict=True):
+                    role.follow(going & active)
+        return exhausted
+
+    def _finish(self, active: np.ndarray) -> None:
+        """Ends the tasks of late seats whose last interval is over, once nothing of theirs is on its way."""
+        ends = [role.ending(taking) for role, taking in zip(self.roles, active, strict=True)]
+        if any(rows.any() for rows in ends):
+            self._await(ends)
+            self._send([role.finish(rows) for role, rows in zip(self.roles, ends, strict=True)])
+            self.advance(self.running, 0)
+            self._await(ends)
+
+    def _await(self, ends: list[np.ndarray]) -> None:
+        """Lets time pass until the orders that seats have on their way in rows (N,) bool of each have arrived."""
+        until = self.market.clock_ns.copy()
+        for seat, rows in enumerate(ends):
+            block = self.market.in_flight(seat)
+            due = np.arange(block.events.shape[1]) < np.where(rows, block.count, 0)[:, None]
+            until = np.maximum(until, np.where(due, block.events["time_ns"], 0).max(axis=1, initial=0))
+        self._pass(until > self.market.clock_ns, until_ns=until)
 
     def _send(self, blocks: list[EventBlock]) -> None:
         """Submits the orders of all roles; where there are several, their cancels happen before the rest.
@@ -301,10 +356,13 @@ class TradingSession(SessionCopies):
         Returns:
             (N,) bool, rows whose flow ended before that.
         """
+        return self._run(self.market.background_count + np.where(rows, events, 0))
+
+    def _run(self, until: np.ndarray, **ends: np.ndarray) -> np.ndarray:
+        """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows."""
         market, flow = self.market, self.flow
-        until = market.background_count + np.where(rows, events, 0)
         exhausted = np.zeros(self.num_envs, np.bool_)
-        while (starved := market.advance(until_count=until)).any():
+        while (starved := market.advance(until_count=until, **ends)).any():
             block = flow.next_events(market, starved)
             ended = starved & (block.count == 0)
             if ended.any():

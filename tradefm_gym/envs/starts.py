@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from tradefm_gym.arguments import one_of, shortened
+from tradefm_gym.envs.clocks import EVENTS, USUAL_EVENTS, Clock, clock_of
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import SPLITS, FlowModel
+from tradefm_gym.market.latency import read_latencies
 
+MARKET_OPTIONS = ("context",)  # what a reset may fix besides what roles read
 MAX_SEATS = 2**15 - 1  # an owner is an int16
 
 
@@ -94,16 +97,29 @@ class Starts:
         return int(context)
 
 
-def checked_roles(roles: Any) -> tuple[tuple[Role, ...], int]:
-    """The roles of a session, one each for its seats, and the interval that they have in common."""
+def checked_roles(roles: Any, clock: Any) -> tuple[tuple[Role, ...], int | None, Clock]:
+    """The roles of a session, one each for its seats, with the interval and the clock that they have in common."""
     listed = tuple(roles) if isinstance(roles, (list, tuple)) else (roles,)
     if not 1 <= len(listed) <= MAX_SEATS or not all(hasattr(role, "settle") for role in listed):
         raise ValueError(f"roles is {shortened(roles)}; it must be a role, or a list of at least one")
     if len({id(role) for role in listed}) < len(listed):
         raise ValueError(f"roles is {shortened(roles)}; an object may stand in it once, for it keeps its seat's state")
+    kept = clock_of(clock, None)
+    for role in listed:
+        role.clock = kept
+        if role.interval is None and kept is EVENTS:
+            role.interval = USUAL_EVENTS
     for i, role in enumerate(listed):
         if role.interval != listed[0].interval:
             raise ValueError(
                 f"interval of roles[{i}] is {role.interval}; it must be that of roles[0], {listed[0].interval}"
             )
-    return listed, listed[0].interval
+    return listed, listed[0].interval, clock_of(clock, listed[0].interval)
+
+
+def seat_latencies(name: str, value: Any, roles: int, seats: int) -> Any:
+    """Latencies as ``MarketConfig`` takes them; a list may name those of the roles only, who sit on the first seats."""
+    listed = isinstance(value, (list, tuple))
+    if listed and len(value) == roles:
+        value = (*value, *[None] * (seats - roles))
+    return read_latencies(name, value, seats)

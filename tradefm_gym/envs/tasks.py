@@ -19,7 +19,8 @@ RENDER_MODES = ("ansi", "rgb_array")
 METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 8}
 _WORD = 2**64
 _FEES = ("maker_fee", "taker_fee", "maker_rate", "taker_rate")
-MARKET = ("clock", "context", "split", "engine_batch", *_FEES)  # arguments of a market beside its flow
+_LATE = ("order_latency_ns", "data_latency_ns")
+MARKET = ("clock", "context", "split", "engine_batch", *_FEES, *_LATE)  # arguments of a market beside its flow
 
 
 def market_session(
@@ -36,6 +37,8 @@ def market_session(
     taker_fee: int = 0,
     maker_rate: int = 0,
     taker_rate: int = 0,
+    order_latency_ns: Any = None,
+    data_latency_ns: Any = None,
     counterfactual: bool = False,
 ) -> TradingSession:
     """A session of these roles; the other arguments are those of ``ExecutionEnv``."""
@@ -62,6 +65,8 @@ def market_session(
         taker_fee=taker_fee,
         maker_rate=maker_rate,
         taker_rate=taker_rate,
+        order_latency_ns=order_latency_ns,
+        data_latency_ns=data_latency_ns,
         counterfactual=counterfactual,
         flow_options=options,
     )
@@ -75,7 +80,8 @@ def role_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
 def task_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
     """What an environment of one role takes besides what is its face's own."""
     own = [name for name in role_arguments(role_type) if name != "discrete"]
-    return ("flow", "clock", *own, "context", "split", "seats", "engine_batch", *_FEES, "counterfactual", "discrete")
+    market = ("context", "split", "seats", "engine_batch", *_FEES, *_LATE, "counterfactual", "discrete")
+    return ("flow", "clock", *own, *market)
 
 
 def task_session(role_type: Callable[..., Role], num_envs: int, task: dict[str, Any]) -> TradingSession:

@@ -33,7 +33,7 @@ class TradingRole(PositionRole):
     fees, in integers; the reward is the sum of all in basis points of ``max_position`` lots at the arrival mid.
 
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None: 16 events, or what they usually take.
         decisions: decisions of an episode.
         max_position: lots held at most, of either sign; None: five usual orders of the start context.
         inventory_penalty: 1/1000 ticks for each lot that is held after a decision; no money changes hands.
@@ -53,7 +53,7 @@ class TradingRole(PositionRole):
 
     def __init__(
         self,
-        interval: int = 16,
+        interval: int | None = None,
         decisions: int = 64,
         max_position: int | None = None,
         inventory_penalty: int = 0,

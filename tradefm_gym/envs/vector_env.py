@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from tradefm_gym.arguments import known_names, rows_mask, shortened
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.starts import MARKET_OPTIONS
 from tradefm_gym.envs.tasks import (
     METADATA,
     check_open,
@@ -78,7 +79,7 @@ class SessionVectorEnv(VectorEnv):
         seeds = self._row_seeds(seed)
         given = dict(options) if isinstance(options, Mapping) else options
         mask = given.pop("reset_mask", None) if isinstance(given, dict) else None
-        options = known_options(given, (*self.session.role.option_names, "context"))
+        options = known_options(given, (*self.session.role.option_names, *MARKET_OPTIONS))
         self.session.check_options(options)
         mask, options = self._reset_mask(mask), options or {}
         if seed is not None and not isinstance(seed, _LISTS):
