@@ -128,7 +128,7 @@ def test_a_seat_with_late_news_sees_the_past():
         bids = []
         for _ in range(3):
             session.step(np.array([[-1.0, 0.0]]))
-            bids.append((int(role.seen_prices[0, 0, 0]), int(role.prices[0, 0, 0])))
+            bids.append((int(role.seen.prices[0, 0, 0]), int(role.prices[0, 0, 0])))
         seen.append(bids)
     assert seen[0] == [(1000, 1000)] * 3
     assert seen[1] == [(998, 1000), (1000, 1000), (1000, 1000)]

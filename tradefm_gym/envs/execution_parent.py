@@ -19,8 +19,10 @@ class Parent(NamedTuple):
     thin: bool  # the market usually trades less than a lot for each decision
 
 
-def usual_parent(lots_per_event: float, interval: float, decisions: int, said: str = "") -> Parent:
-    """max(64 lots, 10% of the horizon's usual volume), where that volume is at least 64 lots.
+def usual_parent(
+    lots_per_event: float, interval: float, decisions: int, participation: float = PARTICIPATION, said: str = ""
+) -> Parent:
+    """max(64 lots, 10% (``participation``) of the horizon's usual volume), where that volume is at least 64 lots.
 
     Where it is not, 64 lots would be more than the whole market. A horizon that is merely short gets a parent of all
     that it usually trades. In a thin market, one that trades less than a lot for each decision, there are fewer
@@ -30,6 +32,7 @@ def usual_parent(lots_per_event: float, interval: float, decisions: int, said: s
         lots_per_event: that the market usually trades.
         interval: background events that usually happen between two decisions.
         decisions: asked for.
+        participation: part of the usual volume.
         said: how ``reason`` calls the interval.
     """
     said = said or f"{interval:g} events"
@@ -37,7 +40,7 @@ def usual_parent(lots_per_event: float, interval: float, decisions: int, said: s
     if not math.isfinite(expected):
         expected = 0.0
     if expected >= LEAST_PARENT:
-        return Parent(min(max(LEAST_PARENT, math.floor(PARTICIPATION * expected)), MAX_QUANTITY), decisions, "", False)
+        return Parent(min(max(LEAST_PARENT, math.floor(participation * expected)), MAX_QUANTITY), decisions, "", False)
     lots = math.floor(expected)
     reason = f"the context usually trades {lots} lots within {decisions} decisions of {said}"
     if expected >= decisions:

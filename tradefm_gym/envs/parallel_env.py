@@ -109,11 +109,10 @@ class ParallelTradingEnv(ParallelEnv):
         self._seats = {seat.name: i for i, seat in enumerate(seats)}
         self._scripts = {i: seat.act for i, seat in enumerate(seats) if seat.act is not None}
         self._seen: tuple[np.ndarray, ...] = ()
-        boxes = [seat.role.observation_space for seat in seats]
-        low, high = (np.concatenate([getattr(box, name) for box in boxes]) for name in ("low", "high"))
+        low, high = (np.concatenate([getattr(seat.role, name) for seat in seats]) for name in ("low", "high"))
         self.state_space = spaces.Box(low, high, dtype=np.float32)
 
-    def observation_space(self, agent: str) -> spaces.Box:
+    def observation_space(self, agent: str) -> spaces.Box | spaces.Dict:
         """What an agent of this name sees; the same object at each call."""
         return self._role(agent).observation_space
 
@@ -123,7 +122,7 @@ class ParallelTradingEnv(ParallelEnv):
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
         check_open(self, "reset")
         seed = None if seed is None else whole_seed("seed", seed)
@@ -139,7 +138,7 @@ class ParallelTradingEnv(ParallelEnv):
     def step(
         self, actions: dict[str, Any]
     ) -> tuple[
-        dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
+        dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
     ]:  # fmt: skip
         """One decision of all agents that are left, and the interval after it.
 
@@ -183,7 +182,7 @@ class ParallelTradingEnv(ParallelEnv):
         check_started(self.session, "snapshot")
         return self.session.snapshot()
 
-    def restore(self, value: SessionState) -> dict[str, np.ndarray]:
+    def restore(self, value: SessionState) -> dict[str, Any]:
         """Goes on from a snapshot of an environment of equal arguments, to the last bit, and in later episodes too.
 
         Returns:
@@ -219,8 +218,8 @@ class ParallelTradingEnv(ParallelEnv):
             raise ValueError(f"agent is {shortened(agent)}; it must be one of {', '.join(self.possible_agents)}")
         return self.session.roles[self._seats[agent]]
 
-    def _observations(self, agents: list[str]) -> dict[str, np.ndarray]:
-        return {agent: self._seen[self._seats[agent]][0].copy() for agent in agents}
+    def _observations(self, agents: list[str]) -> dict[str, Any]:
+        return {agent: self._role(agent).present(self._seen[self._seats[agent]][0].copy()) for agent in agents}
 
     def _info(self, agent: str, finished: bool) -> dict[str, Any]:
         seat = self._seats[agent]

@@ -104,6 +104,16 @@ def wanted_price(state, side, prices, sizes, aggressiveness):
     return priced(price)
 
 
+def steps_inside(aggressiveness, spread):
+    """Whether ``wanted_price`` finds a price of its own, (N, k) bool, for spreads (N,) of ticks.
+
+    Only what is aggressive but does not cross (0 to 1, both out) may find none.
+    """
+    steps = np.floor(aggressiveness * spread[:, None] + 0.5)
+    between = (aggressiveness > 0.0) & (aggressiveness < 1.0)
+    return ~between | ((steps > 0) & (steps < spread[:, None]))
+
+
 @njit(cache=True, nogil=True)
 def take_back(state, resting, side, price, wanted, most, events, count, time_ns, seat):
     """Cancels what a side has too much of: orders at other prices, and of those at ``price`` the newest.

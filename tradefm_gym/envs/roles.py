@@ -55,10 +55,13 @@ class Role(Protocol):
     agent_name: str  # what agents of this role are called, with a number behind it
     option_names: tuple[str, ...]  # what a reset may fix
 
-    observation_space: spaces.Box
+    observation_space: spaces.Box | spaces.Dict
+    low: np.ndarray  # (obs,) float32, the lowest values of what ``observe`` returns
+    high: np.ndarray  # (obs,) float32
     action_space: spaces.Space
     term_names: tuple[str, ...]
     presets: np.ndarray  # (k, act) float32, the actions by number; number 0 is the zero action
+    discrete: bool  # whether actions are given by number
     interval: int | None  # between two decisions, in units of the clock; None: what is usual
     clock: Clock  # set by the session
     action_kinds: str  # NumPy's letters for the kinds of numbers that an action may be
@@ -134,6 +137,14 @@ class Role(Protocol):
 
     def observe(self) -> np.ndarray:
         """What the agent may see now (N, obs) float32, a fresh array."""
+        ...
+
+    def present(self, observation: np.ndarray) -> Any:
+        """Observations (..., obs) in the form that ``observation_space`` has."""
+        ...
+
+    def action_masks(self) -> np.ndarray:
+        """Which of ``presets`` can be done as they say now (N, k) bool."""
         ...
 
     def start_info(self) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from tradefm_gym.arguments import flag, numbers, rows_mask, shortened, whole
 from tradefm_gym.envs.clocks import EVENTS, MAX_EVENTS, USUAL_EVENTS
 from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role, StepResult
+from tradefm_gym.envs.sampler import EpisodeSampler
 from tradefm_gym.envs.session_copies import SessionCopies
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles, seat_latencies
 from tradefm_gym.flow.protocol import FlowModel
@@ -87,6 +88,8 @@ class TradingSession(SessionCopies):
             more than its limits even if all that is on its way is met to the last lot, and its last interval is longer:
             by the time that its last orders take.
         data_latency_ns: how old the market is that seats see, likewise. Rewards and infos are those of the market.
+        sampler: draws the start context and options of each episode for which ``reset`` does not fix them; see
+            ``EpisodeSampler``.
         counterfactual: run each market a second time without its agents, see ``Twin``; ``step_info`` then has the mid
             there (``twin_mid``, ticks), and ``final_info`` the difference (``impact_sample_bps``, basis points of the
             arrival mid): a single sample, noise unless averaged over many seeds. Takes twice the time.
@@ -116,6 +119,7 @@ class TradingSession(SessionCopies):
         taker_rate: int = 0,
         order_latency_ns: Any = None,
         data_latency_ns: Any = None,
+        sampler: EpisodeSampler | None = None,
         counterfactual: bool = False,
         flow_options: dict[str, Any] | None = None,
     ):
@@ -132,7 +136,7 @@ class TradingSession(SessionCopies):
         latencies = {"order_latency_ns": order_latency_ns, "data_latency_ns": data_latency_ns}
         late = {name[:-3]: seat_latencies(name, value, count, seats) for name, value in latencies.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
-        self._starts = Starts(self.flow, self.roles, split, context)
+        self._starts = Starts(self.flow, self.roles, split, context, sampler)
         self.contexts, self.context = self._starts.contexts, self._starts.context
         events = self.interval if self.clock is EVENTS and self.interval else 0  # by other clocks roles read in parts
         config, room = self.flow.market_config(seats), _TAPE_ROOM * events + _ROLE_ROOM * (count - 1)
@@ -142,6 +146,7 @@ class TradingSession(SessionCopies):
         self._late = any((*self.market.config.order_latencies, *self.market.config.data_latencies))
         for seat, role in enumerate(self.roles):
             role.attach(self.market, seat)
+        self._starts.check_sampler()
         n = self.num_envs
         self.seeds = np.zeros(n, np.uint64)
         self.episodes = np.zeros(n, np.uint32)
@@ -192,6 +197,7 @@ class TradingSession(SessionCopies):
         """
         n = self.num_envs
         rows = np.ones(n, np.bool_) if rows is None else rows_mask("rows", rows, n)
+        options = self._starts.complete(options, rows, self.seeds, self._next_episode)
         fixed, plans = self._starts.read(options, n)  # all checks come before the first change
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
@@ -326,18 +332,26 @@ class TradingSession(SessionCopies):
                 self.advance(self.running, 0)
 
     def start_info(self, role: int = 0) -> dict[str, Any]:
-        """Columns (N,): the flow and its version, the start context, and the task of the role of this number."""
+        """Columns (N, ...): flow and its version, start context, the task of the role of this number, its mask."""
         n = self.num_envs
         return {
             "flow": np.full(n, self.flow.name, object),
             "flow_version": np.full(n, self.flow.version, object),
             "context": self.context_of.copy(),
+            **self._starts.info(self.context_of),
             **self.roles[role].start_info(),
+            **self._mask_info(role),
         }
 
     def step_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of the last decision."""
-        return self.roles[role].step_info() | ({} if self.twin is None else {"twin_mid": self.twin.mid()})
+        twin = {} if self.twin is None else {"twin_mid": self.twin.mid()}
+        return self.roles[role].step_info() | self._mask_info(role) | twin
+
+    def _mask_info(self, role: int) -> dict[str, np.ndarray]:
+        """Of a role with numbered actions which of them can be done, in the form that ``Discrete.sample`` takes."""
+        seat = self.roles[role]
+        return {"action_mask": seat.action_masks().astype(np.int8)} if seat.discrete else {}
 
     def final_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of whole episodes, those of their start included."""

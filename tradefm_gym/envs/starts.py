@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tradefm_gym.arguments import one_of, shortened
+from tradefm_gym.arguments import known_names, one_of, shortened
 from tradefm_gym.envs.clocks import EVENTS, USUAL_EVENTS, Clock, clock_of
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.sampler import EpisodeSampler, SampledStarts
 from tradefm_gym.flow.protocol import SPLITS, FlowModel
 from tradefm_gym.market.latency import read_latencies
 
@@ -24,21 +25,46 @@ class Starts:
         roles: those that will start from them.
         split: "train", "validation" or "test".
         context: id of the only one, None to draw it.
+        sampler: what draws contexts and options instead, or None.
 
     Attributes:
         contexts: (k,) int64, ids of those in ``split``.
         context: the only one, or None.
+        sampler: the argument.
 
     Raises:
         ValueError: if there is no such split or context.
     """
 
-    def __init__(self, flow: FlowModel, roles: tuple[Role, ...], split: str, context: Any):
+    def __init__(self, flow: FlowModel, roles: tuple[Role, ...], split: str, context: Any, sampler: Any = None):
         self.flow, self.roles = flow, roles
         self.contexts = flow.bank.split(one_of("split", split, SPLITS))
         if not len(self.contexts):
             raise ValueError(f"split is {split!r}, of which flow {flow.name!r} has no start context")
         self.context = self._checked(context)
+        if sampler is not None and not isinstance(sampler, EpisodeSampler):
+            raise ValueError(f"sampler is {shortened(sampler)}; it must be an EpisodeSampler or None")
+        if sampler is not None and self.context is not None:
+            raise ValueError(f"context is {self.context}; beside a sampler, which draws it, it must be None")
+        self.sampler = sampler
+        self._sampled = None if sampler is None else SampledStarts(sampler, flow.bank, self.contexts)
+
+    def check_sampler(self) -> None:
+        """Refuses a sampler that would draw what no role takes; roles know their markets by now."""
+        if self.sampler is not None:
+            known = sorted({name for role in self.roles for name in role.option_names})
+            known_names("the sampler", self.sampler.options, known)
+            for options in self.sampler.ends():
+                for role in self.roles:
+                    role.plan(options)
+
+    def complete(self, options: Any, rows: np.ndarray, seeds: np.ndarray, episodes: np.ndarray) -> Any:
+        """Options with what the sampler draws for the rows (N,) bool."""
+        return options if self._sampled is None else self._sampled.complete(options, rows, seeds, episodes)
+
+    def info(self, contexts: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns (N,) that tell the regimes of contexts, where a sampler may draw by them."""
+        return {} if self._sampled is None else {"regime": self._sampled.names(contexts)}
 
     def check_room(self, room: int) -> None:
         """Looks at all start states that may be drawn, so that no reset fails hours later.
