@@ -76,10 +76,10 @@ def test_the_sb3_face_equals_dummy_vec_env(preset):
     task = {"flow": "zero_intelligence", "decisions": 3, **PRESETS[preset]}
     native, dummy = ExecutionVecEnv(2, step_infos=True, **task), vec_env.DummyVecEnv([lambda: ExecutionEnv(**task)] * 2)
     native.seed(11), dummy.seed(11)
-    assert_same({"seen": native.reset()}, {"seen": dummy.reset()})
+    assert_same({"seen": dict(native.reset())}, {"seen": dict(dummy.reset())})
     for action in drawn(native.action_space, 2, 7):
         one, two = native.step(action), dummy.step(action)
-        assert_same({"seen": one[0], "infos": one[3][0]}, {"seen": two[0], "infos": two[3][0]})
+        assert_same({"seen": dict(one[0]), "infos": one[3][0]}, {"seen": dict(two[0]), "infos": two[3][0]})
         np.testing.assert_array_equal(one[1], two[1])
         for a, b in zip(native.env_method("action_masks"), dummy.env_method("action_masks"), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -178,6 +178,7 @@ def test_masks_are_in_the_infos_of_numbered_actions_and_sample():
     assert "action_mask" not in ExecutionEnv(flow="zero_intelligence").reset(seed=3)[1]
 
 
+@pytest.mark.filterwarnings("ignore:options has the unknown key 'options'")  # the checker sends one
 def test_pettingzoo_shows_dicts_and_masks():
     roles = [
         {"role": "market_making", "observation": "dict", "discrete": True},
