@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from played_sessions import ROLES, go_on, session_of
+from played_sessions import ROLES, flow_maker, go_on, session_of
 from quiet_flow import STEP_NS, QuietFlow, quiet_bank
 from small_day import cpu_flow
 from small_tradefm import everyone
@@ -78,6 +78,16 @@ def trajectory(clock, num_envs, flow="hawkes"):
 @pytest.mark.parametrize("clock", ["time", "volume"])
 def test_a_row_depends_neither_on_its_neighbours_nor_on_threads(clock, flow):
     assert trajectory(clock, 2, flow) == trajectory(clock, 5, flow)
+
+
+@pytest.mark.parametrize("clock", ["time", "volume"])
+def test_the_model_too(tmp_path, clock):
+    make, told = flow_maker(tmp_path / "small"), []
+    for num_envs in (2, 3):
+        flow = make("tradefm", num_envs, engine_batch=3)
+        session = session_of(flow, ("execution", "trading"), 5, clock=clock, order_latency_ns=1_000_000)
+        told.append(go_on(session, [0, 1], 3, 1))
+    assert told[0] == told[1]
 
 
 def test_other_processes_and_threads_count_alike():

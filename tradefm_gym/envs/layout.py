@@ -1,6 +1,6 @@
 """Which blocks an agent sees, in which order and form: one flat vector, or a dict of the blocks by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Layout:
         low: (obs,) float32, the flat vector's lowest values.
         high: (obs,) float32.
         space: what a face declares.
+        is_usual: whether the flat vector is what the kernel fills.
 
     Raises:
         ValueError: if a form or block does not exist or is chosen twice.
@@ -49,23 +50,21 @@ class Layout:
             self.shapes[stacked[0].name] = stacked[1]
         self.low, self.high = bounds(self.blocks)
         self._slices = block_slices(self.blocks)
-        self._usual, self._from = self.blocks == usual, block_slices(usual)
+        self.is_usual, self._from = self.blocks == usual, block_slices(usual)
         self.space: spaces.Box | spaces.Dict = spaces.Box(self.low.copy(), self.high.copy(), dtype=np.float32)
         if self.form == "dict":
             self.space = spaces.Dict({name: self._box(name) for name in self.shapes})
 
-    def compose(self, filled: np.ndarray, other: Mapping[str, Any]) -> np.ndarray:
+    def compose(self, filled: np.ndarray, see: Callable[[str], np.ndarray]) -> np.ndarray:
         """The flat vectors (N, obs) float32, clipped to the space.
 
         Args:
             filled: (N, usual) float32 of the role's kernel.
-            other: by name, what makes the blocks (N, size) that the kernel does not fill.
+            see: gives a block (N, size) that the kernel does not fill, by name.
         """
-        if self._usual:
-            return filled
         out = np.empty((len(filled), len(self.low)), np.float32)
         for name, place in self._slices.items():
-            out[:, place] = filled[:, self._from[name]] if name in self._from else other[name]()
+            out[:, place] = filled[:, self._from[name]] if name in self._from else see(name)
         return np.clip(out, self.low, self.high, out=out)
 
     def present(self, observation: np.ndarray) -> Any:

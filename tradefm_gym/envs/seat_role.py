@@ -273,8 +273,7 @@ class SeatRole(ABC):
         out = np.empty((len(state), len(low)), np.float32)
         clock, ahead = self.market.clock_ns, self._queue_ahead()
         self.filling(state, resting, self.scale, prices, sizes, clock, ahead, low, high, out)
-        other = {block.name: getattr(self, f"_see_{block.name}") for block in self.optional_blocks}
-        return self.layout.compose(out, other | {"recent_events": self._see_recent_events})
+        return out if self.layout.is_usual else self.layout.compose(out, lambda name: getattr(self, f"_see_{name}")())
 
     def present(self, observation: np.ndarray) -> Any:
         """Observations (..., obs) in the form that ``observation_space`` has."""
