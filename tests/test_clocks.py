@@ -133,7 +133,7 @@ def test_an_interval_longer_than_the_tape_is_read_in_parts(clock):
 
 
 def test_a_market_in_which_nothing_trades_decides_all_the_same(monkeypatch):
-    monkeypatch.setattr("tradefm_gym.envs.session.MAX_EVENTS", 3_000)
+    monkeypatch.setattr("tradefm_gym.envs.session_time.MAX_EVENTS", 3_000)
     session = TradingSession(1, TradingRole(5, 3), QuietFlow(1, quiet_bank(BIDS, ASKS)), clock="volume", context=0)
     session.seed(everyone(1), np.zeros(1, np.uint64))
     session.reset()

@@ -55,6 +55,8 @@ def play(num_envs, flow, **late):
             np.testing.assert_array_equal(results[seat].terms[:, :4].sum(axis=1), gained)
             before[seat] = np.where(active[seat], now, before[seat])
             assert (np.abs(account["inventory"]) <= state["limit"]).all()
+            both = active[seat] & (roles[seat].sizes[:, :, 0] > 0).all(axis=1)
+            np.testing.assert_array_equal(state["decision_mid2"][both], session.market.mid2_excluding(seat)[both])
         state, account = roles[0].state, session.market.accounts[:, 0]
         assert (state["executed"] <= state["quantity"]).all()
         np.testing.assert_array_equal(state["side"] * account["inventory"], state["executed"])

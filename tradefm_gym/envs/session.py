@@ -8,26 +8,24 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import njit
 
 from tradefm_gym import rng
 from tradefm_gym.arguments import flag, numbers, rows_mask, shortened, whole
-from tradefm_gym.envs.clocks import EVENTS, MAX_EVENTS, USUAL_EVENTS
+from tradefm_gym.envs.clocks import EVENTS
 from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role, StepResult
 from tradefm_gym.envs.sampler import EpisodeSampler
 from tradefm_gym.envs.session_copies import SessionCopies
+from tradefm_gym.envs.session_time import SessionTime
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles, seat_latencies
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.market.config import MAX_RATE
-from tradefm_gym.market.events import CANCEL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 _ROLE_ROOM = 256  # and for each further role
-_READ = 4  # roles read the tape each time that this part of it may have been written
 MAX_FEE = 2**31
 _FEW = 64  # up to this many markets a session keeps to the calling thread
 
@@ -53,7 +51,7 @@ def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class TradingSession(SessionCopies):
+class TradingSession(SessionTime, SessionCopies):
     """N markets, one background flow and one seat for each of A roles in every market.
 
     A row's randomness is a pure function of its seed and its episode, so nothing about the other rows (how
@@ -272,65 +270,6 @@ class TradingSession(SessionCopies):
             self.twin.follow()
         return tuple(results)
 
-    def _pass_interval(self, rows: np.ndarray) -> np.ndarray:
-        """Lets one interval pass in the rows; those (N,) bool whose flow ended before it was over."""
-        if self.clock is EVENTS:
-            return self.advance(rows, self.interval or USUAL_EVENTS)
-        lapse = self.clock.lapse(self.interval, self.flow.bank.scale[self.context_of])
-        return self._pass(rows, **self.clock.end(self.market, lapse))
-
-    def _pass(self, rows: np.ndarray, **ends: np.ndarray) -> np.ndarray:
-        """Goes on in the rows to their ends, or for ``MAX_EVENTS``; rows (N,) bool whose flow ended before.
-
-        How many events that takes is not known: roles read the tape before it is written anew.
-        """
-        market, going, exhausted = self.market, rows.copy(), np.zeros(self.num_envs, np.bool_)
-        start, part = market.background_count.copy(), max(1, market.config.tape // _READ)
-        while going.any():
-            until = market.background_count + np.where(going, part, 0)
-            ended = self._run(until, **ends)
-            exhausted |= ended
-            going &= ~ended & (market.background_count >= until) & (market.background_count - start < MAX_EVENTS)
-            if going.any():
-                for role, active in zip(self.roles, self.active, strict=True):
-                    role.follow(going & active)
-        return exhausted
-
-    def _finish(self, active: np.ndarray) -> None:
-        """Ends the tasks of late seats whose last interval is over, once nothing of theirs is on its way."""
-        ends = [role.ending(taking) for role, taking in zip(self.roles, active, strict=True)]
-        if any(rows.any() for rows in ends):
-            self._await(ends)
-            self._send([role.finish(rows) for role, rows in zip(self.roles, ends, strict=True)])
-            self.advance(self.running, 0)
-            self._await(ends)
-
-    def _await(self, ends: list[np.ndarray]) -> None:
-        """Lets time pass until the orders that seats have on their way in rows (N,) bool of each have arrived."""
-        until = self.market.clock_ns.copy()
-        for seat, rows in enumerate(ends):
-            block = self.market.in_flight(seat)
-            due = np.arange(block.events.shape[1]) < np.where(rows, block.count, 0)[:, None]
-            until = np.maximum(until, np.where(due, block.events["time_ns"], 0).max(axis=1, initial=0))
-        self._pass(until > self.market.clock_ns, until_ns=until)
-
-    def _send(self, blocks: list[EventBlock]) -> None:
-        """Submits the orders of all roles; where there are several, their cancels happen before the rest.
-
-        A single seat writes its cancels first anyway.
-        """
-        if len(blocks) == 1:
-            self.submit(blocks[0])
-            return
-        width = sum(block.events.shape[1] for block in blocks)
-        for cancels in (True, False):
-            merged = EventBlock.empty(self.num_envs, width)
-            for block in blocks:
-                _append(cancels, block.events, block.count, merged.events, merged.count)
-            self.submit(merged)
-            if cancels and merged.count.any():
-                self.advance(self.running, 0)
-
     def start_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N, ...): flow and its version, start context, the task of the role of this number, its mask."""
         n = self.num_envs
@@ -359,32 +298,6 @@ class TradingSession(SessionCopies):
         info = self.start_info(role) | self.roles[role].final_info() | (report(self.market) if report else {})
         return info if self.twin is None else info | {"impact_sample_bps": self.twin.impact_sample_bps()}
 
-    def submit(self, orders: EventBlock) -> None:
-        """Hands orders of seats to the markets; they are due when they say."""
-        if orders.count.any():
-            self.market.submit(orders)
-
-    def advance(self, rows: np.ndarray, events: int | np.ndarray) -> np.ndarray:
-        """Lets ``events`` background events, one number or (N,), happen in the rows, and agents' orders that fall due.
-
-        Returns:
-            (N,) bool, rows whose flow ended before that.
-        """
-        return self._run(self.market.background_count + np.where(rows, events, 0))
-
-    def _run(self, until: np.ndarray, **ends: np.ndarray) -> np.ndarray:
-        """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows."""
-        market, flow = self.market, self.flow
-        exhausted = np.zeros(self.num_envs, np.bool_)
-        while (starved := market.advance(until_count=until, **ends)).any():
-            block = flow.next_events(market, starved)
-            ended = starved & (block.count == 0)
-            if ended.any():
-                exhausted |= ended
-                until = np.where(ended, market.background_count, until)
-            market.feed(block)
-        return exhausted
-
     def tape_hash(self, row: int) -> str:
         """Names all that happened in a row since its start state was loaded (what the ring still holds)."""
         tape, total = self.market.tape, hashlib.sha256()
@@ -398,13 +311,3 @@ class TradingSession(SessionCopies):
 
     def _bits(self, m: int, index: int) -> tuple[int, ...]:
         return tuple(int(word) for word in rng.bits(self.seeds[m], self.episodes[m], index, rng.EPISODE))
-
-
-@njit(cache=True, nogil=True)
-def _append(cancels, events, count, out, out_count):
-    """Adds those orders of a block that are cancels, or those that are not, to another."""
-    for m in range(events.shape[0]):
-        for k in range(count[m]):
-            if (events[m, k]["kind"] == CANCEL) == cancels:
-                out[m, out_count[m]] = events[m, k]
-                out_count[m] += 1
