@@ -102,6 +102,10 @@ def test_orders_arrive_when_their_latency_says():
     block = session.role.orders(everyone(1), np.array([[1.0, 0.0]], np.float32))
     assert block.events["kind"][0, : block.count[0]].tolist() == [CANCEL, LIMIT]
     assert block.events["size"][0, 1] == 30
+    # Nothing is taken back twice, and all 40 lots are out.
+    block = session.role.orders(everyone(1), np.array([[1.0, 0.5]], np.float32))
+    assert block.events["kind"][0, : block.count[0]].tolist() == [CANCEL]
+    assert block.events["order_id"][0, 0] == 2
 
 
 def test_a_late_seat_ends_its_task_after_its_last_orders():

@@ -51,6 +51,7 @@ def test_draws_cover_what_they_should():
     assert quantities.min() >= 10 and quantities.max() <= 99
     assert 0.4 < (quantities < np.sqrt(10 * 99)).mean() < 0.6  # equally likely on a logarithmic scale
     assert {row[4] for row in rows} == {0.1, 0.5}
+    assert abs(np.corrcoef(quantities, [row[4] for row in rows])[0, 1]) < 0.2  # each is drawn on its own
     wild = np.array(["wild" in row[1] for row in rows])
     assert 0.4 < wild.mean() < 0.6
     assert len({row[0] for row in rows}) > 20
