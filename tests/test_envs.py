@@ -285,7 +285,7 @@ def test_options_fix_the_task_and_unknown_ones_warn():
     env = ExecutionEnv(flow="zero_intelligence")
     _, info = env.reset(seed=3, options={"side": "sell", "quantity": 77, "context": 4})
     assert (info["side"], info["quantity"], info["context"]) == (-1, 77, 4)
-    with pytest.warns(UserWarning, match="options has the unknown key 'colour'; known are side, quantity, context"):
+    with pytest.warns(UserWarning, match="options has the unknown key 'colour'; known are side, quantity, pa"):
         env.reset(options={"colour": 1})
 
 
@@ -351,7 +351,7 @@ def test_a_bad_action_of_one_row_is_told_from_the_others():
         ({"decisions": 0}, "decisions is 0"),
         ({"flow": "nothing"}, "flow 'nothing' is not known; allowed are"),
         ({"render_mode": "hologram"}, "render_mode is 'hologram'; it must be None, 'ansi' or 'rgb_array'"),
-        ({"clock": "wall"}, "clock is 'wall'; it must be 'events'"),
+        ({"clock": "wall"}, "clock is 'wall'; it must be one of 'events', 'time', 'volume'"),
         ({"split": "tomorrow"}, "split is 'tomorrow'"),
         ({"engine_batch": 8}, "engine_batch is 8; only flow 'tradefm' reads it"),
         ({"context": "a/day"}, "context is 'a/day'; only flow 'tradefm' reads it"),
@@ -376,8 +376,9 @@ def test_wrong_arguments_are_named(arguments, said):
 def test_unknown_arguments_are_named_with_those_that_exist(name):
     guess = {"foo": "", "decision": "; did you mean 'decisions'\\?", "num_env": "; did you mean 'num_envs'\\?"}[name]
     known = (
-        "flow, clock, interval, decisions, side, quantity, context, split, seats, engine_batch, maker_fee, taker_fee, "
-        "maker_rate, taker_rate, counterfactual"
+        "flow, clock, interval, decisions, side, quantity, schedule, participation, limit_bps, limit_price, reward, "
+        "observation, blocks, recent_events, context, split, seats, engine_batch, maker_fee, taker_fee, maker_rate, "
+        "taker_rate, order_latency_ns, data_latency_ns, sampler, counterfactual"
     )
     for call, said in (
         (

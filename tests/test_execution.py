@@ -426,7 +426,7 @@ def test_observations_stay_in_the_space_and_name_their_blocks():
         ({"side": "long"}, "side is 'long'; it must be 'buy', 'sell', 1, -1 or None"),
         ({"side": True}, "side is True"),
         ({"quantity": -5}, "quantity is -5; it must be an integer from 1"),
-        ({"interval": 2**20 + 1}, "interval is 1048577; it must be an integer from 1 to 1048576"),
+        ({"interval": 2**50}, "interval is 1125899906842624; it must be an integer from 1 to 86400000000000"),
         ({"discrete": "yes"}, "discrete is 'yes'; it must be True or False"),
         ({"discrete": 1}, "discrete is 1; it must be True or False"),
         ({"discrete": None}, "discrete is None"),

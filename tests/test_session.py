@@ -161,7 +161,7 @@ def test_rates_reach_the_reward_and_what_is_left_unfilled():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"clock": "volume"}, "clock is 'volume'; it must be 'events'"),
+        ({"clock": "wall"}, "clock is 'wall'; it must be one of 'events', 'time', 'volume'"),
         ({"clock": np.array(["events"])}, r"clock is array\(\['events'\]"),
         ({"split": "future"}, "split is 'future'; it must be one of 'train', 'validation', 'test'"),
         ({"split": np.array(["train", "test"])}, "split is array"),

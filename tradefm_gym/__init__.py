@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what __getattr__ imports on first use
     )
     from tradefm_gym.envs.market_making import MarketMakingRole
     from tradefm_gym.envs.parallel_env import env, parallel_env
+    from tradefm_gym.envs.sampler import Between, EpisodeSampler
     from tradefm_gym.envs.session import TradingSession
     from tradefm_gym.envs.trading import TradingRole
     from tradefm_gym.flow.protocol import ContextBank, FlowModel
@@ -33,7 +34,9 @@ __version__ = "0.1.0"
 _DEFAULT_FLOW = "tradefm:mini-2@651a776a7a5c"  # the bundled model and its hash: an id always means the same market
 
 _HOMES = {
+    "Between": "tradefm_gym.envs.sampler",
     "ContextBank": "tradefm_gym.flow.protocol",
+    "EpisodeSampler": "tradefm_gym.envs.sampler",
     "ExecutionEnv": "tradefm_gym.envs.gym_env",
     "ExecutionRole": "tradefm_gym.envs.execution",
     "ExecutionVectorEnv": "tradefm_gym.envs.gym_env",
@@ -55,7 +58,9 @@ _HOMES = {
 _TASKS = ("Execution", "MarketMaking", "Trading")  # ids and classes are named by them
 
 __all__ = [
+    "Between",
     "ContextBank",
+    "EpisodeSampler",
     "ExecutionEnv",
     "ExecutionRole",
     "ExecutionVectorEnv",

@@ -3,7 +3,15 @@
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.envs.seat import HALF_TICK, SEAT_FIELDS, look, read_tape, remember_move, unfilled_price
+from tradefm_gym.envs.seat import (
+    HALF_TICK,
+    SEAT_FIELDS,
+    learn_flow,
+    look,
+    read_tape,
+    remember_move,
+    unfilled_price,
+)
 from tradefm_gym.market.ledger import notional_fee
 
 STATE = np.dtype(
@@ -12,6 +20,15 @@ STATE = np.dtype(
         ("quantity", np.int64),  # parent order, lots
         ("schedule", np.int64),  # cumulative, lots x 2^SCALE_BITS x decisions
         ("target", np.int64),  # lots that the schedule wants done by the end of this interval
+        ("base", np.int64),  # the schedule if the agent had not bent it; VWAP and POV
+        ("schedule_kind", np.int64),  # TWAP, VWAP or POV
+        ("limit", np.int64),  # the worst price, ticks; 0: none
+        ("participation", np.float64),  # part of what others trade, of POV
+        ("usual_lots", np.float64),  # that others usually trade between two decisions
+        ("pov_lots", np.int64),  # what somebody who keeps to it has traded by now
+        ("pov_notional", np.int64),  # at which prices in all, 1/1000 tick-lots
+        ("lots_read", np.int64),  # of ``market_lots`` and ``market_notional``
+        ("notional_read", np.int64),
         ("cost", np.int64),  # sum of all terms, 1/1000 tick-lots
         *SEAT_FIELDS,
     ],
@@ -45,6 +62,19 @@ def _book_terms(state, account, taker_fee, taker_rate, terms):
     return left == 0 or state["decision"] == state["decisions"]
 
 
+@njit(cache=True, nogil=True)
+def _participate(state):
+    """Lets somebody who takes ``participation`` of what others trade follow the interval, at its average price."""
+    lots, notional = state["market_lots"] - state["lots_read"], state["market_notional"] - state["notional_read"]
+    state["lots_read"], state["notional_read"] = state["market_lots"], state["market_notional"]
+    due = np.int64(np.floor(state["participation"] * float(state["market_lots"])))
+    taken = min(due, state["quantity"]) - state["pov_lots"]
+    if lots > 0 and taken > 0:
+        paid = float(taken) * float(notional) / float(lots)
+        state["pov_lots"] += taken
+        state["pov_notional"] += np.int64(np.floor(1000.0 * paid + 0.5))
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def settle_interval(
     state,
@@ -70,7 +100,7 @@ def settle_interval(
 
     Args:
         state: (N,) STATE.
-        resting: (N, MAX_RESTING + 1) RESTING.
+        resting: (N, .) RESTING.
         records: (N, R) RECORD, ring.
         record_count: (N,) int64.
         fills: (N, R) FILL, ring.
@@ -95,6 +125,8 @@ def settle_interval(
         if rows[m]:
             row = state[m]
             read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
+            _participate(row)
+            learn_flow(row)
             terminated[m] = _book_terms(row, accounts[m, seat], taker_fee, taker_rate, terms[m])
             cost = terms[m, 0] + terms[m, 1] + terms[m, 2] + terms[m, 3]
             row["cost"] += cost

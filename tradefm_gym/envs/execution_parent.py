@@ -19,20 +19,30 @@ class Parent(NamedTuple):
     thin: bool  # the market usually trades less than a lot for each decision
 
 
-def usual_parent(lots_per_event: float, interval: int, decisions: int) -> Parent:
-    """max(64 lots, 10% of the horizon's usual volume), where that volume is at least 64 lots.
+def usual_parent(
+    lots_per_event: float, interval: float, decisions: int, participation: float = PARTICIPATION, said: str = ""
+) -> Parent:
+    """max(64 lots, 10% (``participation``) of the horizon's usual volume), where that volume is at least 64 lots.
 
     Where it is not, 64 lots would be more than the whole market. A horizon that is merely short gets a parent of all
     that it usually trades. In a thin market, one that trades less than a lot for each decision, there are fewer
     decisions, one for each lot of the usual volume, and the parent is half of what these usually bring.
+
+    Args:
+        lots_per_event: that the market usually trades.
+        interval: background events that usually happen between two decisions.
+        decisions: asked for.
+        participation: part of the usual volume.
+        said: how ``reason`` calls the interval.
     """
+    said = said or f"{interval:g} events"
     expected = lots_per_event * decisions * interval
     if not math.isfinite(expected):
         expected = 0.0
     if expected >= LEAST_PARENT:
-        return Parent(min(max(LEAST_PARENT, math.floor(PARTICIPATION * expected)), MAX_QUANTITY), decisions, "", False)
+        return Parent(min(max(LEAST_PARENT, math.floor(participation * expected)), MAX_QUANTITY), decisions, "", False)
     lots = math.floor(expected)
-    reason = f"the context usually trades {lots} lots within {decisions} decisions of {interval} events"
+    reason = f"the context usually trades {lots} lots within {decisions} decisions of {said}"
     if expected >= decisions:
         return Parent(lots, decisions, f"{reason}, fewer than {LEAST_PARENT}: the parent order is all of them", False)
     quantity = math.floor(THIN_PARTICIPATION * lots_per_event * interval * lots) if lots else 0

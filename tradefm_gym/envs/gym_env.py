@@ -22,22 +22,31 @@ class ExecutionEnv(SessionEnv):
     ## Observation space
     ``Box(low, high, (41,), float32)``, the named blocks of ``observation.BLOCKS`` in their order, with their
     meaning, units and bounds; ``observation.block_slices()`` finds one. Clipped to the space. Own resting
-    orders are taken out of the book before anything is measured, normalisers know the training part only.
+    orders are taken out of the book before anything is measured, normalisers know the training part only. ``blocks``
+    chooses some of them (and "limit"), ``recent_events=k`` adds the last k events of the tape, and with
+    ``observation="dict"`` the space is a ``Dict`` of the blocks by name.
 
     ## Rewards
     Minus the growth of the implementation shortfall against the arrival mid, in basis points of the arrival
     notional: the sum of the terms ``spread``, ``timing``, ``fees`` and ``unfilled`` (``info["terms"]``).
-    The integer account is its source; see ``ExecutionRole``.
+    The integer account is its source; see ``ExecutionRole``. ``reward`` chooses other terms, which then are those of
+    ``info``: ``shortfall`` (those four in one), ``twap_slippage``, ``vwap_slippage`` and ``pov_slippage`` (executions
+    against averages of the episode, in the place of spread and timing), ``completion``, ``inventory_linear``,
+    ``inventory_quadratic``, ``inventory_cvar`` and ``mean_variance`` (on the lots to do), ``cara`` and
+    ``order_to_trade``; see ``reward_terms``.
 
     ## Starting state
     A start context of the flow (book, tape, clock) drawn from ``split``; side and context are drawn from the
-    seed and the number of the episode. ``reset(options=...)`` fixes ``side``, ``quantity`` and ``context``.
+    seed and the number of the episode, or by a ``sampler``. ``reset(options=...)`` fixes ``side``, ``quantity``,
+    ``participation``, ``limit_bps`` or ``limit_price``, and ``context``.
 
     ## Episode end
     Terminates when the parent order is done, or at the deadline: there the rest crosses, and what the book
-    cannot fill costs one spread more than its last visible level. Truncates if the flow ends before.
+    cannot fill (or the limit price forbids) costs one spread more than its last visible level. Truncates if the flow
+    ends before.
 
     ## Information
+    With a sampler also regime, and with numbered actions action_mask (1 where one can be done as it says).
     At reset: flow, flow_version, context, side, quantity, decisions, reason (why the parent order is smaller than
     usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed, arrival_mid,
     mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
@@ -45,12 +54,22 @@ class ExecutionEnv(SessionEnv):
     Args:
         flow: background flow: "tradefm", "zero_intelligence", "hawkes", "replay", each also with ":PATH", or a
             ``FlowModel``.
-        clock: what separates decisions; "events" so far.
-        interval: background events between two decisions.
+        clock: what separates decisions: "events" of the background, "time" or traded "volume".
+        interval: of the clock between two decisions: events, nanoseconds or lots; None: 16 events, or what they usually
+            take or trade in the start context.
         decisions: decisions of an episode.
         side: "buy", "sell" (or 1, -1), None to draw it.
-        quantity: parent order in lots; None: max(64, 10% of what the horizon usually trades), less where that is
-            fewer than 64 lots, see ``execution_parent.usual_parent``.
+        quantity: parent order in lots; None: max(64, ``participation`` of what the horizon usually trades), less where
+            that is fewer than 64 lots, see ``execution_parent.usual_parent``.
+        schedule: what the zero action keeps to: "twap", "vwap" or "pov".
+        participation: part of others' volume that POV takes, and of the usual volume that a usual order is.
+        limit_bps: basis points beyond the arrival mid that no lot may cost more than; None for no limit.
+        limit_price: the same as a price in ticks; one of the two.
+        reward: list of terms: names, dicts such as ``{"term": "mean_variance", "aversion": 0.1, "weight": 2}``, or
+            objects that are a ``reward.Term``; None for the four of the shortfall.
+        observation: "flat" or "dict".
+        blocks: names of the blocks that are seen; None for all of ``observation.BLOCKS``.
+        recent_events: events of the tape that are seen besides, up to 256.
         context: id of a start context, None to draw one; or, for a TradeFM flow, the path from which it takes its
             start contexts: a context bank (``.npz``) as it is, or a recorded day (a saved day, a data folder or a
             LOBSTER message file) on which the model is warmed up.
@@ -61,6 +80,10 @@ class ExecutionEnv(SessionEnv):
         taker_fee: 1/1000 ticks a lot.
         maker_rate: parts per million of the notional, besides the fee; negative is a rebate.
         taker_rate: parts per million of the notional, besides the fee.
+        order_latency_ns: how long orders are on their way: None, ns, or a distribution in a form that ``MarketConfig``
+            takes (``{"median_ns": 200_000, "sigma": 0.5}``, ``{"quantiles_ns": [...]}``, ``{"samples_ns": [...]}``).
+        data_latency_ns: how old the market is that is seen, likewise; rewards and infos are those of the market.
+        sampler: an ``EpisodeSampler`` that draws start context, side, quantity and so on for each episode.
         counterfactual: run the market a second time without the agent (``counterfactual.Twin``), whose mid each step's
             info has (twin_mid); that of the end has the difference (impact_sample_bps, basis points of the arrival
             mid). It is a single sample, noise unless averaged over many seeds.
@@ -102,11 +125,16 @@ class MarketMakingEnv(SessionEnv):
     ``Box(low, high, (45,), float32)``, the named blocks of ``position_observation.POSITION_BLOCKS`` in their order,
     with their meaning, units and bounds; ``observation.block_slices(POSITION_BLOCKS)`` finds one. Clipped to the space.
     Own resting orders are taken out of the book before anything is measured, normalisers know the training part only.
+    ``blocks`` chooses some of them, ``recent_events=k`` adds the last k events of the tape, and with
+    ``observation="dict"`` the space is a ``Dict`` of the blocks by name.
 
     ## Rewards
     The gain since the last decision, in basis points of ``inventory_limit`` lots at the arrival mid: the sum of the
     terms ``spread``, ``inventory``, ``fees``, ``liquidation``, ``unfilled`` and ``penalty`` (``info["terms"]``). The
     first four are the change of cash + inventory at the mid - fees, in integers; see ``MarketMakingRole``.
+    ``reward`` chooses other terms, which then are those of ``info``: ``profit`` (those four in one), or what it is made
+    of otherwise (``spread_captured``, ``adverse_selection``, ``holding``, ``fees``), ``inventory_linear``,
+    ``inventory_quadratic``, ``inventory_cvar``, ``mean_variance``, ``cara``, ``order_to_trade``; see ``reward_terms``.
 
     ## Starting state
     Flat, in a start context of the flow (book, tape, clock) drawn from ``split`` by the seed and the number of the
@@ -123,15 +151,20 @@ class MarketMakingEnv(SessionEnv):
     them, and profit_bps, traded, maker_share, peak.
 
     Args:
-        interval: background events between two decisions.
+        interval: of the clock between two decisions, see ``ExecutionEnv``.
         decisions: decisions of an episode.
         size: largest quote on each side, lots; None: two usual orders of the start context.
         inventory_limit: lots held at most, of either sign; None: ten usual orders.
         inventory_penalty: 1/1000 ticks for each lot that is held after a decision, in the reward only.
         penalty_shape: "linear", or "quadratic": for inventory^2 / limit lots.
         discrete: number the actions.
+        reward: list of terms, see ``ExecutionEnv``; None for the six above.
+        observation: "flat" or "dict".
+        blocks: names of the blocks that are seen; None for all of ``POSITION_BLOCKS``.
+        recent_events: events of the tape that are seen besides, up to 256.
         **market: as in ``ExecutionEnv``: ``flow``, ``clock``, ``context``, ``split``, ``seats``, ``engine_batch``,
-            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``counterfactual``.
+            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``order_latency_ns``, ``data_latency_ns``,
+            ``sampler``, ``counterfactual``.
         render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
 
     Raises:
@@ -169,11 +202,16 @@ class TradingEnv(SessionEnv):
     ``Box(low, high, (45,), float32)``, the named blocks of ``position_observation.POSITION_BLOCKS`` in their order,
     with their meaning, units and bounds; ``observation.block_slices(POSITION_BLOCKS)`` finds one. Clipped to the space.
     Own resting orders are taken out of the book before anything is measured, normalisers know the training part only.
+    ``blocks`` chooses some of them, ``recent_events=k`` adds the last k events of the tape, and with
+    ``observation="dict"`` the space is a ``Dict`` of the blocks by name.
 
     ## Rewards
     The gain since the last decision, in basis points of ``max_position`` lots at the arrival mid: the sum of the terms
     ``trading``, ``mark_to_market``, ``fees``, ``liquidation``, ``unfilled`` and ``penalty`` (``info["terms"]``). The
     first four are the change of cash + inventory at the mid - fees, in integers; see ``TradingRole``.
+    ``reward`` chooses other terms, which then are those of ``info``: ``profit`` (those four in one), or what it is made
+    of otherwise (``spread_captured``, ``adverse_selection``, ``holding``, ``fees``), ``inventory_linear``,
+    ``inventory_quadratic``, ``inventory_cvar``, ``mean_variance``, ``cara``, ``order_to_trade``; see ``reward_terms``.
 
     ## Starting state
     Flat, in a start context of the flow (book, tape, clock) drawn from ``split`` by the seed and the number of the
@@ -190,14 +228,19 @@ class TradingEnv(SessionEnv):
     them, and profit_bps, traded, maker_share, peak.
 
     Args:
-        interval: background events between two decisions.
+        interval: of the clock between two decisions, see ``ExecutionEnv``.
         decisions: decisions of an episode.
         max_position: lots held at most, of either sign; None: five usual orders of the start context.
         inventory_penalty: 1/1000 ticks for each lot that is held after a decision, in the reward only.
         penalty_shape: "linear", or "quadratic": for inventory^2 / limit lots.
         discrete: number the actions.
+        reward: list of terms, see ``ExecutionEnv``; None for the six above.
+        observation: "flat" or "dict".
+        blocks: names of the blocks that are seen; None for all of ``POSITION_BLOCKS``.
+        recent_events: events of the tape that are seen besides, up to 256.
         **market: as in ``ExecutionEnv``: ``flow``, ``clock``, ``context``, ``split``, ``seats``, ``engine_batch``,
-            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``counterfactual``.
+            ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``order_latency_ns``, ``data_latency_ns``,
+            ``sampler``, ``counterfactual``.
         render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
 
     Raises:

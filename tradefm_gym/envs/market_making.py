@@ -1,11 +1,11 @@
 """The market making role: quote on both sides, earn the spread and carry as little inventory as that takes."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tradefm_gym.envs.position_orders import open_quotes
-from tradefm_gym.envs.position_role import PositionRole, lots, usual_orders
+from tradefm_gym.envs.position_role import PositionRole, lots, position_terms, usual_orders
 from tradefm_gym.envs.seat_role import per_row
 
 SIZE_ORDERS, LIMIT_ORDERS = 2, 10  # by default, in usual orders
@@ -37,19 +37,26 @@ class MarketMakingRole(PositionRole):
     in basis points of ``inventory_limit`` lots at the arrival mid.
 
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None: 16 events, or what they usually take.
         decisions: decisions of an episode.
         size: largest quote on each side, lots; None: two usual orders of the start context, or the limit if less.
         inventory_limit: lots held at most, of either sign; None: ten usual orders, or the size if more.
         inventory_penalty: 1/1000 ticks for each lot that is held after a decision; no money changes hands.
         penalty_shape: "linear" or "quadratic", see ``PositionRole``.
         discrete: offer ``MAKING_ACTIONS`` by number instead of the box.
+        reward: terms of which the reward is the sum: those of ``known_terms``, see ``reward.read_reward``; None for all
+            of the above.
+        observation: "flat", or "dict" of the blocks by name.
+        blocks: names of the blocks that are seen; None for ``POSITION_BLOCKS``.
+        recent_events: events of the tape that are seen besides.
 
     Raises:
         ValueError: if an argument is not allowed.
+        TypeError: if a term of the reward has no such parameter.
     """
 
     term_names: tuple[str, ...] = ("spread", "inventory", "fees", "liquidation", "unfilled", "penalty")
+    known_terms: ClassVar = position_terms(term_names)
     agent_name = "maker"
     option_names: tuple[str, ...] = ("size", "inventory_limit")
     presets = MAKING_ACTIONS
@@ -58,15 +65,21 @@ class MarketMakingRole(PositionRole):
 
     def __init__(
         self,
-        interval: int = 16,
+        interval: int | None = None,
         decisions: int = 64,
         size: int | None = None,
         inventory_limit: int | None = None,
         inventory_penalty: int = 0,
         penalty_shape: str = "linear",
         discrete: bool = False,
+        reward: Any = None,
+        observation: str = "flat",
+        blocks: Any = None,
+        recent_events: int = 0,
     ):
-        super().__init__(interval, decisions, inventory_penalty, penalty_shape, discrete)
+        super().__init__(
+            interval, decisions, inventory_penalty, penalty_shape, discrete, reward, observation, blocks, recent_events
+        )
         self.size, self.inventory_limit = _fitting(lots("size", size), lots("inventory_limit", inventory_limit))
 
     def plan(self, options: dict[str, Any]) -> list[tuple[int | None, int | None]]:
@@ -86,6 +99,12 @@ class MarketMakingRole(PositionRole):
         if limit is None:
             limit = max(usual_orders(scale, LIMIT_ORDERS), size or 1)
         return limit, min(usual_orders(scale, SIZE_ORDERS), limit) if size is None else size
+
+    def _possible(self, state: np.ndarray, resting: np.ndarray, prices: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """A distance below 0 takes a price between the touches."""
+        distance, spread = self.presets[:, :2].min(axis=1), state["spread"][:, None]
+        inside = np.floor((1.0 + distance) * spread + 0.5)  # of the bid from the mid, half ticks; see position_orders
+        return (distance >= 0.0) | ((spread - inside) // 2 >= 1)
 
     def start_info(self) -> dict[str, np.ndarray]:
         """Limit and largest quote in lots, and what all have that hold a position."""

@@ -91,13 +91,13 @@ def log_lots(lots, usual):
 
 
 @njit(cache=True, nogil=True)
-def fill_market(state, scale, prices, sizes, clock_ns, interval, side, out, at):
+def fill_market(state, scale, prices, sizes, clock_ns, side, out, at):
     """Writes MARKET_BLOCKS from place ``at`` of a row on, seen from ``side``; the order of the lines is theirs."""
     own = 0 if side > 0 else 1
-    decisions = float(state["decisions"])
+    decisions, interval = float(state["decisions"]), state["pace"]
     mid = 0.5 * state["decision_mid2"]
     spread, touch = scale["spread"], scale["touch_size"]
-    move = scale["volatility"] * math.sqrt(float(interval))
+    move = scale["volatility"] * math.sqrt(interval)
 
     out[at] = (decisions - state["decision"]) / decisions
     out[at + 1] = ratio(float(clock_ns - state["start_ns"]), scale["event_ns"] * interval * decisions)
@@ -125,7 +125,7 @@ def fill_market(state, scale, prices, sizes, clock_ns, interval, side, out, at):
 
 
 @njit(cache=True, nogil=True)
-def _fill_row(state, scale, prices, sizes, clock_ns, own_price, ahead, interval, out):
+def _fill_row(state, scale, prices, sizes, clock_ns, own_price, ahead, out):
     """Writes one row (SIZE,) float32; the order of the lines is the order of BLOCKS."""
     side = state["side"]
     own = 0 if side > 0 else 1
@@ -135,7 +135,7 @@ def _fill_row(state, scale, prices, sizes, clock_ns, own_price, ahead, interval,
     out[0] = state["target"] / quantity
     out[1] = state["executed"] / quantity
     out[2] = (quantity - state["executed"]) / quantity
-    fill_market(state, scale, prices, sizes, clock_ns, interval, side, out, 3)
+    fill_market(state, scale, prices, sizes, clock_ns, side, out, 3)
     base = 3 + MARKET_SIZE
     rests = state["resting"] > 0
     out[base] = 1.0 if rests else 0.0
@@ -150,7 +150,7 @@ def _fill_row(state, scale, prices, sizes, clock_ns, own_price, ahead, interval,
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, interval, low, high, out):
+def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, low, high, out):
     """Writes the observations of all rows, clipped to the space.
 
     Args:
@@ -161,13 +161,12 @@ def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, int
         sizes: (N, 2, LEVELS) int64 lots, 0 where there is no level.
         clock_ns: (N,) int64.
         ahead: (N,) int64 lots ahead of the own order.
-        interval: background events between two decisions.
         low: (SIZE,) float32.
         high: (SIZE,) float32.
         out: (N, SIZE) float32.
     """
     for m in prange(state.shape[0]):
         own_price = resting[m, 0]["price"]
-        _fill_row(state[m], scale[m], prices[m], sizes[m], clock_ns[m], own_price, ahead[m], interval, out[m])
+        _fill_row(state[m], scale[m], prices[m], sizes[m], clock_ns[m], own_price, ahead[m], out[m])
         for column in range(SIZE):
             out[m, column] = min(max(out[m, column], low[column]), high[column])

@@ -14,10 +14,11 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec
 
 from tradefm_gym.arguments import known_names, numbers, shortened
-from tradefm_gym.envs.casting import cast, scripted_actions
+from tradefm_gym.envs.casting import LATENCIES, cast, scripted_actions, seat_latencies
 from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.session_copies import SessionState
+from tradefm_gym.envs.starts import MARKET_OPTIONS
 from tradefm_gym.envs.tasks import (
     MARKET,
     check_open,
@@ -66,11 +67,12 @@ class ParallelTradingEnv(ParallelEnv):
     Args:
         roles: 2 to 16 entries, see above.
         flow: as in ``ExecutionEnv``.
-        interval: background events between two decisions.
+        interval: between two decisions, in units of ``clock``; None: 16 events, or what they usually take.
         decisions: decisions of an episode, for roles that do not say it themselves.
         render_mode: None, "human" (prints the ladder), "ansi" (the ladder as text) or "rgb_array" (a picture of it).
-        **market: ``clock``, ``context``, ``split``, ``engine_batch``, ``maker_fee``, ``taker_fee``, ``maker_rate``
-            and ``taker_rate`` as in ``ExecutionEnv``.
+        **market: ``clock``, ``context``, ``split``, ``engine_batch``, ``maker_fee``, ``taker_fee``, ``maker_rate``,
+            ``taker_rate``, ``order_latency_ns`` and ``data_latency_ns`` as in ``ExecutionEnv``. An entry of ``roles``
+            that is a dict may have latencies of its own.
 
     Raises:
         TypeError: if there is no such argument.
@@ -86,7 +88,7 @@ class ParallelTradingEnv(ParallelEnv):
         roles: Sequence[str | Mapping[str, Any] | Role] = DEFAULT_ROLES,
         *,
         flow: Any = "tradefm",
-        interval: int = 16,
+        interval: int | None = None,
         decisions: int = 64,
         render_mode: str | None = None,
         **market: Any,
@@ -99,6 +101,7 @@ class ParallelTradingEnv(ParallelEnv):
         self.closed = False
         self.render_mode = render_mode
         seats = cast(roles, interval, decisions)
+        market |= seat_latencies(seats, {name: market[name] for name in LATENCIES if name in market})
         self.session = market_session(1, [seat.role for seat in seats], flow=flow, **market)
         self.possible_agents = [seat.name for seat in seats if seat.act is None]
         self.agents: list[str] = []
@@ -106,11 +109,10 @@ class ParallelTradingEnv(ParallelEnv):
         self._seats = {seat.name: i for i, seat in enumerate(seats)}
         self._scripts = {i: seat.act for i, seat in enumerate(seats) if seat.act is not None}
         self._seen: tuple[np.ndarray, ...] = ()
-        boxes = [seat.role.observation_space for seat in seats]
-        low, high = (np.concatenate([getattr(box, name) for box in boxes]) for name in ("low", "high"))
+        low, high = (np.concatenate([getattr(seat.role, name) for seat in seats]) for name in ("low", "high"))
         self.state_space = spaces.Box(low, high, dtype=np.float32)
 
-    def observation_space(self, agent: str) -> spaces.Box:
+    def observation_space(self, agent: str) -> spaces.Box | spaces.Dict:
         """What an agent of this name sees; the same object at each call."""
         return self._role(agent).observation_space
 
@@ -120,7 +122,7 @@ class ParallelTradingEnv(ParallelEnv):
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
         check_open(self, "reset")
         seed = None if seed is None else whole_seed("seed", seed)
@@ -136,7 +138,7 @@ class ParallelTradingEnv(ParallelEnv):
     def step(
         self, actions: dict[str, Any]
     ) -> tuple[
-        dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
+        dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
     ]:  # fmt: skip
         """One decision of all agents that are left, and the interval after it.
 
@@ -180,7 +182,7 @@ class ParallelTradingEnv(ParallelEnv):
         check_started(self.session, "snapshot")
         return self.session.snapshot()
 
-    def restore(self, value: SessionState) -> dict[str, np.ndarray]:
+    def restore(self, value: SessionState) -> dict[str, Any]:
         """Goes on from a snapshot of an environment of equal arguments, to the last bit, and in later episodes too.
 
         Returns:
@@ -216,8 +218,8 @@ class ParallelTradingEnv(ParallelEnv):
             raise ValueError(f"agent is {shortened(agent)}; it must be one of {', '.join(self.possible_agents)}")
         return self.session.roles[self._seats[agent]]
 
-    def _observations(self, agents: list[str]) -> dict[str, np.ndarray]:
-        return {agent: self._seen[self._seats[agent]][0].copy() for agent in agents}
+    def _observations(self, agents: list[str]) -> dict[str, Any]:
+        return {agent: self._role(agent).present(self._seen[self._seats[agent]][0].copy()) for agent in agents}
 
     def _info(self, agent: str, finished: bool) -> dict[str, Any]:
         seat = self._seats[agent]
@@ -228,7 +230,7 @@ class ParallelTradingEnv(ParallelEnv):
         """Options as the session reads them."""
         if options is None or not isinstance(options, Mapping):
             return options
-        known = known_options(options, ("context", *self.possible_agents), 4)
+        known = known_options(options, (*MARKET_OPTIONS, *self.possible_agents), 4)
         own: list[dict[str, Any]] = [{} for _ in self._seats]
         for agent in self.possible_agents:
             words = known.pop(agent, {})

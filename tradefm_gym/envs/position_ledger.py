@@ -13,7 +13,15 @@ happened before the closing trade of the episode and that trade. All are integer
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.envs.seat import HALF_TICK, SEAT_FIELDS, look, read_tape, remember_move, unfilled_price
+from tradefm_gym.envs.seat import (
+    HALF_TICK,
+    SEAT_FIELDS,
+    learn_flow,
+    look,
+    read_tape,
+    remember_move,
+    unfilled_price,
+)
 from tradefm_gym.market.ledger import notional_fee
 
 STATE = np.dtype(
@@ -23,8 +31,6 @@ STATE = np.dtype(
         ("target", np.int64),  # the position that is wanted at the end of the interval
         ("profit", np.int64),  # sum of all terms, 1/1000 tick-lots
         ("peak", np.int64),  # the largest position so far, lots of either sign
-        ("bought", np.int64),  # lots in the last interval
-        ("sold", np.int64),
         ("closing_cash", np.int64),  # the account just before the orders that close the interval
         ("closing_inventory", np.int64),
         *SEAT_FIELDS,
@@ -123,6 +129,7 @@ def settle_interval(
             _, bought, sold = read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
             row["bought"] += bought
             row["sold"] += sold
+            learn_flow(row)
             look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
             remember_move(row)
             terminated[m] = _book_terms(row, accounts[m, seat], taker_fee, taker_rate, penalty, quadratic, terms[m])

@@ -21,9 +21,9 @@ POSITION_BLOCKS = (
 
 
 @njit(cache=True, nogil=True)
-def _fill_row(state, resting, scale, prices, sizes, clock_ns, ahead, interval, out):
+def _fill_row(state, resting, scale, prices, sizes, clock_ns, ahead, out):
     """Writes one row (obs,) float32; the order of the lines is the order of POSITION_BLOCKS."""
-    fill_market(state, scale, prices, sizes, clock_ns, interval, 1, out, 0)
+    fill_market(state, scale, prices, sizes, clock_ns, 1, out, 0)
     limit, spread, mid = float(state["limit"]), scale["spread"], 0.5 * state["decision_mid2"]
     out[MARKET_SIZE] = state["inventory"] / limit
     out[MARKET_SIZE + 1] = state["target"] / limit
@@ -50,7 +50,7 @@ def _fill_row(state, resting, scale, prices, sizes, clock_ns, ahead, interval, o
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, interval, low, high, out):
+def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, low, high, out):
     """Writes the observations of all rows, clipped to the space.
 
     Args:
@@ -61,12 +61,11 @@ def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, int
         sizes: (N, 2, LEVELS) int64 lots, 0 where there is no level.
         clock_ns: (N,) int64.
         ahead: (N, 2) int64 lots ahead of the oldest own bid and ask.
-        interval: background events between two decisions.
         low: (obs,) float32.
         high: (obs,) float32.
         out: (N, obs) float32.
     """
     for m in prange(state.shape[0]):
-        _fill_row(state[m], resting[m], scale[m], prices[m], sizes[m], clock_ns[m], ahead[m], interval, out[m])
+        _fill_row(state[m], resting[m], scale[m], prices[m], sizes[m], clock_ns[m], ahead[m], out[m])
         for column in range(out.shape[1]):
             out[m, column] = min(max(out[m, column], low[column]), high[column])

@@ -3,9 +3,8 @@
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.envs.observation import SLOW
-from tradefm_gym.envs.quoting import cross, priced, take_back, wanted_price, write_order
-from tradefm_gym.envs.seat import MAX_RESTING, read_tape
+from tradefm_gym.envs.quoting import cross, place, priced, take_back, wanted_price
+from tradefm_gym.envs.seat import MAX_RESTING, follow_row, open_row
 from tradefm_gym.market.events import BUY, LIMIT, POST_ONLY_SLIDE, SELL
 
 # Order ids: 2 k for the bid of decision k, 2 k + 1 for its ask and for what crosses at its end.
@@ -65,7 +64,7 @@ def open_quotes(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
         count[m] = 0
         if rows[m]:
             row, written, now = state[m], 0, clock_ns[m]
-            row["worst_fill"] = 0
+            open_row(row)
             bid, ask = quote_prices(
                 row, prices[m], sizes[m], float(actions[m, 0]), float(actions[m, 1]), float(actions[m, 2])
             )
@@ -76,11 +75,12 @@ def open_quotes(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
             written, kept_bids = take_back(row, resting[m], BUY, bid, bids, most, events[m], written, now, seat)
             written, kept_asks = take_back(row, resting[m], SELL, ask, asks, most, events[m], written, now, seat)
             order_id, kind = 2 * row["decision"], POST_ONLY_SLIDE
-            if kept_bids < bids:
-                written = write_order(events[m], written, now, seat, kind, BUY, order_id, bid, bids - kept_bids)
-            if kept_asks < asks:
-                written = write_order(events[m], written, now, seat, kind, SELL, order_id + 1, ask, asks - kept_asks)
-            count[m] = written
+            missing, room = bids - kept_bids, row["limit"] - row["inventory"]
+            written = place(row, resting[m], kind, BUY, order_id, bid, missing, room, events[m], written, now, seat)
+            missing, room = asks - kept_asks, row["limit"] + row["inventory"]
+            count[m] = place(
+                row, resting[m], kind, SELL, order_id + 1, ask, missing, room, events[m], written, now, seat
+            )
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -103,7 +103,7 @@ def open_target(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
         count[m] = 0
         if rows[m]:
             row, now = state[m], clock_ns[m]
-            row["worst_fill"] = 0
+            open_row(row)
             row["target"] = _rounded(float(actions[m, 0]) * float(row["limit"]))
             row["crossing"] = 1 if actions[m, 1] >= 0.0 else 0
             missing = row["target"] - row["inventory"]
@@ -113,10 +113,10 @@ def open_target(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
                 row, resting[m], -side, np.int64(0), np.int64(0), MAX_RESTING, events[m], 0, now, seat
             )
             written, kept = take_back(row, resting[m], side, price, wanted, MAX_RESTING, events[m], written, now, seat)
-            if kept < wanted:
-                order_id = 2 * row["decision"]
-                written = write_order(events[m], written, now, seat, LIMIT, side, order_id, price, wanted - kept)
-            count[m] = written
+            order_id, room = 2 * row["decision"], row["limit"] - side * row["inventory"]
+            count[m] = place(
+                row, resting[m], LIMIT, side, order_id, price, wanted - kept, room, events[m], written, now, seat
+            )
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -125,7 +125,8 @@ def close_interval(
 ):
     """Reads the interval from the tape and writes the orders that close it: cancels, and one that crosses.
 
-    At the episode's end that is all of the position, else what is missing to the target of those who cross.
+    At the episode's end that is all of the position, else what is missing to the target of those who cross. At the end
+    a late seat only takes back what it has sent; once that is known to be gone, a second call crosses.
 
     Args:
         state: (N,) STATE.
@@ -145,16 +146,19 @@ def close_interval(
         count[m] = 0
         if rows[m]:
             row, account = state[m], accounts[m, seat]
-            flow, bought, sold = read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
-            row["flow"], row["bought"], row["sold"] = flow, bought, sold
-            row["slow_flow"] += (flow - row["slow_flow"]) / SLOW
+            follow_row(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
             row["closing_cash"], row["closing_inventory"] = account["cash"], account["inventory"]
             deadline = row["decision"] + 1 == row["decisions"]
             lots = np.int64(0)
             if deadline:
                 row["worst_fill"] = 0
-                lots = -account["inventory"]
+                waits = row["late"] == 1 and row["own_count"] > 0
+                lots = np.int64(0) if waits else -account["inventory"]
             elif row["crossing"] == 1:
                 lots = row["target"] - account["inventory"]
             if deadline or lots != 0:
-                count[m] = cross(row, resting[m], lots, 2 * row["decision"] + 1, events[m], clock_ns[m], seat)
+                room = row["limit"] + abs(account["inventory"])
+                if not deadline:
+                    room = row["limit"] - (1 if lots > 0 else -1) * account["inventory"]
+                order_id = 2 * row["decision"] + 1
+                count[m] = cross(row, resting[m], lots, room, 0, order_id, events[m], clock_ns[m], seat)

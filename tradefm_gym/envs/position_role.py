@@ -2,14 +2,18 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tradefm_gym.arguments import one_of, whole
+from tradefm_gym.envs.knowledge import rings
 from tradefm_gym.envs.position_ledger import STATE, settle_interval
 from tradefm_gym.envs.position_observation import POSITION_BLOCKS, fill_observations
 from tradefm_gym.envs.position_orders import close_interval
+from tradefm_gym.envs.reward import Term, booked
+from tradefm_gym.envs.reward_terms import POSITION
 from tradefm_gym.envs.seat import HALF_TICK, RESTING
 from tradefm_gym.envs.seat_role import SeatRole
 from tradefm_gym.flow.protocol import ContextBank
@@ -29,11 +33,16 @@ class PositionRole(SeatRole):
     truncated and the position stays as it is, marked to the mid.
 
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None: 16 events, or what they usually take.
         decisions: decisions of an episode.
         inventory_penalty: 1/1000 ticks for each lot that is held after a decision; no money changes hands.
         penalty_shape: "linear", or "quadratic": for inventory^2 / limit lots, so that both are equal at the limit.
         discrete: offer ``presets`` by number instead of the box.
+        reward: terms of which the reward is the sum: those of ``known_terms``, see ``reward.read_reward``; None for all
+            that the ledger books.
+        observation: "flat", or "dict" of the blocks by name.
+        blocks: names of the blocks that are seen; None for ``POSITION_BLOCKS``.
+        recent_events: events of the tape that are seen besides.
 
     Raises:
         ValueError: if an argument is not allowed.
@@ -45,15 +54,27 @@ class PositionRole(SeatRole):
     filling = staticmethod(fill_observations)
     spare = 2  # a bid and an ask
 
-    def __init__(self, interval: int, decisions: int, inventory_penalty: int, penalty_shape: str, discrete: bool):
-        super().__init__(interval, decisions, discrete)
+    def __init__(
+        self,
+        interval: int | None,
+        decisions: int,
+        inventory_penalty: int,
+        penalty_shape: str,
+        discrete: bool,
+        reward: Any = None,
+        observation: str = "flat",
+        blocks: Any = None,
+        recent_events: int = 0,
+    ):
+        super().__init__(interval, decisions, discrete, reward, observation, blocks, recent_events)
         self.inventory_penalty = whole("inventory_penalty", inventory_penalty, 0, MAX_PENALTY)
         self.penalty_shape = one_of("penalty_shape", penalty_shape, PENALTY_SHAPES)
 
     def attach(self, market: MarketSimulator, seat: int) -> None:
         """Allocates the state of the market's N rows."""
         super().attach(market, seat)
-        self.state["limit"], self.state["size"], self.state["arrival_mid2"] = 1, 1, 2
+        for state in (self.state, self.seen.state):
+            state["limit"], state["size"], state["arrival_mid2"] = 1, 1, 2
 
     def admit(self, bank: ContextBank, contexts: np.ndarray, plan: Any = None) -> str:
         """Every market will do: quotes and positions are measured by its usual order."""
@@ -71,49 +92,61 @@ class PositionRole(SeatRole):
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
         self.scale[rows] = scale[rows]
+        paces = self.clock.events(self.interval, self.scale)
         for m in np.flatnonzero(rows).tolist():
             self.state[m], self.resting[m] = np.zeros((), STATE), np.zeros((), RESTING)
             state, usual = self.state[m], self.scale[m]
             state["limit"], state["size"] = self.limits(usual, plan[m])
             state["decisions"] = self.decisions
             state["spread"] = max(1, round(float(usual["spread"])))
-            state["variance"] = float(usual["volatility"]) ** 2 * self.interval
+            state["pace"] = paces[m]
+            state["variance"] = float(usual["volatility"]) ** 2 * state["pace"]
         self._look_first(rows)
+        self._know_first(rows)
 
-    def closing(self, rows: np.ndarray) -> EventBlock:
-        """Liquidates at the end, and crosses where that was asked for; the block is reused by the next call."""
-        block, market = self._block, self.market
-        self._check_tape(rows)
-        close_interval(
-            self.state,
-            self.resting,
-            market.tape.records,
-            market.tape.record_count,
-            market.tape.fills,
-            market.tape.fill_count,
-            market.accounts,
-            rows,
-            market.clock_ns,
-            self.seat,
-            block.events,
-            block.count,
-        )
+    def _close(self, market: Any, rows: np.ndarray) -> EventBlock:
+        """Liquidates at the end, and crosses where that was asked for."""
+        block, seen = self._block, (self.seen.state, self.seen.resting)
+        clock, accounts = self.market.clock_ns, market.accounts
+        close_interval(*seen, *rings(market), accounts, rows, clock, self.seat, block.events, block.count)
         return block
+
+    @staticmethod
+    def held(state: np.ndarray) -> np.ndarray:
+        """Lots held, of either sign (N,)."""
+        return np.abs(state["inventory"])
+
+    @staticmethod
+    def most(state: np.ndarray) -> np.ndarray:
+        """The largest position, lots (N,)."""
+        return state["limit"]
+
+    @staticmethod
+    def gained(state: np.ndarray) -> np.ndarray:
+        """The profit so far, penalties included (N,) int64."""
+        return state["profit"]
+
+    def _catch_up(self, rows: np.ndarray, over: np.ndarray) -> None:
+        super()._catch_up(rows, over)
+        seen, live = self.seen.state, rows & ~over
+        worth = seen["cash"] + seen["inventory"] * seen["decision_mid2"] * HALF_TICK - seen["fees"]
+        seen["profit"][live] = worth[live]  # without a penalty, which would tell the market's present
 
     def _charges(self) -> tuple:
         return self.inventory_penalty, self.penalty_shape == "quadratic"
 
     def _queue_ahead(self) -> np.ndarray:
-        """Lots ahead of the oldest own bid and ask (N, 2) int64; -1 where there is none."""
-        live = np.arange(self.resting.shape[1]) < self.state["own_count"][:, None]
-        oldest = np.full((len(self.state), 2), -1, np.int64)
+        """Lots ahead of the oldest own bid and ask (N, 2) int64; 0 or less where there is none."""
+        resting = self.seen.resting
+        live = np.arange(resting.shape[1]) < self.seen.state["own_count"][:, None]
+        oldest = np.full((len(self.seen.state), 2), -1, np.int64)
         for which, side in enumerate((1, -1)):
-            mine = live & (self.resting["side"] == side)
-            first = np.take_along_axis(self.resting["order_id"], mine.argmax(axis=1)[:, None], axis=1)[:, 0]
+            mine = live & (resting["side"] == side)
+            first = np.take_along_axis(resting["order_id"], mine.argmax(axis=1)[:, None], axis=1)[:, 0]
             oldest[:, which] = np.where(mine.any(axis=1), first, -1)
         if (oldest < 0).all():
             return oldest
-        return self.market.queue_ahead(self.seat, oldest)
+        return np.maximum(self.view.queue_ahead(self.seat, oldest), 0)  # one on its way is nowhere
 
     def headline(self, row: int) -> str:
         """One line that says how far the task of a row is."""
@@ -135,7 +168,7 @@ class PositionRole(SeatRole):
             "decisions": state["decisions"].copy(),
             "arrival_mid": 0.5 * state["arrival_mid2"],
             "usual_spread": scale["spread"].copy(),
-            "usual_move": scale["volatility"] * math.sqrt(self.interval),
+            "usual_move": scale["volatility"] * np.sqrt(state["pace"]),
         }
 
     def step_info(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
@@ -167,8 +200,17 @@ class PositionRole(SeatRole):
 
     def _basis_points(self) -> np.ndarray:
         """What one unit of money is in basis points of the limit's arrival notional (N,)."""
-        state = self.state
-        return 10_000.0 / (state["limit"] * state["arrival_mid2"] * HALF_TICK).astype(np.float64)
+        return 10_000.0 / self.notional(self.state)
+
+
+def position_terms(names: tuple[str, ...]) -> dict[str, Callable[..., Term]]:
+    """The terms that a role's reward may be made of, whose ledger has six of these names."""
+    traded, liquidation = names[0], names[3]
+    return {name: booked(name) for name in names} | {
+        "profit": booked(*names[:4], name="profit"),
+        "spread_captured": booked(traded, liquidation, name="spread_captured"),
+        **POSITION,
+    }
 
 
 def usual_orders(scale: np.ndarray, number: int) -> int:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from tradefm_gym.envs.clocks import Clock
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
@@ -54,11 +55,15 @@ class Role(Protocol):
     agent_name: str  # what agents of this role are called, with a number behind it
     option_names: tuple[str, ...]  # what a reset may fix
 
-    observation_space: spaces.Box
+    observation_space: spaces.Box | spaces.Dict
+    low: np.ndarray  # (obs,) float32, the lowest values of what ``observe`` returns
+    high: np.ndarray  # (obs,) float32
     action_space: spaces.Space
     term_names: tuple[str, ...]
     presets: np.ndarray  # (k, act) float32, the actions by number; number 0 is the zero action
-    interval: int  # background events between two decisions
+    discrete: bool  # whether actions are given by number
+    interval: int | None  # between two decisions, in units of the clock; None: what is usual
+    clock: Clock  # set by the session
     action_kinds: str  # NumPy's letters for the kinds of numbers that an action may be
     action_rule: str  # what one row's action must be, for messages
 
@@ -110,12 +115,36 @@ class Role(Protocol):
         """Orders that close it, cancels first; they meet the book before any further background event."""
         ...
 
+    # Only other clocks than "events" need this.
+
+    def follow(self, rows: np.ndarray) -> None:
+        """Reads the tape in the midst of an interval, in rows in which it grows long."""
+        ...
+
+    # Only seats whose orders or news take time need these two.
+
+    def ending(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows (N,) bool in which the last interval is over: all orders were taken back."""
+        ...
+
+    def finish(self, rows: np.ndarray) -> EventBlock:
+        """Orders that end the task in these rows, in which nothing of the seat is on its way any more."""
+        ...
+
     def settle(self, rows: np.ndarray) -> Outcome:
         """Books the interval: the reward, its terms and whether the task is over."""
         ...
 
     def observe(self) -> np.ndarray:
         """What the agent may see now (N, obs) float32, a fresh array."""
+        ...
+
+    def present(self, observation: np.ndarray) -> Any:
+        """Observations (..., obs) in the form that ``observation_space`` has."""
+        ...
+
+    def action_masks(self) -> np.ndarray:
+        """Which of ``presets`` can be done as they say now (N, k) bool."""
         ...
 
     def start_info(self) -> dict[str, np.ndarray]:

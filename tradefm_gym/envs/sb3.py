@@ -70,7 +70,7 @@ class SessionVecEnv(VecEnv):
             raise ValueError(f"options is {shortened(options)}; it must be a dict, or a list of {self.num_envs} dicts")
         super().set_options(options)
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Any:
         """Begins an episode in every row, with the seeds and options set before; they are used once."""
         options = {key: [row.get(key) for row in self._options] for row in self._options for key in row}
         seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
@@ -84,7 +84,7 @@ class SessionVecEnv(VecEnv):
         """Keeps the actions (N, act) for ``step_wait``."""
         self._actions = actions
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Takes the step; rows that ended are reset at once."""
         observation, reward, terminated, truncated, columns = self.env.step(self._actions)
         done = terminated | truncated
@@ -98,6 +98,10 @@ class SessionVecEnv(VecEnv):
             infos[m]["TimeLimit.truncated"] = bool(truncated[m] and not terminated[m])
             self.reset_infos[m] = plain_row(columns, m)
         return observation, reward.astype(np.float32), done, infos
+
+    def action_masks(self) -> np.ndarray:
+        """Which of the numbered actions can be done as they say (N, k) bool, for sb3-contrib's MaskablePPO."""
+        return self.env.action_masks()
 
     def close(self) -> None:
         """Ends the environment: ``reset`` and ``step`` are refused from now on. May be called twice."""
@@ -123,6 +127,9 @@ class SessionVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         """Calls a method of the vector environment and gives its result to each row."""
+        if method_name == "action_masks":  # of each row its own
+            masks = self.action_masks()
+            return [masks[m] for m in self._get_indices(indices)]
         result = getattr(self.env, method_name)(*method_args, **method_kwargs)
         return [result for _ in self._get_indices(indices)]
 

@@ -13,6 +13,9 @@ from tradefm_gym.market.events import CANCEL, CANCELLED, PRINT, RESTED
 MAX_RESTING = 16  # own orders at once; those of one side rest at one price
 HALF_TICK = 500  # of money: doubled ticks to 1/1000 ticks
 
+# How far an own order is, as its seat knows. Orders of a seat without latency are either at rest or gone.
+RESTS, SENT, LEAVING, TAKING = range(4)  # at rest, on its way to rest, its cancel on its way, on its way to cross
+
 SEAT_FIELDS = [
     ("decisions", np.int64),  # of the whole episode
     ("decision", np.int64),  # made so far
@@ -34,6 +37,14 @@ SEAT_FIELDS = [
     ("records", np.int64),  # cursors of the tape
     ("fills", np.int64),
     ("crossing", np.int64),  # 1: what the interval leaves over crosses at its end
+    ("late", np.int64),  # 1: orders or news of the seat take time
+    ("bought", np.int64),  # lots in the last interval
+    ("sold", np.int64),
+    ("messages", np.int64),  # orders and cancels that the market has met
+    ("trades", np.int64),  # own fills
+    ("market_lots", np.int64),  # lots that others traded with each other
+    ("market_notional", np.int64),  # the same times their prices, tick-lots
+    ("mid2_sum", np.int64),  # of the doubled mids after each decision
     ("fill_size", np.int64),  # the last fill, 0 while there is none
     ("fill_price", np.int64),
     ("fill_side", np.int64),  # 1 bought, -1 sold
@@ -41,8 +52,12 @@ SEAT_FIELDS = [
     ("flow", np.float64),  # signed lots taken by others in the last interval
     ("slow_flow", np.float64),
     ("variance", np.float64),  # of the mid's move over one interval, ticks squared
+    ("pace", np.float64),  # background events that usually happen between two decisions
 ]
-RESTING = np.dtype([("order_id", np.int64), ("price", np.int64), ("size", np.int64), ("side", np.int64)], align=True)
+RESTING = np.dtype(
+    [("order_id", np.int64), ("price", np.int64), ("size", np.int64), ("side", np.int64), ("stage", np.int64)],
+    align=True,
+)
 
 
 @njit(cache=True, nogil=True)
@@ -62,18 +77,29 @@ def _read_records(state, resting, records, record_count, seat):
         record = records[cursor % capacity]
         kind = record["kind"]
         if record["owner"] == seat:
+            state["messages"] += 1
             if kind == CANCEL:
                 if record["status"] == CANCELLED:
                     at = _find(resting, state["own_count"], record["order_id"])
                     if at >= 0:
                         resting[at]["size"] -= record["size"]
-            elif record["status"] == RESTED:
-                order = resting[state["own_count"]]
+                continue
+            # Only a late seat has noted its order already, when it sent it.
+            at = _find(resting, state["own_count"], record["order_id"]) if state["late"] == 1 else -1
+            if record["status"] == RESTED:
+                if at < 0:
+                    at = state["own_count"]
+                    state["own_count"] += 1
+                    resting[at]["stage"] = RESTS
+                order = resting[at]
                 order["order_id"] = record["order_id"]
                 order["price"] = record["price"]
                 order["size"] = record["size"] - record["filled"]
                 order["side"] = record["side"]
-                state["own_count"] += 1
+                if order["stage"] == SENT:
+                    order["stage"] = RESTS
+            elif at >= 0:
+                resting[at]["size"] = 0
         elif kind != PRINT and kind != CANCEL:
             flow += float(record["side"]) * float(record["filled"])
     state["records"] = record_count
@@ -100,7 +126,10 @@ def _read_fills(state, resting, fills, fill_count, seat):
             if state["worst_fill"] == 0 or side * fill["price"] > side * state["worst_fill"]:
                 state["worst_fill"] = fill["price"]
         else:
+            state["market_lots"] += fill["size"]
+            state["market_notional"] += np.int64(fill["size"]) * fill["price"]
             continue
+        state["trades"] += 1
         if side > 0:
             bought += fill["size"]
         else:
@@ -141,6 +170,8 @@ def read_tape(state, resting, records, record_count, fills, fill_count, seat):
 def _free_book(state, resting, depth_prices, depth_sizes, prices, sizes):
     """Copies the depth without own orders, all of which rest at one price of their side.
 
+    Those of a late seat may rest at many: its depth is read without them.
+
     Returns:
         True if both sides have somebody else's orders.
     """
@@ -148,7 +179,7 @@ def _free_book(state, resting, depth_prices, depth_sizes, prices, sizes):
         level = 0
         for i in range(depth_prices.shape[1]):
             lots = np.int64(depth_sizes[side, i])
-            for own in range(state["own_count"]):
+            for own in range(state["own_count"] if state["late"] == 0 else 0):
                 if resting[own]["price"] == depth_prices[side, i]:  # a price has orders of one side only
                     lots -= resting[own]["size"]
             if lots > 0 and level < LEVELS:
@@ -189,15 +220,17 @@ def unfilled_price(state, side):
 
 @njit(cache=True, nogil=True)
 def remember_move(state):
-    """Lets the slow average of the mid's squared moves learn the last one."""
+    """Lets the slow average of the mid's squared moves learn the last one, and the sum of mids the new one."""
     moved = 0.5 * float(state["decision_mid2"] - state["previous_mid2"])
     state["variance"] += (moved * moved - state["variance"]) / SLOW
+    state["mid2_sum"] += state["decision_mid2"]
 
 
 @njit(cache=True, nogil=True)
-def _read_past(state, records, record_count, interval):
+def _read_past(state, records, record_count):
     """Fills the slow averages from the tape that the start state brought along."""
     capacity = records.shape[0]
+    interval = max(np.int64(state["pace"] + 0.5), np.int64(1))
     wanted = np.int64(SLOW) * interval
     flow, squares = 0.0, 0.0
     flows, moves, seen = 0, 0, np.int64(0)
@@ -231,8 +264,7 @@ def _read_past(state, records, record_count, interval):
 
 @njit(cache=True, nogil=True, parallel=True)
 def begin_episode(
-    state, resting, records, record_count, fill_count, depth_prices, depth_sizes, prices, sizes, rows, mid2, clock_ns,
-    interval,
+    state, resting, records, record_count, fill_count, depth_prices, depth_sizes, prices, sizes, rows, mid2, clock_ns
 ):  # fmt: skip
     """Takes the first look at the rows' start states; what a role fixes, and the variance, is set already.
 
@@ -249,7 +281,6 @@ def begin_episode(
         rows: (N,) bool.
         mid2: (N,) int64 last known doubled mid.
         clock_ns: (N,) int64.
-        interval: background events between two decisions.
     """
     for m in prange(state.shape[0]):
         if rows[m]:
@@ -261,4 +292,55 @@ def begin_episode(
             look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
             row["arrival_mid2"] = row["decision_mid2"]
             row["previous_mid2"] = row["decision_mid2"]
-            _read_past(row, records[m], record_count[m], interval)
+            _read_past(row, records[m], record_count[m])
+
+
+@njit(cache=True, nogil=True)
+def follow_row(state, resting, records, record_count, fills, fill_count, seat):
+    """Reads the tape of an interval so far into what the seat sums up over it."""
+    flow, bought, sold = read_tape(state, resting, records, record_count, fills, fill_count, seat)
+    state["flow"] += flow
+    state["bought"] += bought
+    state["sold"] += sold
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def follow_tape(state, resting, records, record_count, fills, fill_count, rows, seat):
+    """``follow_row`` in the rows (N,) bool; the other arguments as in ``begin_episode``."""
+    for m in prange(state.shape[0]):
+        if rows[m]:
+            follow_row(state[m], resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
+
+
+@njit(cache=True, nogil=True)
+def open_row(state):
+    """Begins to sum up an interval."""
+    state["worst_fill"], state["flow"], state["bought"], state["sold"] = 0, 0.0, 0, 0
+
+
+@njit(cache=True, nogil=True)
+def learn_flow(state):
+    """Lets the slow average of what others took learn the last interval."""
+    state["slow_flow"] += (state["flow"] - state["slow_flow"]) / SLOW
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def catch_up(
+    state, resting, records, record_count, fills, fill_count, accounts, depth_prices, depth_sizes, prices, sizes, rows,
+    seat,
+):  # fmt: skip
+    """Ends an interval for a seat whose news are late: what it knows follows its view of the market.
+
+    Args are those of a ledger's ``settle_interval``, all of the view; money is booked elsewhere, from the market.
+    """
+    for m in prange(state.shape[0]):
+        if rows[m]:
+            row, account = state[m], accounts[m, seat]
+            _, bought, sold = read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
+            row["bought"] += bought
+            row["sold"] += sold
+            learn_flow(row)
+            look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
+            remember_move(row)
+            row["cash"], row["inventory"], row["fees"] = account["cash"], account["inventory"], account["fees"]
+            row["decision"] += 1

@@ -2,41 +2,56 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
 from tradefm_gym.arguments import flag, numbers, shortened, whole
+from tradefm_gym.envs.clocks import EVENTS, Clock, checked_interval
+from tradefm_gym.envs.knowledge import Knowledge, rings
+from tradefm_gym.envs.layout import Layout
 from tradefm_gym.envs.observation import LEVELS, Block, bounds
+from tradefm_gym.envs.recent_events import MOST, fill_recent, recent_block
+from tradefm_gym.envs.reward import Interval, Term, read_reward
 from tradefm_gym.envs.roles import Outcome
-from tradefm_gym.envs.seat import MAX_RESTING, RESTING, begin_episode
+from tradefm_gym.envs.seat import HALF_TICK, MAX_RESTING, begin_episode, catch_up, follow_tape
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
-MAX_INTERVAL = 2**20  # its tape takes some 300 MB a market
 MAX_DECISIONS = 2048  # two order ids each
 
 
 class SeatRole(ABC):
     """A seat in each of N markets. Subclasses say what is done, seen and paid; see ``roles.Role``.
 
+    What the seat knows (``seen``) is what its orders and observations are made of; what is so (``state`` and the rest
+    of ``true``) is what is paid. Both are one, but for a seat whose market data are late.
+
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None: 16 events, or what they usually take.
         decisions: decisions of an episode.
         discrete: offer ``presets`` by number instead of the box.
+        reward: terms of which the reward is the sum, see ``reward.read_reward``; None for all that the ledger books.
+        observation: "flat", or "dict" of the blocks by name.
+        blocks: names of the blocks that are seen, in this order; None for ``blocks`` of the class.
+        recent_events: events of the tape that are seen besides, see ``recent_events``.
 
     Raises:
         ValueError: if an argument is not allowed.
+        TypeError: if a term of the reward has no such parameter.
     """
 
-    term_names: tuple[str, ...]
+    term_names: tuple[str, ...]  # of a class those of its ledger, of an object those of its reward
+    known_terms: ClassVar[Mapping[str, Callable[..., Term]]]  # what a reward may be made of
+    sign = 1  # of a gain among the terms that are told
     agent_name: str  # what agents of this role are called, with a number behind it
     option_names: tuple[str, ...]  # what a reset may fix
     blocks: tuple[Block, ...]  # of the observation
+    optional_blocks: tuple[Block, ...] = ()  # seen when they are chosen; filled by ``_see_<name>``
     presets: np.ndarray  # (k, act) float32, the numbered actions; number 0 is the zero action
     number_rule: str  # what the numbers of an action are, for messages
     state_dtype: np.dtype
@@ -45,13 +60,32 @@ class SeatRole(ABC):
     settling: Callable[..., None]  # tape and account to terms and reward
     filling: Callable[..., None]  # state to observation
     spare = 1  # new orders that are read before dead ones leave the list
+    chosen_fields: tuple[str, ...] = ("target", "crossing")  # of the state, written by ``opening``
 
-    def __init__(self, interval: int, decisions: int, discrete: bool):
-        self.interval = whole("interval", interval, 1, MAX_INTERVAL)
+    def __init__(
+        self,
+        interval: int | None,
+        decisions: int,
+        discrete: bool,
+        reward: Any = None,
+        observation: str = "flat",
+        blocks: Any = None,
+        recent_events: int = 0,
+    ):
+        self.interval = checked_interval(interval)
+        self.clock: Clock = EVENTS
         self.decisions = whole("decisions", decisions, 1, MAX_DECISIONS)
         self.discrete = flag("discrete", discrete)
-        self.low, self.high = bounds(self.blocks)
-        self.observation_space: spaces.Box = spaces.Box(self.low.copy(), self.high.copy(), dtype=np.float32)
+        self.reward = read_reward(reward, self.known_terms)
+        if self.reward is not None:
+            self.term_names = tuple(term.name for term in self.reward)
+        self.recent_events = whole("recent_events", recent_events, 0, MOST)
+        stacked = recent_block(self.recent_events) if self.recent_events else None
+        usual = type(self).blocks
+        self.observation, self.layout = observation, Layout(usual, self.optional_blocks, observation, blocks, stacked)
+        self.blocks, self.low, self.high = self.layout.blocks, self.layout.low, self.layout.high
+        self._bounds = bounds(usual)
+        self.observation_space: spaces.Box | spaces.Dict = self.layout.space
         count, width = self.presets.shape
         self.action_space: spaces.Space = (
             spaces.Discrete(count) if self.discrete else spaces.Box(-1.0, 1.0, (width,), np.float32)
@@ -64,14 +98,19 @@ class SeatRole(ABC):
         """Allocates the state of the market's N rows."""
         n = market.num_markets
         self.market, self.seat = market, seat
-        self.state = np.zeros(n, self.state_dtype)
-        self.state["decisions"] = 1
-        self.resting = np.zeros((n, MAX_RESTING + self.spare), RESTING)
-        self.prices = np.zeros((n, 2, LEVELS), np.int64)  # the book without own orders
-        self.sizes = np.zeros((n, 2, LEVELS), np.int64)
+        self.late_news = bool(market.config.data_latencies[seat])
+        self.late = self.late_news or bool(market.config.order_latencies[seat])
+        self.view: Any = market.view(seat) if self.late_news else market  # what the seat sees
+        self.true = self._fresh(n)
+        self.state, self.resting, self.prices, self.sizes = self.true
+        self.seen = self._fresh(n) if self.late_news else self.true
         self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
         self.scale = np.zeros(n, SCALE)
         self._block = EventBlock.empty(n, MAX_RESTING + 2)
+        self._before: np.ndarray | None = None  # the state as the last decision left it, of a reward that compares
+
+    def _fresh(self, n: int) -> Knowledge:
+        return Knowledge.fresh(n, self.state_dtype, self.spare, self.late)
 
     def check(self, actions: Any, rows: np.ndarray) -> np.ndarray:
         """Actions as float32 (N, act); a sentence where one is not in the space."""
@@ -94,26 +133,80 @@ class SeatRole(ABC):
             raise ValueError(f"action{where} is {values[row].tolist()}; it must be {self.action_rule}")
         return self.presets[np.where(rows, values, 0)] if self.discrete else values
 
+    def action_masks(self) -> np.ndarray:
+        """Which of ``presets`` can be done as they say now (N, k) bool; number 0 always can.
+
+        Another one is no error: what comes nearest to it is done.
+        """
+        masks = self._possible(*self.seen)
+        masks[:, 0] = True
+        return masks
+
+    @abstractmethod
+    def _possible(self, state: np.ndarray, resting: np.ndarray, prices: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """``action_masks`` of what a seat knows."""
+
     def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
         """Orders that open the interval; the block is reused by the next call."""
         block, clock = self._block, self.market.clock_ns
-        book = self.resting, self.prices, self.sizes
-        self.opening(self.state, *book, actions, rows, clock, self.seat, block.events, block.count)
+        if self.reward is not None:
+            self._before = self.state.copy()
+        self.opening(*self.seen, actions, rows, clock, self.seat, block.events, block.count)
+        if self.late_news:
+            for name in self.chosen_fields:
+                self.state[name][rows] = self.seen.state[name][rows]
+            for name in ("worst_fill", "flow", "bought", "sold"):
+                self.state[name][rows] = 0
         return block
+
+    def follow(self, rows: np.ndarray) -> None:
+        """Reads the tape in the midst of an interval; see ``Role.follow``."""
+        follow_tape(self.state, self.resting, *rings(self.market), rows, self.seat)
+        if self.late_news:
+            follow_tape(self.seen.state, self.seen.resting, *rings(self.view), rows, self.seat)
+
+    def closing(self, rows: np.ndarray) -> EventBlock:
+        """Orders that close the interval; the block is reused by the next call."""
+        self._check_tape(rows)
+        self._note_account(rows)
+        return self._close(self.view, rows)
+
+    def ending(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (N,) bool of these whose last interval is over and whose orders take time; see ``Role.ending``."""
+        return rows & (self.state["decision"] + 1 == self.state["decisions"]) & self.late
+
+    def finish(self, rows: np.ndarray) -> EventBlock:
+        """The order that ends the task; see ``Role.finish``."""
+        if self.late_news:  # at the end a seat is told all at once
+            self.follow(rows)
+            self.seen.take(self.true, rows)
+        self._note_account(rows)
+        return self._close(self.market, rows)
+
+    @abstractmethod
+    def _close(self, market: Any, rows: np.ndarray) -> EventBlock:
+        """Orders that close the interval, as what a market (or the view of it) shows of it demands."""
+
+    def _note_account(self, rows: np.ndarray) -> None:
+        """Keeps the account before the closing orders where a ledger tells them apart.
+
+        ``_close`` does so in what the seat knows, which is what is so unless its news are late.
+        """
+        if self.late_news and "closing_cash" in (self.state_dtype.names or ()):
+            mine = self.market.accounts[:, self.seat]
+            for name in ("cash", "inventory"):
+                self.state[f"closing_{name}"][rows] = mine[name][rows]
 
     def settle(self, rows: np.ndarray) -> Outcome:
         """Books the interval from the account and looks at the book again."""
-        n, market = len(self.state), self.market
-        outcome = Outcome(np.zeros(n), np.zeros_like(self.terms), np.zeros(n, np.bool_))
+        n, market, ledger = len(self.state), self.market, type(self).term_names
+        outcome = Outcome(np.zeros(n), np.zeros((n, len(ledger)), np.int64), np.zeros(n, np.bool_))
         self.settling(
             self.state,
             self.resting,
-            market.tape.records,
-            market.tape.record_count,
-            market.tape.fills,
-            market.tape.fill_count,
+            *rings(market),
             market.accounts,
-            *market.depth(LEVELS + 1),
+            *self._depth(market),
             self.prices,
             self.sizes,
             rows,
@@ -125,26 +218,76 @@ class SeatRole(ABC):
             outcome.reward,
             outcome.terminated,
         )
+        if self.reward is not None:
+            outcome = self._rewarded(outcome, rows)
         self.terms = outcome.terms
+        if self.late_news:
+            self._catch_up(rows, outcome.terminated)
         return outcome
+
+    def _rewarded(self, outcome: Outcome, rows: np.ndarray) -> Outcome:
+        """The terms that were chosen in the place of those of the ledger; their sum is the reward."""
+        booked = {name: self.sign * outcome.terms[:, i] for i, name in enumerate(type(self).term_names)}
+        unit = self.notional(self.state) / 10_000.0
+        before = self.state if self._before is None else self._before
+        seen = Interval(before, self.state, booked, outcome.terminated, unit, self.held, self.most, self.gained)
+        gains = np.stack([np.where(rows, term.gain(seen), 0) for term in self.reward or ()], axis=1)
+        reward = 10_000.0 * gains.sum(axis=1).astype(np.float64) / self.notional(self.state)
+        return Outcome(reward, self.sign * gains, outcome.terminated)
+
+    @staticmethod
+    @abstractmethod
+    def held(state: np.ndarray) -> np.ndarray:
+        """Lots (N,) that are open; see ``reward.Interval``."""
+
+    @staticmethod
+    @abstractmethod
+    def most(state: np.ndarray) -> np.ndarray:
+        """The most lots (N,) that may be open."""
+
+    @staticmethod
+    @abstractmethod
+    def gained(state: np.ndarray) -> np.ndarray:
+        """All that the ledger has booked, as a gain (N,) int64."""
+
+    def notional(self, state: np.ndarray) -> np.ndarray:
+        """What ``most`` was worth at arrival (N,) float64, 1/1000 tick-lots."""
+        return (self.most(state) * state["arrival_mid2"] * HALF_TICK).astype(np.float64)
+
+    def _catch_up(self, rows: np.ndarray, over: np.ndarray) -> None:
+        """Lets what the seat knows follow its view; in rows in which its task is over, the market."""
+        seen = self.seen
+        book = (*self._depth(self.view), seen.prices, seen.sizes)
+        tape = (*rings(self.view), self.view.accounts)
+        catch_up(seen.state, seen.resting, *tape, *book, rows & ~over, self.seat)
+        seen.take(self.true, over)
+
+    def _depth(self, market: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The best levels, from which the kernels take own orders; those of a late seat may be too many for that."""
+        return market.depth(LEVELS + 1, excluding=self.seat) if self.late else market.depth(LEVELS + 1)
 
     def observe(self) -> np.ndarray:
         """Observations (N, obs) float32, fresh; their blocks are those of ``blocks``."""
-        out = np.empty((len(self.state), len(self.low)), np.float32)
-        self.filling(
-            self.state,
-            self.resting,
-            self.scale,
-            self.prices,
-            self.sizes,
-            self.market.clock_ns,
-            self._queue_ahead(),
-            self.interval,
-            self.low,
-            self.high,
-            out,
-        )
+        low, high = self._bounds
+        state, resting, prices, sizes = self.seen
+        out = np.empty((len(state), len(low)), np.float32)
+        clock, ahead = self.market.clock_ns, self._queue_ahead()
+        self.filling(state, resting, self.scale, prices, sizes, clock, ahead, low, high, out)
+        return out if self.layout.is_usual else self.layout.compose(out, lambda name: getattr(self, f"_see_{name}")())
+
+    def present(self, observation: np.ndarray) -> Any:
+        """Observations (..., obs) in the form that ``observation_space`` has."""
+        return self.layout.present(observation)
+
+    def _see_recent_events(self) -> np.ndarray:
+        out = np.empty((len(self.state), self.layout.blocks[-1].size))
+        tape = self.view.tape
+        fill_recent(tape.records, tape.record_count, self._sides(), self.scale, self.seat, out)
         return out
+
+    def _sides(self) -> np.ndarray:
+        """From which side the market is seen (N,) int64; without one as a buyer sees it."""
+        return np.ones(len(self.state), np.int64)
 
     def snapshot(self, rows: np.ndarray) -> RowState:
         """What the role keeps of the rows; see ``Role.snapshot``."""
@@ -159,7 +302,9 @@ class SeatRole(ABC):
 
     def _kept(self) -> dict[str, np.ndarray]:
         """All arrays (N, ...) that outlive a decision."""
-        return {name: getattr(self, name) for name in ("state", "resting", "prices", "sizes", "terms", "scale")}
+        kept = {name: getattr(self, name) for name in ("state", "resting", "prices", "sizes", "terms", "scale")}
+        late = {f"seen_{name}": array for name, array in self.seen._asdict().items()} if self.late_news else {}
+        return kept | late
 
     def _charges(self) -> tuple:
         """What ``settling`` takes besides the fees of the market."""
@@ -172,38 +317,41 @@ class SeatRole(ABC):
     def resting_orders(self, row: int) -> dict[int, int]:
         """Own resting lots by price (ticks) in one row, for pictures."""
         found: dict[int, int] = {}
-        for order in self.resting[row, : self.state["own_count"][row]]:
+        for order in self.seen.resting[row, : self.seen.state["own_count"][row]]:
             found[int(order["price"])] = found.get(int(order["price"]), 0) + int(order["size"])
         return found
 
     def _look_first(self, rows: np.ndarray) -> None:
         """Begins an episode in rows whose tasks are fixed; refuses start states without a mid."""
-        market = self.market
-        begin_episode(
-            self.state,
-            self.resting,
-            market.tape.records,
-            market.tape.record_count,
-            market.tape.fill_count,
-            *market.depth(LEVELS + 1),
-            self.prices,
-            self.sizes,
-            rows,
-            market.mid2,
-            market.clock_ns,
-            self.interval,
-        )
+        market, tape = self.market, self.market.tape
+        self.state["late"][rows] = self.late
+        counts = tape.records, tape.record_count, tape.fill_count
+        book = (*self._depth(market), self.prices, self.sizes)
+        begin_episode(self.state, self.resting, *counts, *book, rows, market.mid2, market.clock_ns)
         wrong = rows & (self.state["arrival_mid2"] <= 0)
         if wrong.any():
             row = np.argmax(wrong)
             raise ValueError(f"context of row {row} has no mid price; a start state needs orders on both sides")
 
+    def _know_first(self, rows: np.ndarray) -> None:
+        """Tells the seat of the rows all that is so."""
+        if self.late_news:
+            self.seen.take(self.true, rows)
+
     def _check_tape(self, rows: np.ndarray) -> None:
         """An interval must not have overwritten what it wrote; rows in which the role rests may go on without it."""
-        tape = self.market.tape
-        for name, ring, count in (("fills", tape.fills, tape.fill_count), ("records", tape.records, tape.record_count)):
-            if (count - self.state[name])[rows].max(initial=0) > ring.shape[1]:
-                raise RuntimeError(f"{name} of one interval overran the tape of {ring.shape[1]}; use a longer tape")
+        for known, market in self._readers():
+            tape, state = market.tape, known.state
+            for name, ring, count in (
+                ("fills", tape.fills, tape.fill_count),
+                ("records", tape.records, tape.record_count),
+            ):
+                if (count - state[name])[rows].max(initial=0) > ring.shape[1]:
+                    raise RuntimeError(f"{name} of one interval overran the tape of {ring.shape[1]}; use a longer tape")
+
+    def _readers(self) -> tuple[tuple[Knowledge, Any], ...]:
+        """What is known, and from which market's tape."""
+        return ((self.true, self.market), (self.seen, self.view)) if self.late_news else ((self.true, self.market),)
 
 
 def per_row(name: str, value: Any, n: int) -> list[Any]:

@@ -8,21 +8,21 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import njit
 
 from tradefm_gym import rng
 from tradefm_gym.arguments import flag, numbers, rows_mask, shortened, whole
+from tradefm_gym.envs.clocks import EVENTS
 from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role, StepResult
+from tradefm_gym.envs.sampler import EpisodeSampler
 from tradefm_gym.envs.session_copies import SessionCopies
-from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles
+from tradefm_gym.envs.session_time import SessionTime
+from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles, seat_latencies
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.market.config import MAX_RATE
-from tradefm_gym.market.events import CANCEL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
-CLOCKS = ("events",)
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 _ROLE_ROOM = 256  # and for each further role
@@ -51,17 +51,18 @@ def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class TradingSession(SessionCopies):
+class TradingSession(SessionTime, SessionCopies):
     """N markets, one background flow and one seat for each of A roles in every market.
 
     A row's randomness is a pure function of its seed and its episode, so nothing about the other rows (how
     many, when they reset) can reach it.
 
-    All roles decide at the same time and then one interval passes. Orders arrive when their seat's latency says (at
-    once, so far). Of the orders of one instant cancels come first, so that nobody is caught with an order that it has
-    just taken back, or with both it and the one that replaces it; then the seats have turns in an order that the
-    exchange draws anew for each row and instant from the counter-based stream (``rng.TURN``), all orders being
-    equally likely. So no seat has an advantage from its place among the roles.
+    All roles decide at the same time and then one interval passes; by which clock, ``clocks`` says. Orders arrive when
+    their seat's latency says, and what a seat sees of the market is as old as its news. Of the orders of one instant
+    cancels come first, so that nobody is caught with an order that it has just taken back, or with both it and the one
+    that replaces it; then the seats have turns in an order that the exchange draws anew for each row and instant from
+    the counter-based stream (``rng.TURN``), all orders being equally likely. So no seat has an advantage from its place
+    among the roles.
 
     Roles finish and leave one by one (``active``); a row's episode ends when all have finished, or with the flow.
     A session of one role is driven by ``reset`` and ``step``, any other by ``reset_roles`` and ``step_roles``.
@@ -71,7 +72,8 @@ class TradingSession(SessionCopies):
         roles: one role, or a sequence of them; role i takes seat i of every market of this session. Their intervals
             must be equal, and no object may stand there twice.
         flow: name of a flow, or a ``FlowModel`` made for N markets.
-        clock: what a decision waits for; "events" = ``interval`` background events, that of the roles.
+        clock: what a decision waits for, and the unit of the roles' ``interval``: "events" (of the background), "time"
+            (ns) or "volume" (lots traded).
         split: part of the flow's start contexts to draw from: "train", "validation" or "test".
         context: id of the start context, None to draw it for each episode.
         seats: agents' seats in each market, at least one for each role; None: just those.
@@ -79,6 +81,13 @@ class TradingSession(SessionCopies):
         taker_fee: 1/1000 ticks a lot.
         maker_rate: parts per million of the notional, besides the fee (negative: a rebate).
         taker_rate: parts per million of the notional, besides the fee.
+        order_latency_ns: how long orders are on their way, in a form that ``MarketConfig`` takes: None, ns, a dict such
+            as ``{"median_ns": 200_000, "sigma": 0.5}``, or a list of such of each role or seat. A late seat may hold no
+            more than its limits even if all that is on its way is met to the last lot, and its last interval is longer:
+            by the time that its last orders take.
+        data_latency_ns: how old the market is that seats see, likewise. Rewards and infos are those of the market.
+        sampler: draws the start context and options of each episode for which ``reset`` does not fix them; see
+            ``EpisodeSampler``.
         counterfactual: run each market a second time without its agents, see ``Twin``; ``step_info`` then has the mid
             there (``twin_mid``, ticks), and ``final_info`` the difference (``impact_sample_bps``, basis points of the
             arrival mid): a single sample, noise unless averaged over many seeds. Takes twice the time.
@@ -106,31 +115,36 @@ class TradingSession(SessionCopies):
         taker_fee: int = 0,
         maker_rate: int = 0,
         taker_rate: int = 0,
+        order_latency_ns: Any = None,
+        data_latency_ns: Any = None,
+        sampler: EpisodeSampler | None = None,
         counterfactual: bool = False,
         flow_options: dict[str, Any] | None = None,
     ):
-        if not isinstance(clock, str) or clock not in CLOCKS:
-            said = shortened(clock)
-            raise ValueError(f"clock is {said}; it must be 'events' (wall-time and volume clocks do not exist yet)")
         if flow_options is not None and not isinstance(flow_options, Mapping):
             raise ValueError(f"flow_options is {shortened(flow_options)}; it must be a dict or None")
         self.num_envs, self.split = whole("num_envs", num_envs, 1), split
-        self.roles, self.interval = checked_roles(roles)
+        self.roles, self.interval, self.clock = checked_roles(roles, clock)
         count = len(self.roles)
         seats = count if seats is None else whole("seats", seats, count, MAX_SEATS)
         fees = {"maker_fee": maker_fee, "taker_fee": taker_fee}
         fees = {name: whole(name, fee, -MAX_FEE, MAX_FEE) for name, fee in fees.items()}
         rates = {"maker_rate": maker_rate, "taker_rate": taker_rate}
         fees |= {name: whole(name, rate, -MAX_RATE, MAX_RATE) for name, rate in rates.items()}
+        latencies = {"order_latency_ns": order_latency_ns, "data_latency_ns": data_latency_ns}
+        late = {name[:-3]: seat_latencies(name, value, count, seats) for name, value in latencies.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
-        self._starts = Starts(self.flow, self.roles, split, context)
+        self._starts = Starts(self.flow, self.roles, split, context, sampler)
         self.contexts, self.context = self._starts.contexts, self._starts.context
-        config, room = self.flow.market_config(seats), _TAPE_ROOM * self.interval + _ROLE_ROOM * (count - 1)
+        events = self.interval if self.clock is EVENTS and self.interval else 0  # by other clocks roles read in parts
+        config, room = self.flow.market_config(seats), _TAPE_ROOM * events + _ROLE_ROOM * (count - 1)
         config = replace(config, tape=max(config.tape, room), fills=max(config.fills, room))  # roles read one interval
         self._starts.check_room(config.orders)
-        self.market = MarketSimulator(self.num_envs, replace(config, **fees))
+        self.market = MarketSimulator(self.num_envs, replace(config, **fees, **late))
+        self._late = any((*self.market.config.order_latencies, *self.market.config.data_latencies))
         for seat, role in enumerate(self.roles):
             role.attach(self.market, seat)
+        self._starts.check_sampler()
         n = self.num_envs
         self.seeds = np.zeros(n, np.uint64)
         self.episodes = np.zeros(n, np.uint32)
@@ -181,6 +195,7 @@ class TradingSession(SessionCopies):
         """
         n = self.num_envs
         rows = np.ones(n, np.bool_) if rows is None else rows_mask("rows", rows, n)
+        options = self._starts.complete(options, rows, self.seeds, self._next_episode)
         fixed, plans = self._starts.read(options, n)  # all checks come before the first change
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
@@ -239,9 +254,11 @@ class TradingSession(SessionCopies):
             left = action is None and len(roles) > 1 and not taking.any()
             checked.append(np.zeros((self.num_envs, 1), np.float32) if left else role.check(action, taking))
         self._send([role.orders(taking, act) for role, taking, act in zip(roles, active, checked, strict=True)])
-        exhausted = self.advance(rows, self.interval)
+        exhausted = self._pass_interval(rows)
         self._send([role.closing(taking) for role, taking in zip(roles, active, strict=True)])
         self.advance(rows, 0)
+        if self._late:
+            self._finish(active)
         results = []
         for role, taking, still in zip(roles, active, self.active, strict=True):
             reward, terms, terminated = role.settle(taking)
@@ -253,65 +270,33 @@ class TradingSession(SessionCopies):
             self.twin.follow()
         return tuple(results)
 
-    def _send(self, blocks: list[EventBlock]) -> None:
-        """Submits the orders of all roles; where there are several, their cancels happen before the rest.
-
-        A single seat writes its cancels first anyway.
-        """
-        if len(blocks) == 1:
-            self.submit(blocks[0])
-            return
-        width = sum(block.events.shape[1] for block in blocks)
-        for cancels in (True, False):
-            merged = EventBlock.empty(self.num_envs, width)
-            for block in blocks:
-                _append(cancels, block.events, block.count, merged.events, merged.count)
-            self.submit(merged)
-            if cancels and merged.count.any():
-                self.advance(self.running, 0)
-
     def start_info(self, role: int = 0) -> dict[str, Any]:
-        """Columns (N,): the flow and its version, the start context, and the task of the role of this number."""
+        """Columns (N, ...): flow and its version, start context, the task of the role of this number, its mask."""
         n = self.num_envs
         return {
             "flow": np.full(n, self.flow.name, object),
             "flow_version": np.full(n, self.flow.version, object),
             "context": self.context_of.copy(),
+            **self._starts.info(self.context_of),
             **self.roles[role].start_info(),
+            **self._mask_info(role),
         }
 
     def step_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of the last decision."""
-        return self.roles[role].step_info() | ({} if self.twin is None else {"twin_mid": self.twin.mid()})
+        twin = {} if self.twin is None else {"twin_mid": self.twin.mid()}
+        return self.roles[role].step_info() | self._mask_info(role) | twin
+
+    def _mask_info(self, role: int) -> dict[str, np.ndarray]:
+        """Of a role with numbered actions which of them can be done, in the form that ``Discrete.sample`` takes."""
+        seat = self.roles[role]
+        return {"action_mask": seat.action_masks().astype(np.int8)} if seat.discrete else {}
 
     def final_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of whole episodes, those of their start included."""
         report = getattr(self.flow, "report", None)  # what a replayed day has to say for itself
         info = self.start_info(role) | self.roles[role].final_info() | (report(self.market) if report else {})
         return info if self.twin is None else info | {"impact_sample_bps": self.twin.impact_sample_bps()}
-
-    def submit(self, orders: EventBlock) -> None:
-        """Hands orders of seats to the markets; they are due when they say."""
-        if orders.count.any():
-            self.market.submit(orders)
-
-    def advance(self, rows: np.ndarray, events: int | np.ndarray) -> np.ndarray:
-        """Lets ``events`` background events, one number or (N,), happen in the rows, and agents' orders that fall due.
-
-        Returns:
-            (N,) bool, rows whose flow ended before that.
-        """
-        market, flow = self.market, self.flow
-        until = market.background_count + np.where(rows, events, 0)
-        exhausted = np.zeros(self.num_envs, np.bool_)
-        while (starved := market.advance(until_count=until)).any():
-            block = flow.next_events(market, starved)
-            ended = starved & (block.count == 0)
-            if ended.any():
-                exhausted |= ended
-                until = np.where(ended, market.background_count, until)
-            market.feed(block)
-        return exhausted
 
     def tape_hash(self, row: int) -> str:
         """Names all that happened in a row since its start state was loaded (what the ring still holds)."""
@@ -326,13 +311,3 @@ class TradingSession(SessionCopies):
 
     def _bits(self, m: int, index: int) -> tuple[int, ...]:
         return tuple(int(word) for word in rng.bits(self.seeds[m], self.episodes[m], index, rng.EPISODE))
-
-
-@njit(cache=True, nogil=True)
-def _append(cancels, events, count, out, out_count):
-    """Adds those orders of a block that are cancels, or those that are not, to another."""
-    for m in range(events.shape[0]):
-        for k in range(count[m]):
-            if (events[m, k]["kind"] == CANCEL) == cancels:
-                out[m, out_count[m]] = events[m, k]
-                out_count[m] += 1

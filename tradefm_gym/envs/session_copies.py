@@ -9,8 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from tradefm_gym.arguments import numbers, row_numbers, shortened
+from tradefm_gym.envs.clocks import EVENTS, Clock
 from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.starts import Starts
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.simulator import MarketSimulator, Snapshot
@@ -45,6 +47,7 @@ class SessionCopies:
     num_envs: int
     roles: tuple[Role, ...]
     flow: FlowModel
+    clock: Clock
     market: MarketSimulator
     split: str
     context: int | None
@@ -57,6 +60,7 @@ class SessionCopies:
     arrival_mid2: np.ndarray
     twin: Twin | None
     _next_episode: np.ndarray
+    _starts: Starts
 
     def __reduce__(self):
         """A session holds tables and weights that no copy needs; its state is what goes to files and processes."""
@@ -143,6 +147,8 @@ class SessionCopies:
                 len(parents), [copy.copy(role) for role in self.roles], self.flow.for_markets(len(parents)),
                 split=self.split, context=self.context, seats=config.seats, maker_fee=config.maker_fee,
                 taker_fee=config.taker_fee, maker_rate=config.maker_rate, taker_rate=config.taker_rate,
+                clock=self.clock.name, order_latency_ns=config.order_latency, data_latency_ns=config.data_latency,
+                sampler=self._starts.sampler,
                 counterfactual=self.twin is not None,
             )  # fmt: skip
         self.fork(parents, np.arange(len(parents)), other)
@@ -152,7 +158,12 @@ class SessionCopies:
         for what, part in [(f"flow {self.flow.name!r}", self.flow), *((shortened(role), role) for role in self.roles)]:
             if not (hasattr(part, "snapshot") and hasattr(part, "restore")):
                 raise ValueError(f"{what} has no snapshot and restore; without them a session cannot be copied")
-        own = RowState.of(f"a session of split {self.split!r} and context {self.context}", self._own_arrays(), rows)
+        settings = f"split {self.split!r} and context {self.context}"
+        if self.clock is not EVENTS:
+            settings += f" and clock {self.clock.name!r}"
+        if self._starts.sampler is not None:
+            settings += f" and {self._starts.sampler!r}"
+        own = RowState.of(f"a session of {settings}", self._own_arrays(), rows)
         return own, self.flow.snapshot(rows), *(role.snapshot(rows) for role in self.roles)
 
     def _check(self, parts: tuple[RowState, ...], count: int) -> None:

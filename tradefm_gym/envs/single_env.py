@@ -11,6 +11,7 @@ from tradefm_gym.arguments import known_names, numbers, shortened, whole
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.envs.session_copies import SessionState
+from tradefm_gym.envs.starts import MARKET_OPTIONS
 from tradefm_gym.envs.tasks import (
     METADATA,
     check_open,
@@ -46,21 +47,19 @@ class SessionEnv(gymnasium.Env):
         self.observation_space = self.session.role.observation_space
         self.action_space = self.session.role.action_space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
         check_open(self, "reset")
         seed = None if seed is None else whole_seed("seed", seed)
-        options = known_options(options, (*self.session.role.option_names, "context"))
+        options = known_options(options, (*self.session.role.option_names, *MARKET_OPTIONS))
         self.session.check_options(options)
         super().reset(seed=seed)
         if seed is not None or not self.session.seeded[0]:
             self.session.seed(np.array([True]), seed_words([drawn_seed(self.np_random) if seed is None else seed]))
         observation = self.session.reset(options=options)
-        return observation[0], plain_row(self.session.start_info(), 0)
+        return self._shown(observation), plain_row(self.session.start_info(), 0)
 
-    def step(self, action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray | int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One decision and the interval after it."""
         check_open(self, "step")
         if not self.session.running[0]:
@@ -74,7 +73,7 @@ class SessionEnv(gymnasium.Env):
         info = plain_row(self.session.step_info(), 0)
         if terminated or truncated:
             info |= plain_row(self.session.final_info(), 0)
-        return result.observation[0], float(result.reward[0]), terminated, truncated, info
+        return self._shown(result.observation), float(result.reward[0]), terminated, truncated, info
 
     def snapshot(self) -> SessionState:
         """All that the environment is at this moment, as a value (``env.unwrapped.snapshot()``); can be pickled."""
@@ -82,20 +81,28 @@ class SessionEnv(gymnasium.Env):
         check_started(self.session, "snapshot")
         return self.session.snapshot()
 
-    def restore(self, value: SessionState) -> np.ndarray:
+    def restore(self, value: SessionState) -> Any:
         """Goes on from a snapshot of an environment of equal arguments, to the last bit, and in later episodes too.
 
         What wrappers count (steps, rewards) is theirs, and stays as it is.
 
         Returns:
-            (obs,) float32, the observation at that moment.
+            The observation at that moment.
 
         Raises:
             ValueError: if the snapshot is of another configuration; nothing has changed then.
         """
         check_open(self, "restore")
         self.session.restore(value)
-        return self.session.observe()[0][0]
+        return self._shown(self.session.observe()[0])
+
+    def action_masks(self) -> np.ndarray:
+        """Which of the numbered actions can be done as they say (k,) bool, as MaskablePPO asks for it."""
+        check_open(self, "action_masks")
+        return self.session.role.action_masks()[0]
+
+    def _shown(self, observation: np.ndarray) -> Any:
+        return self.session.role.present(observation[0])
 
     def fork(self, k: int) -> TradingSession:
         """A session of k markets that all go on from here, to be stepped together: ``step(actions (k, act))``.

@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tradefm_gym.arguments import one_of, shortened
+from tradefm_gym.arguments import known_names, one_of, shortened
+from tradefm_gym.envs.clocks import EVENTS, USUAL_EVENTS, Clock, clock_of
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.sampler import EpisodeSampler, SampledStarts
 from tradefm_gym.flow.protocol import SPLITS, FlowModel
+from tradefm_gym.market.latency import read_latencies
 
+MARKET_OPTIONS = ("context",)  # what a reset may fix besides what roles read
 MAX_SEATS = 2**15 - 1  # an owner is an int16
 
 
@@ -21,21 +25,46 @@ class Starts:
         roles: those that will start from them.
         split: "train", "validation" or "test".
         context: id of the only one, None to draw it.
+        sampler: what draws contexts and options instead, or None.
 
     Attributes:
         contexts: (k,) int64, ids of those in ``split``.
         context: the only one, or None.
+        sampler: the argument.
 
     Raises:
         ValueError: if there is no such split or context.
     """
 
-    def __init__(self, flow: FlowModel, roles: tuple[Role, ...], split: str, context: Any):
+    def __init__(self, flow: FlowModel, roles: tuple[Role, ...], split: str, context: Any, sampler: Any = None):
         self.flow, self.roles = flow, roles
         self.contexts = flow.bank.split(one_of("split", split, SPLITS))
         if not len(self.contexts):
             raise ValueError(f"split is {split!r}, of which flow {flow.name!r} has no start context")
         self.context = self._checked(context)
+        if sampler is not None and not isinstance(sampler, EpisodeSampler):
+            raise ValueError(f"sampler is {shortened(sampler)}; it must be an EpisodeSampler or None")
+        if sampler is not None and self.context is not None:
+            raise ValueError(f"context is {self.context}; beside a sampler, which draws it, it must be None")
+        self.sampler = sampler
+        self._sampled = None if sampler is None else SampledStarts(sampler, flow.bank, self.contexts)
+
+    def check_sampler(self) -> None:
+        """Refuses a sampler that would draw what no role takes; roles know their markets by now."""
+        if self.sampler is not None:
+            known = sorted({name for role in self.roles for name in role.option_names})
+            known_names("the sampler", self.sampler.options, known)
+            for options in self.sampler.ends():
+                for role in self.roles:
+                    role.plan(options)
+
+    def complete(self, options: Any, rows: np.ndarray, seeds: np.ndarray, episodes: np.ndarray) -> Any:
+        """Options with what the sampler draws for the rows (N,) bool."""
+        return options if self._sampled is None else self._sampled.complete(options, rows, seeds, episodes)
+
+    def info(self, contexts: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns (N,) that tell the regimes of contexts, where a sampler may draw by them."""
+        return {} if self._sampled is None else {"regime": self._sampled.names(contexts)}
 
     def check_room(self, room: int) -> None:
         """Looks at all start states that may be drawn, so that no reset fails hours later.
@@ -94,16 +123,29 @@ class Starts:
         return int(context)
 
 
-def checked_roles(roles: Any) -> tuple[tuple[Role, ...], int]:
-    """The roles of a session, one each for its seats, and the interval that they have in common."""
+def checked_roles(roles: Any, clock: Any) -> tuple[tuple[Role, ...], int | None, Clock]:
+    """The roles of a session, one each for its seats, with the interval and the clock that they have in common."""
     listed = tuple(roles) if isinstance(roles, (list, tuple)) else (roles,)
     if not 1 <= len(listed) <= MAX_SEATS or not all(hasattr(role, "settle") for role in listed):
         raise ValueError(f"roles is {shortened(roles)}; it must be a role, or a list of at least one")
     if len({id(role) for role in listed}) < len(listed):
         raise ValueError(f"roles is {shortened(roles)}; an object may stand in it once, for it keeps its seat's state")
+    kept = clock_of(clock, None)
+    for role in listed:
+        role.clock = kept
+        if role.interval is None and kept is EVENTS:
+            role.interval = USUAL_EVENTS
     for i, role in enumerate(listed):
         if role.interval != listed[0].interval:
             raise ValueError(
                 f"interval of roles[{i}] is {role.interval}; it must be that of roles[0], {listed[0].interval}"
             )
-    return listed, listed[0].interval
+    return listed, listed[0].interval, clock_of(clock, listed[0].interval)
+
+
+def seat_latencies(name: str, value: Any, roles: int, seats: int) -> Any:
+    """Latencies as ``MarketConfig`` takes them; a list may name those of the roles only, who sit on the first seats."""
+    listed = isinstance(value, (list, tuple))
+    if listed and len(value) == roles:
+        value = (*value, *[None] * (seats - roles))
+    return read_latencies(name, value, seats)

@@ -12,6 +12,7 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from tradefm_gym.arguments import shortened
 from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.sampler import EpisodeSampler
 from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.flow.protocol import FlowModel
 
@@ -19,7 +20,8 @@ RENDER_MODES = ("ansi", "rgb_array")
 METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 8}
 _WORD = 2**64
 _FEES = ("maker_fee", "taker_fee", "maker_rate", "taker_rate")
-MARKET = ("clock", "context", "split", "engine_batch", *_FEES)  # arguments of a market beside its flow
+_LATE = ("order_latency_ns", "data_latency_ns")
+MARKET = ("clock", "context", "split", "engine_batch", *_FEES, *_LATE, "sampler")  # arguments beside the flow
 
 
 def market_session(
@@ -36,6 +38,9 @@ def market_session(
     taker_fee: int = 0,
     maker_rate: int = 0,
     taker_rate: int = 0,
+    order_latency_ns: Any = None,
+    data_latency_ns: Any = None,
+    sampler: EpisodeSampler | None = None,
     counterfactual: bool = False,
 ) -> TradingSession:
     """A session of these roles; the other arguments are those of ``ExecutionEnv``."""
@@ -62,6 +67,9 @@ def market_session(
         taker_fee=taker_fee,
         maker_rate=maker_rate,
         taker_rate=taker_rate,
+        order_latency_ns=order_latency_ns,
+        data_latency_ns=data_latency_ns,
+        sampler=sampler,
         counterfactual=counterfactual,
         flow_options=options,
     )
@@ -75,7 +83,8 @@ def role_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
 def task_arguments(role_type: Callable[..., Role]) -> tuple[str, ...]:
     """What an environment of one role takes besides what is its face's own."""
     own = [name for name in role_arguments(role_type) if name != "discrete"]
-    return ("flow", "clock", *own, "context", "split", "seats", "engine_batch", *_FEES, "counterfactual", "discrete")
+    market = ("context", "split", "seats", "engine_batch", *_FEES, *_LATE, "sampler", "counterfactual", "discrete")
+    return ("flow", "clock", *own, *market)
 
 
 def task_session(role_type: Callable[..., Role], num_envs: int, task: dict[str, Any]) -> TradingSession:
@@ -108,12 +117,15 @@ def check_started(session: TradingSession, called: str) -> None:
 
 
 def plain_row(columns: dict[str, Any], m: int) -> dict[str, Any]:
-    """One row of info columns as plain Python values, without what the masks say is not there."""
+    """One row of info columns as plain Python values (arrays where it has several), without what is masked out."""
     row: dict[str, Any] = {}
     for key, column in columns.items():
         if key.startswith(("_", "final_")) or ((mask := columns.get(f"_{key}")) is not None and not mask[m]):
             continue
-        row[key] = plain_row(column, m) if isinstance(column, dict) else column[m : m + 1].tolist()[0]
+        if isinstance(column, dict):
+            row[key] = plain_row(column, m)
+        else:
+            row[key] = column[m : m + 1].tolist()[0] if column.ndim == 1 else column[m].copy()
     return row
 
 

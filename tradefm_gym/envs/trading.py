@@ -1,11 +1,12 @@
 """The directional role: hold the position that one believes in, and pay as little as possible for getting there."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tradefm_gym.envs.position_orders import open_target
-from tradefm_gym.envs.position_role import PositionRole, lots, usual_orders
+from tradefm_gym.envs.position_role import PositionRole, lots, position_terms, usual_orders
+from tradefm_gym.envs.quoting import steps_inside
 from tradefm_gym.envs.seat_role import per_row
 
 POSITION_ORDERS = 5  # by default, in usual orders
@@ -33,18 +34,25 @@ class TradingRole(PositionRole):
     fees, in integers; the reward is the sum of all in basis points of ``max_position`` lots at the arrival mid.
 
     Args:
-        interval: background events between two decisions.
+        interval: between two decisions, in units of the session's clock; None: 16 events, or what they usually take.
         decisions: decisions of an episode.
         max_position: lots held at most, of either sign; None: five usual orders of the start context.
         inventory_penalty: 1/1000 ticks for each lot that is held after a decision; no money changes hands.
         penalty_shape: "linear" or "quadratic", see ``PositionRole``.
         discrete: offer ``TRADING_ACTIONS`` by number instead of the box.
+        reward: terms of which the reward is the sum: those of ``known_terms``, see ``reward.read_reward``; None for all
+            of the above.
+        observation: "flat", or "dict" of the blocks by name.
+        blocks: names of the blocks that are seen; None for ``POSITION_BLOCKS``.
+        recent_events: events of the tape that are seen besides.
 
     Raises:
         ValueError: if an argument is not allowed.
+        TypeError: if a term of the reward has no such parameter.
     """
 
     term_names: tuple[str, ...] = ("trading", "mark_to_market", "fees", "liquidation", "unfilled", "penalty")
+    known_terms: ClassVar = position_terms(term_names)
     agent_name = "trader"
     option_names: tuple[str, ...] = ("max_position",)
     presets = TRADING_ACTIONS
@@ -53,14 +61,20 @@ class TradingRole(PositionRole):
 
     def __init__(
         self,
-        interval: int = 16,
+        interval: int | None = None,
         decisions: int = 64,
         max_position: int | None = None,
         inventory_penalty: int = 0,
         penalty_shape: str = "linear",
         discrete: bool = False,
+        reward: Any = None,
+        observation: str = "flat",
+        blocks: Any = None,
+        recent_events: int = 0,
     ):
-        super().__init__(interval, decisions, inventory_penalty, penalty_shape, discrete)
+        super().__init__(
+            interval, decisions, inventory_penalty, penalty_shape, discrete, reward, observation, blocks, recent_events
+        )
         self.max_position = lots("max_position", max_position)
 
     def plan(self, options: dict[str, Any]) -> list[int | None]:
@@ -72,6 +86,10 @@ class TradingRole(PositionRole):
         """Limit of one row, which is its largest order as well."""
         limit = usual_orders(scale, POSITION_ORDERS) if fixed is None else fixed
         return limit, limit
+
+    def _possible(self, state: np.ndarray, resting: np.ndarray, prices: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Improving the touch takes a price between the touches."""
+        return steps_inside(self.presets[:, 1], state["spread"])
 
     def start_info(self) -> dict[str, np.ndarray]:
         """Limit in lots, and what all have that hold a position."""

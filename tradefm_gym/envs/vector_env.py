@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from tradefm_gym.arguments import known_names, rows_mask, shortened
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.starts import MARKET_OPTIONS
 from tradefm_gym.envs.tasks import (
     METADATA,
     check_open,
@@ -65,7 +66,7 @@ class SessionVectorEnv(VectorEnv):
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begins episodes.
 
         Args:
@@ -78,7 +79,7 @@ class SessionVectorEnv(VectorEnv):
         seeds = self._row_seeds(seed)
         given = dict(options) if isinstance(options, Mapping) else options
         mask = given.pop("reset_mask", None) if isinstance(given, dict) else None
-        options = known_options(given, (*self.session.role.option_names, "context"))
+        options = known_options(given, (*self.session.role.option_names, *MARKET_OPTIONS))
         self.session.check_options(options)
         mask, options = self._reset_mask(mask), options or {}
         if seed is not None and not isinstance(seed, _LISTS):
@@ -89,9 +90,9 @@ class SessionVectorEnv(VectorEnv):
         observation = self._begin(mask, options)
         infos: dict[str, Any] = {}
         self._merge(infos, self.session.start_info(), mask)
-        return observation, infos
+        return self._shown(observation), infos
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One decision of every row; rows that ended begin anew as ``autoreset_mode`` says."""
         check_open(self, "step")
         session, waiting = self.session, self._finished
@@ -106,7 +107,7 @@ class SessionVectorEnv(VectorEnv):
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
             final: dict[str, Any] = {}
             self._merge(final, session.step_info() | session.final_info(), ended)
-            infos |= {"final_obs": _objects(observation, ended), "final_info": final}
+            infos |= {"final_obs": self._final(observation, ended), "final_info": final}
             infos |= {"_final_obs": ended.copy(), "_final_info": ended.copy()}
             self._merge(infos, session.step_info(), ~ended)
             observation = self._begin(ended, {})
@@ -118,7 +119,11 @@ class SessionVectorEnv(VectorEnv):
                 observation = self._begin(waiting.copy(), {})
                 self._merge(infos, session.start_info(), waiting)
             self._finished = ended
-        return observation, result.reward, result.terminated.copy(), result.truncated, infos
+        return self._shown(observation), result.reward, result.terminated.copy(), result.truncated, infos
+
+    def action_masks(self) -> np.ndarray:
+        """Which of the numbered actions can be done as they say (N, k) bool."""
+        return self.session.role.action_masks()
 
     def render(self) -> tuple[Any, ...] | None:
         """A frame for each row, as ``render_mode`` says."""
@@ -130,6 +135,16 @@ class SessionVectorEnv(VectorEnv):
         observation = self.session.reset(mask, options)
         self._finished = self._finished & ~mask
         return observation
+
+    def _shown(self, observation: np.ndarray) -> Any:
+        return self.session.role.present(observation)
+
+    def _final(self, observation: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        """The last observations of the rows that ended, in an array of objects (N,)."""
+        rows = np.full(self.num_envs, None, object)
+        for m in np.flatnonzero(ended):
+            rows[m] = self._shown(observation[m].copy())
+        return rows
 
     def _row_seeds(self, seed: Any) -> list[int | None]:
         """The seed of each row, None where the caller gives none."""
@@ -151,7 +166,7 @@ class SessionVectorEnv(VectorEnv):
         return mask.copy()
 
     def _merge(self, infos: dict[str, Any], columns: dict[str, Any], mask: np.ndarray) -> None:
-        """Adds columns (N,) where ``mask``, each with its companion mask, as Gymnasium's own classes do."""
+        """Adds columns (N, ...) where ``mask``, each with its companion mask, as Gymnasium's own classes do."""
         if not mask.any():
             return
         for key, column in columns.items():
@@ -159,15 +174,9 @@ class SessionVectorEnv(VectorEnv):
                 self._merge(infos.setdefault(key, {}), column, mask)
             else:
                 empty = np.full(self.num_envs, None) if column.dtype == object else np.zeros_like(column)
-                infos[key] = np.where(mask, column, infos.get(key, empty))
+                chosen = mask.reshape(-1, *[1] * (column.ndim - 1))
+                infos[key] = np.where(chosen, column, infos.get(key, empty))
             infos[f"_{key}"] = mask | infos.get(f"_{key}", False)
-
-
-def _objects(observation: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    rows = np.full(len(mask), None, object)
-    for m in np.flatnonzero(mask):
-        rows[m] = observation[m].copy()
-    return rows
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
