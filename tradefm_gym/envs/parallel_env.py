@@ -18,6 +18,7 @@ from tradefm_gym.envs.casting import cast, scripted_actions
 from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.session_copies import SessionState
+from tradefm_gym.envs.starts import OPTIONS
 from tradefm_gym.envs.tasks import (
     MARKET,
     check_open,
@@ -60,8 +61,8 @@ class ParallelTradingEnv(ParallelEnv):
     all are truncated. The episode is over when ``agents`` is empty.
 
     ## Options
-    ``reset(options=...)``: ``context``, the id of a start context, and for an agent's name a dict of what its role
-    reads (``{"executor_0": {"side": "buy"}}``). Options that do not exist are warned of.
+    ``reset(options=...)``: ``context``, the id of a start context, ``scenario`` (see ``flow.scenarios``), and for an
+    agent's name a dict of what its role reads (``{"executor_0": {"side": "buy"}}``). Options that do not exist are warned of.
 
     Args:
         roles: 2 to 16 entries, see above.
@@ -228,7 +229,7 @@ class ParallelTradingEnv(ParallelEnv):
         """Options as the session reads them."""
         if options is None or not isinstance(options, Mapping):
             return options
-        known = known_options(options, ("context", *self.possible_agents), 4)
+        known = known_options(options, (*OPTIONS, *self.possible_agents), 4)
         own: list[dict[str, Any]] = [{} for _ in self._seats]
         for agent in self.possible_agents:
             words = known.pop(agent, {})

@@ -18,6 +18,8 @@ from tradefm_gym.envs.session_copies import SessionCopies
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
+from tradefm_gym.flow.scenarios import Scenario, read_scenarios
+from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.config import MAX_RATE
 from tradefm_gym.market.events import CANCEL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
@@ -123,6 +125,7 @@ class TradingSession(SessionCopies):
         rates = {"maker_rate": maker_rate, "taker_rate": taker_rate}
         fees |= {name: whole(name, rate, -MAX_RATE, MAX_RATE) for name, rate in rates.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
+        self.stress = self.flow if isinstance(self.flow, StressedFlow) else StressedFlow(self.flow)
         self._starts = Starts(self.flow, self.roles, split, context)
         self.contexts, self.context = self._starts.contexts, self._starts.context
         config, room = self.flow.market_config(seats), _TAPE_ROOM * self.interval + _ROLE_ROOM * (count - 1)
@@ -160,6 +163,10 @@ class TradingSession(SessionCopies):
     def check_options(self, options: dict[str, Any] | None) -> None:
         """Raises what ``reset`` would raise for these options, and changes nothing."""
         self._starts.read(options, self.num_envs)
+        self._scenarios(options)
+
+    def _scenarios(self, options: dict[str, Any] | None) -> list[Scenario | None]:
+        return read_scenarios((options or {}).get("scenario"), self.flow, self.num_envs)
 
     def reset(self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
         """As ``reset_roles``, in a session of one role: its observations (N, obs) float32."""
@@ -173,8 +180,9 @@ class TradingSession(SessionCopies):
 
         Args:
             rows: (N,) bool, default all.
-            options: what to fix, a value or one for each row: ``context`` (an id) and what roles read. ``roles``, a
-                sequence of A dicts, fixes what single roles read.
+            options: what to fix, a value or one for each row: ``context`` (an id), ``scenario`` (a name, or a dict of
+                ``name`` and parameters, see ``flow.scenarios``) and what roles read. ``roles``, a sequence of A dicts,
+                fixes what single roles read.
 
         Returns:
             For each role its observations (N, obs) float32 of all rows, fresh.
@@ -182,6 +190,7 @@ class TradingSession(SessionCopies):
         n = self.num_envs
         rows = np.ones(n, np.bool_) if rows is None else rows_mask("rows", rows, n)
         fixed, plans = self._starts.read(options, n)  # all checks come before the first change
+        scenarios = self._scenarios(options)
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
         chosen = np.flatnonzero(rows).tolist()
@@ -191,7 +200,8 @@ class TradingSession(SessionCopies):
             else:
                 self.context_of[m] = self.contexts[(self._bits(m, _CONTEXT_DRAW)[0] * len(self.contexts)) >> 32]
         self.market.seed(self.seeds, self.episodes, rows)
-        self.flow.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
+        self.stress.choose(np.array(chosen, np.int64), [scenarios[m] for m in chosen])
+        self.stress.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
         scale = self.flow.bank.scale[self.context_of]
         for i, (role, plan) in enumerate(zip(self.roles, plans, strict=True)):
             draws = np.zeros((n, 4), np.uint32)
@@ -271,12 +281,13 @@ class TradingSession(SessionCopies):
                 self.advance(self.running, 0)
 
     def start_info(self, role: int = 0) -> dict[str, Any]:
-        """Columns (N,): the flow and its version, the start context, and the task of the role of this number."""
+        """Columns (N,): flow and version, start context and scenario, and the task of the role of this number."""
         n = self.num_envs
         return {
             "flow": np.full(n, self.flow.name, object),
             "flow_version": np.full(n, self.flow.version, object),
             "context": self.context_of.copy(),
+            "scenario": self.stress.running(),
             **self.roles[role].start_info(),
         }
 
@@ -301,7 +312,7 @@ class TradingSession(SessionCopies):
         Returns:
             (N,) bool, rows whose flow ended before that.
         """
-        market, flow = self.market, self.flow
+        market, flow = self.market, self.stress
         until = market.background_count + np.where(rows, events, 0)
         exhausted = np.zeros(self.num_envs, np.bool_)
         while (starved := market.advance(until_count=until)).any():

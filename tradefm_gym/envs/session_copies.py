@@ -13,6 +13,7 @@ from tradefm_gym.envs.counterfactual import Twin
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.row_state import RowState
+from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.simulator import MarketSimulator, Snapshot
 
 Rows = int | Sequence[int] | np.ndarray
@@ -45,6 +46,7 @@ class SessionCopies:
     num_envs: int
     roles: tuple[Role, ...]
     flow: FlowModel
+    stress: StressedFlow
     market: MarketSimulator
     split: str
     context: int | None
@@ -172,7 +174,8 @@ class SessionCopies:
     def _own_arrays(self) -> dict[str, np.ndarray]:
         names = ("seeds", "episodes", "context_of", "running", "seeded", "arrival_mid2")
         arrays = {name: getattr(self, name) for name in names}
-        return arrays | {"active": self.active.T, "next_episode": self._next_episode}
+        arrays |= {"active": self.active.T, "next_episode": self._next_episode}
+        return arrays | self.stress.kept()
 
 
 def _of_twin(theirs: Any) -> Any:

@@ -11,6 +11,7 @@ from tradefm_gym.arguments import known_names, numbers, shortened, whole
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.envs.session_copies import SessionState
+from tradefm_gym.envs.starts import OPTIONS
 from tradefm_gym.envs.tasks import (
     METADATA,
     check_open,
@@ -52,7 +53,7 @@ class SessionEnv(gymnasium.Env):
         """Begins an episode: the first one of ``seed``, or the next one of the seed given before."""
         check_open(self, "reset")
         seed = None if seed is None else whole_seed("seed", seed)
-        options = known_options(options, (*self.session.role.option_names, "context"))
+        options = known_options(options, (*self.session.role.option_names, *OPTIONS))
         self.session.check_options(options)
         super().reset(seed=seed)
         if seed is not None or not self.session.seeded[0]:

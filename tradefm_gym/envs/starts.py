@@ -10,6 +10,7 @@ from tradefm_gym.arguments import one_of, shortened
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import SPLITS, FlowModel
 
+OPTIONS = ("context", "scenario")  # of a reset, besides what roles read
 MAX_SEATS = 2**15 - 1  # an owner is an int16
 
 

@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from tradefm_gym.arguments import known_names, rows_mask, shortened
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.envs.starts import OPTIONS
 from tradefm_gym.envs.tasks import (
     METADATA,
     check_open,
@@ -71,14 +72,14 @@ class SessionVectorEnv(VectorEnv):
         Args:
             seed: s gives row m the seed s + m; a list gives one for each row (None: goes on to its next
                 episode); None goes on to the next episode everywhere.
-            options: ``context`` and what the role reads, a value or one for each row, and ``reset_mask`` (N,) bool,
-                the rows to reset (default all).
+            options: ``context``, ``scenario`` and what the role reads, a value or one for each row, and ``reset_mask``
+                (N,) bool, the rows to reset (default all).
         """
         check_open(self, "reset")
         seeds = self._row_seeds(seed)
         given = dict(options) if isinstance(options, Mapping) else options
         mask = given.pop("reset_mask", None) if isinstance(given, dict) else None
-        options = known_options(given, (*self.session.role.option_names, "context"))
+        options = known_options(given, (*self.session.role.option_names, *OPTIONS))
         self.session.check_options(options)
         mask, options = self._reset_mask(mask), options or {}
         if seed is not None and not isinstance(seed, _LISTS):
