@@ -40,8 +40,8 @@ class ExecutionEnv(SessionEnv):
 
     ## Information
     At reset: flow, flow_version, context, scenario, side, quantity, decisions, reason (why the parent order is smaller
-    than usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed, arrival_mid,
-    mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
+    than usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed,
+    arrival_mid, mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
 
     Args:
         flow: background flow: "tradefm", "zero_intelligence", "hawkes", "replay", each also with ":PATH", or a
@@ -121,8 +121,8 @@ class MarketMakingEnv(SessionEnv):
 
     ## Information
     At reset: flow, flow_version, context, scenario, inventory_limit, size, decisions, arrival_mid, usual_spread,
-    usual_move (of the context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At the end all of
-    them, and profit_bps, traded, maker_share, peak.
+    usual_move (of the context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At
+    the end all of them, and profit_bps, traded, maker_share, peak.
 
     Args:
         interval: background events between two decisions.

@@ -62,7 +62,8 @@ class ParallelTradingEnv(ParallelEnv):
 
     ## Options
     ``reset(options=...)``: ``context``, the id of a start context, ``scenario`` (see ``flow.scenarios``), and for an
-    agent's name a dict of what its role reads (``{"executor_0": {"side": "buy"}}``). Options that do not exist are warned of.
+    agent's name a dict of what its role reads (``{"executor_0": {"side": "buy"}}``). Options that do not exist are
+    warned of.
 
     Args:
         roles: 2 to 16 entries, see above.

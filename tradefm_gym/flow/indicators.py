@@ -4,7 +4,6 @@ An input of a network is (liquidity, flag, level, trade): the first three carry,
 They are computed from the tape; where a caller tells otherwise, every input carries what was told instead.
 """
 
-import numpy as np
 from numba import njit
 
 from tradefm_gym.market.compiler import KERNEL, SERIAL

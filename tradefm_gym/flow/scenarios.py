@@ -7,7 +7,7 @@ proposes them, from 0 at the reset. ``stressed.StressedFlow`` carries scenarios 
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -253,12 +253,13 @@ def read_scenarios(value: Any, flow: FlowModel, n: int) -> list[Scenario | None]
     return [read_scenario(one, flow) for one in value]
 
 
-def described(scenario: Scenario | None) -> dict[str, Any] | None:
-    """A scenario as ``read_scenario`` takes it: plain values, with every parameter that is not None."""
+def described(scenario: Scenario | None) -> str:
+    """A scenario with every parameter that is not None, for people and for ``info``; "" for none."""
     if scenario is None:
-        return None
-    name = _name_of(scenario)
-    return {"name": name} | {key: value for key, value in asdict(scenario).items() if value is not None}  # type: ignore
+        return ""
+    made: Any = type(scenario)
+    values = [(field.name, getattr(scenario, field.name)) for field in fields(made)]
+    return f"{_name_of(scenario)}({', '.join(f'{name}={value}' for name, value in values if value is not None)})"
 
 
 def indicators_of(flow: FlowModel) -> dict[str, int]:
@@ -296,8 +297,8 @@ def _stop(start: int, events: int | None) -> int:
     return FOREVER if events is None else start + events
 
 
-def _lots(size: float) -> int:
-    return int(min(max(math.floor(size + 0.5), 1), 1 << 24))
+def _lots(size: Any) -> int:
+    return min(max(math.floor(float(size) + 0.5), 1), 1 << 24)
 
 
 def _check_window(start: Any, events: Any, endless: bool = False) -> None:

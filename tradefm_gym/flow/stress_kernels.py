@@ -54,12 +54,14 @@ def emit(events, count, rows, pending, progress, effect, seeds, episodes, most, 
     """Passes on pending proposals and what a scenario adds to them.
 
     Args:
-        events, count: the block to write, (N, K) EVENT and (N,).
+        events: the block to write, (N, K) EVENT.
+        count: (N,), events of each row that are written.
         rows: (N,) bool.
         pending: (N, P) EVENT, the other flow's last block.
         progress: (N,) PROGRESS.
         effect: (N,) EFFECT.
-        seeds, episodes: (N,), of the markets.
+        seeds: (N,), of the markets.
+        episodes: (N,), likewise.
         most: events a row, at most K.
         follows_tape: whether the other flow's waits count from the last background event, not its own last proposal.
     """

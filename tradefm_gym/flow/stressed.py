@@ -56,7 +56,7 @@ class StressedFlow:
             self._chosen[row] = self.usual if scenario is None else scenario
 
     def running(self) -> np.ndarray:
-        """The scenario of each row as plain values (see ``scenarios.described``), None without one: (N,) object."""
+        """The scenario of each row in words (see ``scenarios.described``), "" without one: (N,) object."""
         column = np.empty(self.num_envs, object)
         for row, scenario in enumerate(self._scenario):
             column[row] = described(scenario)
