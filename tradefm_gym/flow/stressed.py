@@ -174,5 +174,5 @@ class StressedFlow:
 
     def kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row beside the other flow's memory, by name; the arrays themselves."""
-        names = ("scenario", "effect", "told", "progress", "pending", "seeds", "episodes")
+        names = ("chosen", "scenario", "effect", "told", "progress", "pending", "seeds", "episodes")
         return {f"stress_{name}": getattr(self, f"_{name}") for name in names}
