@@ -95,12 +95,12 @@ class OneSidedBurst:
 
 @dataclass(frozen=True)
 class VolatilityShock:
-    """Takers of either side, drawn by the market's own uniforms, each as large as a touch usually is."""
+    """Large takers of either side, drawn by the market's own uniforms."""
 
     start: int = 256
     events: int = 256  # of the flow
-    every: int = 4  # events of the flow for each taker
-    size: float = 1.0  # in usual sizes of a touch
+    every: int = 8  # events of the flow for each taker
+    size: float = 0.5  # in usual sizes of a touch
 
     def check(self, flow: FlowModel) -> None:
         """See ``Scenario``."""
@@ -118,13 +118,13 @@ class VolatilityShock:
 
 @dataclass(frozen=True)
 class LiquidityWithdrawal:
-    """Most orders near the touch are cancelled at one instant, and for a while most new ones do not rest."""
+    """Most orders near the touch are cancelled at one instant, and for a while fewer new ones come to rest."""
 
     start: int = 256
-    events: int = 256  # of the flow, during which orders are withheld
+    events: int = 128  # of the flow, during which orders are withheld
     share: float = 0.8  # of the orders nearest to the touch that go
     orders: int = 80  # how many of them are looked at on each side
-    withheld: float = 0.5  # probability that a new order may not rest
+    withheld: float = 0.25  # probability that a new order may not rest
 
     def check(self, flow: FlowModel) -> None:
         """See ``Scenario``."""

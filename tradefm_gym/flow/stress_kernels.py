@@ -17,11 +17,13 @@ EFFECT = np.dtype(
     align=True,
 )  # fmt: skip
 
-# How far a row is: proposals passed on, takers before the next one and in all, the part of the other flow's block that
-# is still to come, and when its last proposal and the last event passed on happened. ``begun``: 1 during, 2 after.
+# How far a row is: proposals passed on, takers before the next one and in all, orders withdrawn, the part of the other
+# flow's block that is still to come, and when its last proposal and the last event passed on happened. ``begun``: 1
+# during, 2 after.
 PROGRESS = np.dtype(
     [
-        ("made", np.int64), ("now", np.int64), ("taken", np.int64), ("first", np.int64), ("left", np.int64),
+        ("made", np.int64), ("now", np.int64), ("taken", np.int64), ("withdrawn", np.int64), ("first", np.int64),
+        ("left", np.int64),
         ("proposed_ns", np.int64), ("emitted_ns", np.int64), ("begun", np.int8),
     ],
     align=True,

@@ -62,6 +62,11 @@ class StressedFlow:
             column[row] = described(scenario)
         return column
 
+    @property
+    def withdrawn(self) -> np.ndarray:
+        """Orders that scenarios have cancelled since the reset, (N,) int64; a copy."""
+        return self._progress["withdrawn"].copy()
+
     def market_config(self, seats: int = 1) -> MarketConfig:
         """Capacities of a market for the other flow."""
         return self.flow.market_config(seats)
@@ -146,6 +151,7 @@ class StressedFlow:
             cancels["time_ns"], cancels["kind"], cancels["side"] = self._progress["emitted_ns"][row], CANCEL, side
             cancels["order_id"] = gone["order_id"]
             block.count[row] += len(gone)
+            self._progress["withdrawn"][row] += len(gone)
 
     def _most_withdrawn(self) -> int:
         return 2 * int(self._effect["orders"].max())
