@@ -183,8 +183,8 @@ def _controls(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> P
             lines.append(_measures(rows, set_name, f"regime_{regime}", "", flow, f"{flow}: {regime}"))
     lines = [line for line in lines if any(cell.value != "-" for cell in line[1])]
     caption = (
-        "Less the same market untold (same start and random numbers). Marked: the interval leaves out 0; monotone: each "
-        "step from class to class goes that way, and its interval leaves out 0, too"
+        "Less the same market untold (same start and random numbers). Marked: the interval leaves out 0; monotone: "
+        "each step from class to class goes that way, and its interval leaves out 0, too"
     )
     return ProbeTable("Indicators told alone", caption, ("", *map(_words, control.MEASURES)), lines)
 

@@ -1,7 +1,8 @@
 """Probes: sections of a card that roll markets out anew, most with an agent in them, and run only when asked for.
 
 ``reaction`` asks what takers do to the price, ``markouts`` what becomes of resting orders, ``exploits`` whether
-scripted attacks earn money, ``impact`` what a parent order costs, ``control`` whether a flow does what its indicators say and how it bears stress.
+scripted attacks earn money, ``impact`` what a parent order costs, ``control`` whether a flow does what its indicators
+say and how it bears stress.
 Those that the record can answer are told of it and of its training part, too. What an agent met has quantities that
 begin with ``agent_``, so that it stands beside what the flow's own takers and makers met.
 """
