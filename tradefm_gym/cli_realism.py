@@ -44,9 +44,9 @@ class Realism:
     rollouts: int | None = None  # forecasts from each of them; 32
     seeds: int | None = None  # long rollouts, for distributions; 32
     events: int | None = None  # events of a long rollout; 16,384
-    # reaction, markouts, exploits, impact, control, with commas: also run markets with agents in them or under stress,
-    # --seeds of them. Take 200 or more: fewer do not show that no attack pays, and without exploits no flow is shown to
-    # be fit for anything
+    # reaction, markouts, exploits, impact, control, extremes, with commas: also run markets with agents in them, under
+    # stress, and from volatile moments, --seeds of them. Take 200 or more: fewer do not show that no attack pays, and
+    # without exploits no flow is shown to be fit for anything
     probes: str = ""
     folds: int = 0  # look at each day in so many growing parts, too, with baselines fitted to each; not by probes
     quick: bool = False  # a small effort, to see that it works: no figures to rely on

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tradefm_gym.flow.indicators import INDICATORS
 from tradefm_gym.realism import control, stress
 from tradefm_gym.realism.exploits import ATTACKS
+from tradefm_gym.realism.extremes import KINDS
 from tradefm_gym.realism.fill_chances import DEPTHS, WAITS
 from tradefm_gym.realism.impact import AFTER, PARTICIPATION
 from tradefm_gym.realism.impact import SIZES as PARENT_SIZES
@@ -29,6 +30,7 @@ _QUANTITIES = (
     "control_",
     "regime_",
     "stress_",
+    *KINDS,
 )
 _STRESS_UNITS = {"mid": "mid, bps", "spread": "spread, share", "depth": "depth of five levels, share"}
 _WITHIN = tuple(f"within_{wait}_{unit}" for unit, waits in WAITS.items() for wait in waits)
@@ -74,6 +76,7 @@ def probe_tables(rows: Rows, set_name: str, flows: Sequence[str], brief: bool = 
         _impact(rows, set_name, flows),
         _controls(rows, set_name, flows, brief),
         _stresses(rows, set_name, flows),
+        _extremes(rows, set_name, flows),
     ]
     return [table for table in found if table.lines]
 
@@ -233,6 +236,21 @@ def _stresses(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
     )
     head = ("", *(f"after {lag}" for lag in stress.LAGS), "recovered after", "share recovered")
     return ProbeTable("Stress scenarios", caption, head, lines)
+
+
+def _extremes(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
+    lines = []
+    for flow in flows:
+        for kind in (*KINDS, "extreme_less_other"):
+            quantity = f"{kind}_windows"
+            found = [
+                rows.get(set_name, quantity, metric, flow) for metric in ("real_variance", "variance_over_real", "nats")
+            ]
+            if any(row is not None for row in found):
+                windows = max(row.n for row in found if row is not None)
+                lines.append((f"{flow}: {_words(quantity)} ({windows})", tuple(map(_cell, found))))
+    caption = "Windows of 128 events by the mid's realised variance, the top decile apart; nats given the events before"
+    return ProbeTable("Extreme regimes", caption, ("", "recorded variance", "variance / recorded", "nats"), lines)
 
 
 def _cell(row: Row | None, band: Row | None = None) -> Cell:

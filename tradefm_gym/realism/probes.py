@@ -2,7 +2,7 @@
 
 ``reaction`` asks what takers do to the price, ``markouts`` what becomes of resting orders, ``exploits`` whether
 scripted attacks earn money, ``impact`` what a parent order costs, ``control`` whether a flow does what its indicators
-say and how it bears stress.
+say and how it bears stress, ``extremes`` how it does in the most volatile tenth of the test part.
 Those that the record can answer are told of it and of its training part, too. What an agent met has quantities that
 begin with ``agent_``, so that it stands beside what the flow's own takers and makers met.
 """
@@ -22,6 +22,7 @@ from tradefm_gym.realism import (
     bootstrap,
     control,
     exploits,
+    extremes,
     fill_chances,
     impact,
     intervention,
@@ -35,7 +36,7 @@ from tradefm_gym.realism.sections import Subject
 from tradefm_gym.realism.verdict import LEAST
 
 RECORDS = ("real", "drift")  # arms that are probed beside flows
-OF_FLOWS = ("exploits", "impact", "control")  # probes that no record can answer
+OF_FLOWS = ("exploits", "impact", "control", "extremes")  # probes that no record can answer
 AGENT = "agent_"
 _FIRST_SEED = np.uint64(1) << np.uint64(49)  # neither those of forecasts nor of long rollouts
 
@@ -89,12 +90,19 @@ def told_and_stressed(subject: Subject) -> list[Row]:
     return _rows(subject, [*control.control_rows(flow, *starts), *stress.stress_rows(flow, *starts)])
 
 
+def extreme_windows(subject: Subject) -> list[Row]:
+    """Volatility and nats in the most volatile tenth of the test part, and in the rest."""
+    assert subject.flow_at is not None and subject.recorded is not None
+    return _rows(subject, extremes.extreme_rows(subject.recorded, subject.flow_at))
+
+
 PROBES: dict[str, Callable[[Subject], list[Row]]] = {
     "reaction": reaction,
     "markouts": resting_orders,
     "exploits": attacks,
     "impact": parent_orders,
     "control": told_and_stressed,
+    "extremes": extreme_windows,
 }
 
 
@@ -115,7 +123,18 @@ def code() -> str:
     """Hash of what probes are computed with: when it changes they are run again."""
     own = sys.modules[__name__]
     return hash_of(
-        own, response, markouts, fill_chances, exploits, impact, control, stress, intervention, averages, bootstrap
+        own,
+        response,
+        markouts,
+        fill_chances,
+        exploits,
+        impact,
+        control,
+        stress,
+        extremes,
+        intervention,
+        averages,
+        bootstrap,
     )
 
 
