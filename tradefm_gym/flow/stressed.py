@@ -15,7 +15,7 @@ from tradefm_gym.arguments import row_numbers
 from tradefm_gym.flow.indicators import INDICATORS, UNTOLD
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.row_state import RowState, checked_state, owner_of_flow
-from tradefm_gym.flow.scenarios import Effect, Scenario, described, read_scenario
+from tradefm_gym.flow.scenarios import Effect, Scenario, described, indicators_of, read_scenario
 from tradefm_gym.flow.stress_kernels import EFFECT, PROGRESS, WITHDRAWALS, due, emit
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, EVENT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
@@ -31,14 +31,18 @@ class StressedFlow:
         scenario: what every episode meets that ``choose`` does not say otherwise of (see ``scenarios.read_scenario``).
 
     Raises:
-        ValueError: if there is no such scenario, or it does not suit the flow.
+        ValueError: if there is no such scenario, it does not suit the flow, or the flow is under stress already.
     """
 
     def __init__(self, flow: FlowModel, scenario: Any = None):
+        if isinstance(flow, StressedFlow):
+            raise ValueError(f"flow {flow.name!r} is a StressedFlow; it must be the flow that this one is made of")
         self.flow, self.usual = flow, read_scenario(scenario, flow)
+        self.indicators, self.recorded = indicators_of(flow), getattr(flow, "recorded", False)
         self.name, self.num_envs, self.bank = flow.name, flow.num_envs, flow.bank
         self.version = flow.version if self.usual is None else f"{flow.version} {described(self.usual)}"
-        self.block = max(_WIDTH, flow.block)
+        block = getattr(flow, "block", _WIDTH)
+        self.block = max(_WIDTH, block)
         n = self.num_envs
         self._chosen = np.empty(n, object)  # the scenario of the next episode
         self._chosen[:] = self.usual
@@ -46,7 +50,7 @@ class StressedFlow:
         self._effect = np.zeros(n, EFFECT)
         self._told = np.zeros((n, 2, len(INDICATORS)), np.int64)  # fixed and added classes
         self._progress = np.zeros(n, PROGRESS)
-        self._pending = np.zeros((n, flow.block), EVENT)
+        self._pending = np.zeros((n, block), EVENT)
         self._seeds = np.zeros(n, np.uint64)
         self._episodes = np.zeros(n, np.uint32)
 
