@@ -117,19 +117,20 @@ def nats_of(flow: Any, recorded: RecordedFlow, at: np.ndarray) -> np.ndarray:
     found = np.zeros(len(at))
     for first in range(0, len(at), engine.batch):
         begins = places[first : first + engine.batch]
-        rows = np.arange(len(begins))
-        engine.prefill(rows, [inputs[begin - before : begin] for begin in begins])
-        found[first : first + len(rows)] = _nats_of_batch(engine, inputs, begins)
+        found[first : first + len(begins)] = _nats_of_batch(engine, inputs, begins, before)
     return found
 
 
-def _nats_of_batch(engine: Any, inputs: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    count = min(WINDOW, len(inputs) - int(begins.max()))
+def _nats_of_batch(engine: Any, inputs: np.ndarray, begins: np.ndarray, before: int) -> np.ndarray:
+    """Of windows that begin at inputs ``begins`` (w,); a context that is full begins again, as it does in rollouts."""
+    count, rows = min(WINDOW, len(inputs) - int(begins.max())), np.arange(len(begins))
     active, following = np.arange(engine.batch) < len(begins), np.zeros((engine.batch, 4), np.int32)
     total = np.zeros(len(begins))
     for step in range(count):
+        if step % before == 0:
+            engine.prefill(rows, [inputs[begin + step - before : begin + step] for begin in begins])
         following[: len(begins)] = inputs[begins + step]
         total -= engine.log_prob(following[:, 3])[: len(begins)]
-        if step + 1 < count:
+        if (step + 1) % before:
             engine.append(following, active)
     return total / count
