@@ -82,17 +82,17 @@ def test_a_burst_is_ten_times_as_fast_and_one_sided(name, side):
 
 def test_a_withdrawal_takes_its_share_of_the_nearest_orders_and_withholds_new_ones():
     flow = StressedFlow(flow_of("hawkes", 2))
-    scenario = {"name": "liquidity_withdrawal", "start": 64, "orders": 10, "share": 0.7, "withheld": 1.0, "events": 100}
+    scenario = {"name": "liquidity_withdrawal", "start": 70, "orders": 10, "share": 0.7, "withheld": 1.0, "events": 100}
     market = started(flow, scenario)
     first = market.background_count.copy()
-    while (starved := market.advance(until_count=first + 64)).any():
+    while (starved := market.advance(until_count=first + 70)).any():
         market.feed(flow.next_events(market, starved))
     pool, records = market.book.orders[0].copy(), market.tape.record_count.copy()
     nearest = set()
     for side in (BUY, SELL):
         orders = pool[(pool["size"] > 0) & (pool["side"] == side)]
         nearest |= set(orders[np.lexsort((orders["order_id"], -side * orders["price"]))][:10]["order_id"].tolist())
-    while (starved := market.advance(until_count=first + 64 + 14 + 150)).any():
+    while (starved := market.advance(until_count=first + 70 + 14 + 150)).any():
         market.feed(flow.next_events(market, starved))
     tape = market.tape.read_records(0, int(records[0]))
     gone = tape[:14]
@@ -186,7 +186,7 @@ def test_a_network_is_told_from_the_start_to_the_end_of_a_scenario(tmp_path):
     flow = make_flow(f"tradefm:{path}", 3, bank=zero_intelligence_bank())
     assert flow.indicators == {"liquidity": 3, "fast": 7, "slow": 7, "level": 32}
     stressed = StressedFlow(flow)
-    scenario = {"name": "control", "level": 31, "fixed": True, "start": 5, "events": 10}
+    scenario = {"name": "control", "level": 30, "fixed": True, "start": 5, "events": 10}
     market = started(stressed, [scenario, None, "busy"])
     seen = flow._seen.copy()
     first = market.background_count.copy()
@@ -195,8 +195,8 @@ def test_a_network_is_told_from_the_start_to_the_end_of_a_scenario(tmp_path):
     flow._absorb(market, everyone(3))
     told = [[flow._history[m, (seen[m] + j) % flow._history.shape[1]] for j in range(30)] for m in range(3)]
     # Event number 4 is read when number 5 is asked for.
-    assert [one[2] == 31 for one in told[0]] == [4 <= j < 14 for j in range(30)]
-    assert not any(one[2] == 31 for one in told[1])
+    assert [one[2] == 30 for one in told[0]] == [4 <= j < 14 for j in range(30)]
+    assert not any(one[2] == 30 for one in told[1])
     assert [one[0] % 3 for one in told[2]] == [2] * 30
     assert stressed.running()[2] == "busy(start=0)"
 
