@@ -297,7 +297,7 @@ class TradingSession(SessionCopies):
 
     def final_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of whole episodes, those of their start included."""
-        report = getattr(self.flow, "report", None)  # what a replayed day has to say for itself
+        report = getattr(self.stress.flow, "report", None)  # what a replayed day has to say for itself
         info = self.start_info(role) | self.roles[role].final_info() | (report(self.market) if report else {})
         return info if self.twin is None else info | {"impact_sample_bps": self.twin.impact_sample_bps()}
 
