@@ -144,18 +144,20 @@ class StressedFlow:
 
     def _withdraw(self, market: MarketSimulator, row: int, block: EventBlock) -> None:
         """Cancels of a share of the background's orders nearest to the touch, at the time of the last event."""
-        pool, effect = market.book.orders[row], self._effect[row]
+        pool, effect, drawn = market.book.orders[row], self._effect[row], []
         for number, side in enumerate((BUY, SELL)):
             orders = pool[(pool["size"] > 0) & (pool["owner"] == BACKGROUND) & (pool["side"] == side)]
             orders = orders[np.lexsort((orders["order_id"], -side * orders["price"]))][: effect["orders"]]
             place = WITHDRAWALS + np.uint64(number)
             words = rng.bits_array(self._seeds[row], self._episodes[row], place, rng.SCENARIO, len(orders))[0]
-            gone = orders[np.sort(np.argsort(words, kind="stable")[: round(effect["withdrawn"] * len(orders))])]
-            cancels = block.events[row, block.count[row] : block.count[row] + len(gone)]
-            cancels["time_ns"], cancels["kind"], cancels["side"] = self._progress["emitted_ns"][row], CANCEL, side
-            cancels["order_id"] = gone["order_id"]
-            block.count[row] += len(gone)
-            self._progress["withdrawn"][row] += len(gone)
+            chosen = np.argsort(words, kind="stable")[: round(effect["withdrawn"] * len(orders))]
+            drawn.append((words[chosen], orders[chosen]))
+        words, gone = (np.concatenate(part) for part in zip(*drawn, strict=True))
+        gone = gone[np.argsort(words, kind="stable")]  # the sides mixed: the last to go would look like news
+        cancels = block.events[row, : len(gone)]
+        cancels["time_ns"], cancels["kind"], cancels["side"] = self._progress["emitted_ns"][row], CANCEL, gone["side"]
+        cancels["order_id"] = gone["order_id"]
+        block.count[row] = self._progress["withdrawn"][row] = len(gone)
 
     def _most_withdrawn(self) -> int:
         return 2 * int(self._effect["orders"].max())
