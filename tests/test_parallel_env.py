@@ -91,7 +91,7 @@ def test_pettingzoos_tests_of_state_and_rendering(capsys):
 def test_the_default_market_of_the_model_passes():
     parallel = parallel_env(decisions=4)
     assert parallel.possible_agents == ["maker_0", "executor_0"]
-    with pytest.warns(UserWarning, match="options has the unknown key 'options'; known are context, maker_0, exec"):
+    with pytest.warns(UserWarning, match="options has the unknown key 'options'; known are context, scenario, maker_0"):
         parallel_api_test(parallel, num_cycles=6)
 
 

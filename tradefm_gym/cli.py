@@ -258,13 +258,22 @@ class Simulate:
     context: int | None = None  # number of the start state; by default one of the test part, by the seed
     seed: int = 0
     data: Path | None = None  # with tradefm: a recorded day or a context bank to start from
+    # a stress scenario: one_sided_burst, volatility_shock, liquidity_withdrawal, thin, busy; or JSON with its name and
+    # parameters, such as '{"name": "one_sided_burst", "side": "sell"}'
+    scenario: str | None = None
 
     def run(self) -> int:
         """Simulates and writes."""
         from tradefm_gym import simulating
 
         options = {} if self.data is None else {"context": self.data}
-        meta = simulating.run(self.flow, self.events, self.context, self.seed, self.out, options)
+        scenario = self.scenario
+        if scenario is not None and scenario.startswith("{"):
+            try:
+                scenario = json.loads(scenario)
+            except ValueError as error:
+                raise ValueError(f"scenario is {self.scenario!r}; it must be a name, or JSON ({error})") from None
+        meta = simulating.run(self.flow, self.events, self.context, self.seed, self.out, options, scenario)
         print(f"{self.out}: {meta['quality']['rows']:,} rows of {meta['provenance']['flow']}")
         return 0
 

@@ -44,8 +44,9 @@ class Realism:
     rollouts: int | None = None  # forecasts from each of them; 32
     seeds: int | None = None  # long rollouts, for distributions; 32
     events: int | None = None  # events of a long rollout; 16,384
-    # reaction, markouts, exploits, impact, with commas: also run markets with agents in them, --seeds of them. Take 200
-    # or more: fewer do not show that no attack pays, and without exploits no flow is shown to be fit for anything
+    # reaction, markouts, exploits, impact, control, extremes, with commas: also run markets with agents in them, under
+    # stress, and from volatile moments, --seeds of them. Take 200 or more: fewer do not show that no attack pays, and
+    # without exploits no flow is shown to be fit for anything
     probes: str = ""
     folds: int = 0  # look at each day in so many growing parts, too, with baselines fitted to each; not by probes
     quick: bool = False  # a small effort, to see that it works: no figures to rely on
@@ -143,7 +144,7 @@ def print_card(card: Any) -> None:
         if card.reference and len(card.flows) > 1:
             console.print(_skills(card, rows, name))
         for table in probe_tables(rows, name, card.flows, brief=True):
-            console.print(_probed(table, name))
+            console.print(probed_table(table, name))
     if len(card.sets) > 1 and card.reference and len(card.flows) > 1:
         console.print(_skills(card, rows, POOLED))
     table = Table("set", "flow", "execution", "market making", title="Verdict", title_justify="left")
@@ -224,7 +225,7 @@ def _figures(card: Any, rows: Any, name: str) -> Table:
     return table
 
 
-def _probed(found: Any, name: str) -> Table:
+def probed_table(found: Any, name: str) -> Table:
     """A table of a probe; its cells come with their intervals."""
     table = Table(title=f"{name}: {found.title}", title_justify="left", caption=found.caption, caption_justify="left")
     for number, column in enumerate(found.head):

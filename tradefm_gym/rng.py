@@ -18,6 +18,7 @@ THINNING = 6  # candidates for the time and type of a flow's event, as many bloc
 ORDER_LATENCY = 7  # how long an order is under way
 DATA_LATENCY = 8  # how old the news of an event are when a seat hears of it
 TURN = 9  # which seat comes first at one instant
+SCENARIO = 10  # what a stress scenario does to a flow
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)

@@ -15,6 +15,8 @@ from tradefm_gym.data.written import write_folder
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.recording import DayRecorder
 from tradefm_gym.flow.registry import make_flow
+from tradefm_gym.flow.scenarios import described
+from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.simulator import MarketSimulator
 
 _CHUNK = 1_024  # events between two readings of the tape
@@ -49,11 +51,13 @@ def simulate(flow: FlowModel, events: int, context: int, seed: int, tell=lambda 
     return recorder.finish(FlowMeta("SYNTH", "TradeFM", "generated", 1, "ticks", 1, "lots", True, session, what))
 
 
-def run(flow: str, events: int, context: int | None, seed: int, out: Path, options: dict[str, Any]) -> dict:
+def run(
+    flow: str, events: int, context: int | None, seed: int, out: Path, options: dict[str, Any], scenario: Any = None
+) -> dict:  # fmt: skip
     """Simulates and writes a folder, with progress; returns what its ``meta.json`` says."""
     events, seed = whole("events", events, 1), whole("seed", seed, 0)
     check_new_folder(out)
-    made = make_flow(flow, 1, **options)
+    made = StressedFlow(make_flow(flow, 1, **options), scenario)
     states = made.bank.split("test")
     start = int(states[seed % len(states)]) if context is None else whole("context", context, 0, len(made.bank) - 1)
     columns = (TextColumn("{task.completed:,}/{task.total:,} events"), BarColumn(), TimeRemainingColumn())
@@ -62,8 +66,8 @@ def run(flow: str, events: int, context: int | None, seed: int, out: Path, optio
         task = progress.add_task("", total=events)
         day = simulate(made, events, start, seed, lambda count: progress.update(task, completed=count))
     provenance = {
-        "generated": True, "flow": made.name, "flow_version": made.version, "start_state": start,
+        "generated": True, "flow": made.name, "flow_version": made.flow.version, "start_state": start,
         "start_states_from": made.bank.origin, "seed": seed, "events": events,
         "seconds": round(time.perf_counter() - started, 1),
-    }  # fmt: skip
+    } | ({"scenario": described(made.usual)} if made.usual else {})  # fmt: skip
     return write_folder(day, out, {"provenance": provenance})

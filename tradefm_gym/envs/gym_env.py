@@ -38,7 +38,8 @@ class ExecutionEnv(SessionEnv):
     ## Starting state
     A start context of the flow (book, tape, clock) drawn from ``split``; side and context are drawn from the
     seed and the number of the episode, or by a ``sampler``. ``reset(options=...)`` fixes ``side``, ``quantity``,
-    ``participation``, ``limit_bps`` or ``limit_price``, and ``context``.
+    ``participation``, ``limit_bps`` or ``limit_price``, ``context`` and ``scenario``, a name of
+    ``flow.scenarios.SCENARIOS`` or a dict of ``name`` and parameters.
 
     ## Episode end
     Terminates when the parent order is done, or at the deadline: there the rest crosses, and what the book
@@ -47,8 +48,8 @@ class ExecutionEnv(SessionEnv):
 
     ## Information
     With a sampler also regime, and with numbered actions action_mask (1 where one can be done as it says).
-    At reset: flow, flow_version, context, side, quantity, decisions, reason (why the parent order is smaller than
-    usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed, arrival_mid,
+    At reset: flow, flow_version, context, scenario, side, quantity, decisions, reason (why the parent order is
+    smaller than usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed, arrival_mid,
     mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
 
     Args:
@@ -138,7 +139,8 @@ class MarketMakingEnv(SessionEnv):
 
     ## Starting state
     Flat, in a start context of the flow (book, tape, clock) drawn from ``split`` by the seed and the number of the
-    episode. ``reset(options=...)`` fixes ``size``, ``inventory_limit`` and ``context``.
+    episode. ``reset(options=...)`` fixes ``size``, ``inventory_limit``, ``context`` and ``scenario`` (see
+    ``ExecutionEnv``).
 
     ## Episode end
     Terminates after ``decisions`` decisions: there all own orders are cancelled and the position crosses, and what the
@@ -146,9 +148,9 @@ class MarketMakingEnv(SessionEnv):
     position then stays, marked to the mid.
 
     ## Information
-    At reset: flow, flow_version, context, inventory_limit, size, decisions, arrival_mid, usual_spread, usual_move (of
-    the context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At the end all of
-    them, and profit_bps, traded, maker_share, peak.
+    At reset: flow, flow_version, context, scenario, inventory_limit, size, decisions, arrival_mid, usual_spread,
+    usual_move (of the context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At
+    the end all of them, and profit_bps, traded, maker_share, peak.
 
     Args:
         interval: of the clock between two decisions, see ``ExecutionEnv``.
@@ -215,7 +217,7 @@ class TradingEnv(SessionEnv):
 
     ## Starting state
     Flat, in a start context of the flow (book, tape, clock) drawn from ``split`` by the seed and the number of the
-    episode. ``reset(options=...)`` fixes ``max_position`` and ``context``.
+    episode. ``reset(options=...)`` fixes ``max_position``, ``context`` and ``scenario`` (see ``ExecutionEnv``).
 
     ## Episode end
     Terminates after ``decisions`` decisions: there all own orders are cancelled and the position crosses, and what the
@@ -223,8 +225,8 @@ class TradingEnv(SessionEnv):
     position then stays, marked to the mid.
 
     ## Information
-    At reset: flow, flow_version, context, max_position, decisions, arrival_mid, usual_spread, usual_move (of the
-    context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At the end all of
+    At reset: flow, flow_version, context, scenario, max_position, decisions, arrival_mid, usual_spread, usual_move (of
+    the context, ticks). At each step: decision, inventory, bought, sold, arrival_mid, mid, terms. At the end all of
     them, and profit_bps, traded, maker_share, peak.
 
     Args:

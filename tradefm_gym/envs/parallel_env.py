@@ -61,8 +61,9 @@ class ParallelTradingEnv(ParallelEnv):
     all are truncated. The episode is over when ``agents`` is empty.
 
     ## Options
-    ``reset(options=...)``: ``context``, the id of a start context, and for an agent's name a dict of what its role
-    reads (``{"executor_0": {"side": "buy"}}``). Options that do not exist are warned of.
+    ``reset(options=...)``: ``context``, the id of a start context, ``scenario`` (see ``flow.scenarios``), and for an
+    agent's name a dict of what its role reads (``{"executor_0": {"side": "buy"}}``). Options that do not exist are
+    warned of.
 
     Args:
         roles: 2 to 16 entries, see above.

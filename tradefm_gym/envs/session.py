@@ -20,6 +20,8 @@ from tradefm_gym.envs.session_time import SessionTime
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles, seat_latencies
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
+from tradefm_gym.flow.scenarios import Scenario, read_scenarios
+from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.config import MAX_RATE
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -134,6 +136,7 @@ class TradingSession(SessionTime, SessionCopies):
         latencies = {"order_latency_ns": order_latency_ns, "data_latency_ns": data_latency_ns}
         late = {name[:-3]: seat_latencies(name, value, count, seats) for name, value in latencies.items()}
         self.flow = make_flow(flow, self.num_envs, **(flow_options or {}))
+        self.stress = self.flow if isinstance(self.flow, StressedFlow) else StressedFlow(self.flow)
         self._starts = Starts(self.flow, self.roles, split, context, sampler)
         self.contexts, self.context = self._starts.contexts, self._starts.context
         events = self.interval if self.clock is EVENTS and self.interval else 0  # by other clocks roles read in parts
@@ -174,6 +177,10 @@ class TradingSession(SessionTime, SessionCopies):
     def check_options(self, options: dict[str, Any] | None) -> None:
         """Raises what ``reset`` would raise for these options, and changes nothing."""
         self._starts.read(options, self.num_envs)
+        self._scenarios(options)
+
+    def _scenarios(self, options: dict[str, Any] | None) -> list[Scenario | None]:
+        return read_scenarios((options or {}).get("scenario"), self.flow, self.num_envs)
 
     def reset(self, rows: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
         """As ``reset_roles``, in a session of one role: its observations (N, obs) float32."""
@@ -187,8 +194,9 @@ class TradingSession(SessionTime, SessionCopies):
 
         Args:
             rows: (N,) bool, default all.
-            options: what to fix, a value or one for each row: ``context`` (an id) and what roles read. ``roles``, a
-                sequence of A dicts, fixes what single roles read.
+            options: what to fix, a value or one for each row: ``context`` (an id), ``scenario`` (a name, or a dict of
+                ``name`` and parameters, see ``flow.scenarios``) and what roles read. ``roles``, a sequence of A dicts,
+                fixes what single roles read.
 
         Returns:
             For each role its observations (N, obs) float32 of all rows, fresh.
@@ -197,6 +205,7 @@ class TradingSession(SessionTime, SessionCopies):
         rows = np.ones(n, np.bool_) if rows is None else rows_mask("rows", rows, n)
         options = self._starts.complete(options, rows, self.seeds, self._next_episode)
         fixed, plans = self._starts.read(options, n)  # all checks come before the first change
+        scenarios = self._scenarios(options)
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
         chosen = np.flatnonzero(rows).tolist()
@@ -206,7 +215,8 @@ class TradingSession(SessionTime, SessionCopies):
             else:
                 self.context_of[m] = self.contexts[(self._bits(m, _CONTEXT_DRAW)[0] * len(self.contexts)) >> 32]
         self.market.seed(self.seeds, self.episodes, rows)
-        self.flow.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
+        self.stress.choose(np.array(chosen, np.int64), [scenarios[m] for m in chosen])
+        self.stress.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
         scale = self.flow.bank.scale[self.context_of]
         for i, (role, plan) in enumerate(zip(self.roles, plans, strict=True)):
             draws = np.zeros((n, 4), np.uint32)
@@ -271,13 +281,14 @@ class TradingSession(SessionTime, SessionCopies):
         return tuple(results)
 
     def start_info(self, role: int = 0) -> dict[str, Any]:
-        """Columns (N, ...): flow and its version, start context, the task of the role of this number, its mask."""
+        """Columns (N, ...): flow and its version, start context, scenario, the task of the role of this number, its mask."""
         n = self.num_envs
         return {
             "flow": np.full(n, self.flow.name, object),
             "flow_version": np.full(n, self.flow.version, object),
             "context": self.context_of.copy(),
             **self._starts.info(self.context_of),
+            "scenario": self.stress.running(),
             **self.roles[role].start_info(),
             **self._mask_info(role),
         }
@@ -294,7 +305,7 @@ class TradingSession(SessionTime, SessionCopies):
 
     def final_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N,) of whole episodes, those of their start included."""
-        report = getattr(self.flow, "report", None)  # what a replayed day has to say for itself
+        report = getattr(self.stress.flow, "report", None)  # what a replayed day has to say for itself
         info = self.start_info(role) | self.roles[role].final_info() | (report(self.market) if report else {})
         return info if self.twin is None else info | {"impact_sample_bps": self.twin.impact_sample_bps()}
 

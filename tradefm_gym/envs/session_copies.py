@@ -15,6 +15,7 @@ from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.starts import Starts
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.row_state import RowState
+from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.simulator import MarketSimulator, Snapshot
 
 Rows = int | Sequence[int] | np.ndarray
@@ -48,6 +49,7 @@ class SessionCopies:
     roles: tuple[Role, ...]
     flow: FlowModel
     clock: Clock
+    stress: StressedFlow
     market: MarketSimulator
     split: str
     context: int | None
@@ -183,7 +185,8 @@ class SessionCopies:
     def _own_arrays(self) -> dict[str, np.ndarray]:
         names = ("seeds", "episodes", "context_of", "running", "seeded", "arrival_mid2")
         arrays = {name: getattr(self, name) for name in names}
-        return arrays | {"active": self.active.T, "next_episode": self._next_episode}
+        arrays |= {"active": self.active.T, "next_episode": self._next_episode}
+        return arrays | self.stress.kept()
 
 
 def _of_twin(theirs: Any) -> Any:

@@ -6,6 +6,7 @@ from numba import njit
 from tradefm_gym.envs.clocks import EVENTS, MAX_EVENTS, USUAL_EVENTS, Clock
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import FlowModel
+from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.events import CANCEL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -18,6 +19,7 @@ class SessionTime:
     num_envs: int
     roles: tuple[Role, ...]
     flow: FlowModel
+    stress: StressedFlow
     clock: Clock
     interval: int | None
     market: MarketSimulator
@@ -40,7 +42,7 @@ class SessionTime:
 
     def _run(self, until: np.ndarray, **ends: np.ndarray) -> np.ndarray:
         """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows."""
-        market, flow = self.market, self.flow
+        market, flow = self.market, self.stress
         exhausted = np.zeros(self.num_envs, np.bool_)
         while (starved := market.advance(until_count=until, **ends)).any():
             block = flow.next_events(market, starved)

@@ -13,7 +13,7 @@ from tradefm_gym.envs.sampler import EpisodeSampler, SampledStarts
 from tradefm_gym.flow.protocol import SPLITS, FlowModel
 from tradefm_gym.market.latency import read_latencies
 
-MARKET_OPTIONS = ("context",)  # what a reset may fix besides what roles read
+MARKET_OPTIONS = ("context", "scenario")  # what a reset may fix besides what roles read
 MAX_SEATS = 2**15 - 1  # an owner is an int16
 
 

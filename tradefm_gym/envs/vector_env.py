@@ -72,8 +72,8 @@ class SessionVectorEnv(VectorEnv):
         Args:
             seed: s gives row m the seed s + m; a list gives one for each row (None: goes on to its next
                 episode); None goes on to the next episode everywhere.
-            options: ``context`` and what the role reads, a value or one for each row, and ``reset_mask`` (N,) bool,
-                the rows to reset (default all).
+            options: ``context``, ``scenario`` and what the role reads, a value or one for each row, and ``reset_mask``
+                (N,) bool, the rows to reset (default all).
         """
         check_open(self, "reset")
         seeds = self._row_seeds(seed)

@@ -18,6 +18,7 @@ from tradefm_gym.flow import tilting
 from tradefm_gym.flow import tradefm_kernels as kernels
 from tradefm_gym.flow.cancels import YOUNGEST
 from tradefm_gym.flow.followers import AGENT_PRESSURE
+from tradefm_gym.flow.indicators import INDICATORS, LEVELS, TIERS, UNTOLD, tell
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, stream_states
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.row_state import RowState, checked_state, owner_of_flow
@@ -71,6 +72,7 @@ class TradeFMFlow:
     """
 
     block = 1
+    follows_tape = True
 
     def __init__(
         self,
@@ -152,6 +154,7 @@ class TradeFMFlow:
             self._tables, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
             CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
         )  # fmt: skip
+        self._classes = _indicator_classes(self.tokenizer)
         self._states = np.zeros(n, FEATURE_STATE)
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
         self._agents = np.zeros((n, AGENT_PRESSURE))
@@ -160,6 +163,8 @@ class TradeFMFlow:
         self._history = np.zeros((n, max(t, t // 2 + _QUEUE), 4), np.int32)  # ring of the last inputs
         self._seen = np.zeros(n, np.int64)
         self._queue = np.zeros((n, _QUEUE, 4), np.int32)
+        self._fixed = np.full((n, len(INDICATORS)), UNTOLD, np.int64)
+        self._shift = np.zeros((n, len(INDICATORS)), np.int64)
         self._scratch = np.zeros((n, 1), FEATURES)
         self._seeds = np.zeros(n, np.uint64)
         self._episodes = np.zeros(n, np.uint32)
@@ -198,6 +203,7 @@ class TradeFMFlow:
         self._episodes[chosen] = episodes[chosen]
         self._proposals[chosen] = 0
         self._agents[chosen] = 0.0
+        self._fixed[chosen], self._shift[chosen] = UNTOLD, 0
         self._cursor[chosen] = market.tape.record_count[chosen]
 
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
@@ -232,6 +238,21 @@ class TradeFMFlow:
             self._strength,
         )  # fmt: skip
         return self._tilt
+
+    @property
+    def indicators(self) -> dict[str, int]:
+        """The control indicators that this network is told, and how many classes each has."""
+        return {name: int(count) for name, count in zip(INDICATORS, self._classes, strict=True) if count > 1}
+
+    def set_indicators(self, rows: np.ndarray, fixed: np.ndarray, shift: np.ndarray) -> None:
+        """Has rows told other classes of the indicators than their tapes show, from the next event to the next reset.
+
+        Args:
+            rows: (k,) integers, all different.
+            fixed: (k, 8) int64 in the order of ``INDICATORS``, a class that is told instead, or UNTOLD.
+            shift: (k, 8) int64, classes that are added where nothing is fixed; what comes out is clipped.
+        """
+        self._fixed[rows], self._shift[rows] = fixed, shift
 
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
@@ -282,7 +303,7 @@ class TradeFMFlow:
 
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
-        names = ("states", "placement", "agents", "followers", "tables", "cursor", "history", "seen")
+        names = ("states", "placement", "agents", "followers", "tables", "cursor", "history", "seen", "fixed", "shift")
         return {name: getattr(self, f"_{name}") for name in (*names, "seeds", "episodes", "proposals")}
 
     # ---- the tape -> the cache ---------------------------------------------------------------
@@ -300,6 +321,7 @@ class TradeFMFlow:
                 tape.records, tape.record_count, self._cursor, wanted, self._states, self._agents, self._scratch,
                 self.tokenizer.edges, self.flag_agents, self._queue, queued, self._history, self._seen,
             )  # fmt: skip
+            tell(self._queue, queued, self._classes, self._fixed, self._shift, self._history, self._seen)
             longest = int(queued.max(initial=0))
             for j in range(longest):
                 self._append(self._queue[:, j], queued > j, self._seen + (j + 1 - queued))
@@ -341,6 +363,15 @@ class TradeFMFlow:
         for context, row in fresh.items():
             state, tokens, _ = self._starts[context]
             self._starts[context] = (state, tokens, self.engine.export_row(row))
+
+
+def _indicator_classes(tokenizer: TradeTokenizer) -> np.ndarray:
+    """Classes (8,) int64 of each of ``INDICATORS``; 1 where the network is not told it."""
+    pressures, wide, touch = (
+        tokenizer.pressure_edges.shape[1] + 1, len(tokenizer.wide_edges) + 1, len(tokenizer.touch_edges) + 1,
+    )  # fmt: skip
+    level = 1 if tokenizer.books else LEVELS
+    return np.array([TIERS, tokenizer.spreads, pressures, pressures, level, wide, touch, touch], np.int64)
 
 
 def _over(module, name: str, count: int):

@@ -39,6 +39,8 @@ CANCEL_NEAREST = -1  # nearest level to ``price``, newest first, spilling until 
 CANCEL_WHOLE = -2  # nearest level to ``price``, the one order whose size is nearest to ``size``
 CANCEL_RANDOM = -3  # any live order of either side, picked by ``price`` in [0, 2^31)
 
+INSERTED = -9  # the ``order_id`` of a background MARKET order that a stress scenario adds to what a flow proposes
+
 NO_LIMIT = np.int32(2**31 - 1)  # value of ``max_rest``: everything may rest
 
 # What became of an event (``status`` on the tape).

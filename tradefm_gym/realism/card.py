@@ -200,6 +200,7 @@ class CardMaker:
             (lambda markets: self._flow(one, name, markets)) if is_flow else None,
             cache(lambda: self._paths(one, name)) if is_flow or name in probes.RECORDS else None,
             self.effort.seeds,
+            (lambda at, markets: make_arm(name, one.recorded, at, markets, self._fits(one))) if is_flow else None,
         )
 
     # ---- arms --------------------------------------------------------------------------------

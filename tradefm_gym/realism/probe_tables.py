@@ -4,7 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from tradefm_gym.flow.indicators import INDICATORS
+from tradefm_gym.realism import control, stress
 from tradefm_gym.realism.exploits import ATTACKS
+from tradefm_gym.realism.extremes import KINDS
 from tradefm_gym.realism.fill_chances import DEPTHS, WAITS
 from tradefm_gym.realism.impact import AFTER, PARTICIPATION
 from tradefm_gym.realism.impact import SIZES as PARENT_SIZES
@@ -17,7 +20,19 @@ _BRIEF_LAGS = (1, 10, 100, 1000)
 _BRIEF_HORIZONS = ("after_1_events", "after_100_events", "after_1_s", "after_10_s")
 _BRIEF_DEPTHS = ("inside", "touch", "behind_1")
 _UNITS = {"markout_bps": "basis points", "markout_half_spreads": "half-spreads"}
-_QUANTITIES = ("mid_response", "flow_response", "markout", "fill_probability", "exploit_", "impact_")
+_QUANTITIES = (
+    "mid_response",
+    "flow_response",
+    "markout",
+    "fill_probability",
+    "exploit_",
+    "impact_",
+    "control_",
+    "regime_",
+    "stress_",
+    *KINDS,
+)
+_STRESS_UNITS = {"mid": "mid, bps", "spread": "spread, share", "depth": "depth of five levels, share"}
 _WITHIN = tuple(f"within_{wait}_{unit}" for unit, waits in WAITS.items() for wait in waits)
 _MARKED = "marked by the record's 95% band"
 
@@ -59,6 +74,9 @@ def probe_tables(rows: Rows, set_name: str, flows: Sequence[str], brief: bool = 
         _fills(rows, set_name, flows, brief),
         _exploits(rows, set_name, flows),
         _impact(rows, set_name, flows),
+        _controls(rows, set_name, flows, brief),
+        _stresses(rows, set_name, flows),
+        _extremes(rows, set_name, flows),
     ]
     return [table for table in found if table.lines]
 
@@ -148,6 +166,91 @@ def _impact(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
             lines.append((name, tuple(map(_cell, found))))
     caption = "Against the same market without the parent order; sizes in medians, at 20% participation"
     return ProbeTable("Impact of parent orders", caption, ("", *flows), lines)
+
+
+def _controls(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> ProbeTable:
+    """For each indicator its classes, less the untold market, and the highest less the lowest."""
+    lines = []
+    for flow in flows:
+        for indicator in INDICATORS:
+            name = f"control_{indicator}"
+            classes = [one.rpartition("_at_")[2] for one in rows.names("metric", set=set_name, quantity=name, arm=flow)]
+            told = sorted({int(one) for one in classes if one.isdigit()})
+            for value in [] if brief else told:
+                lines.append(_measures(rows, set_name, name, f"_at_{value}", flow, f"{flow}: {indicator} {value}"))
+            if told:
+                said = f"{flow}: {indicator}, {told[-1]} less {told[0]}"
+                line = _measures(rows, set_name, name, "_range", flow, said)
+                lines.append((line[0], tuple(_one_way(rows, set_name, name, flow, *each) for each in _each(line[1]))))
+        for regime in control.REGIMES:
+            lines.append(_measures(rows, set_name, f"regime_{regime}", "", flow, f"{flow}: {regime}"))
+    lines = [line for line in lines if any(cell.value != "-" for cell in line[1])]
+    caption = (
+        "Less the same market untold (same start and random numbers). Marked: the interval leaves out 0; monotone: "
+        "each step from class to class goes that way, and its interval leaves out 0, too"
+    )
+    return ProbeTable("Indicators told alone", caption, ("", *map(_words, control.MEASURES)), lines)
+
+
+def _measures(
+    rows: Rows, set_name: str, quantity: str, suffix: str, flow: str, said: str
+) -> tuple[str, tuple[Cell, ...]]:  # fmt: skip
+    found = [rows.get(set_name, quantity, f"{measure}{suffix}", flow) for measure in control.MEASURES]
+    return said, tuple(_against_zero(row) for row in found)
+
+
+def _each(cells: Sequence[Cell]) -> Iterable[tuple[str, Cell]]:
+    return zip(control.MEASURES, cells, strict=True)
+
+
+def _one_way(rows: Rows, set_name: str, quantity: str, flow: str, measure: str, cell: Cell) -> Cell:
+    row = rows.get(set_name, quantity, f"{measure}_monotone", flow)
+    return cell._replace(value=f"{cell.value} monotone") if row is not None and row.value > 0 else cell
+
+
+def _against_zero(row: Row | None) -> Cell:
+    """A cell, green where its interval leaves out 0."""
+    cell = _cell(row)
+    clear = row is not None and math.isfinite(row.low + row.high) and (row.low > 0 or row.high < 0)
+    return cell._replace(mark="near") if clear else cell
+
+
+def _stresses(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
+    """For each scenario what it moves by lag, when that is over, and what becomes of the variance."""
+    lines = []
+    for name in stress.STRESSES:
+        for flow in flows:
+            for quantity in stress.QUANTITIES:
+                metrics = [f"{quantity}_after_{lag}" for lag in stress.LAGS]
+                metrics += [f"{quantity}_recovery", f"{quantity}_recovered"]
+                found = [rows.get(set_name, f"stress_{name}", metric, flow) for metric in metrics]
+                lines.append((f"{flow}: {_words(name)}, {_STRESS_UNITS[quantity]}", tuple(map(_cell, found))))
+            metrics = [f"variance_{part}" for part in ("during", "soon", "late")]
+            found = [rows.get(set_name, f"stress_{name}", metric, flow) for metric in metrics]
+            told = (_cell(found[0]), Cell(""), Cell(""), *map(_cell, found[1:]), Cell(""), Cell(""))
+            lines.append((f"{flow}: {_words(name)}, variance ratio: until 0, 256, then", told))
+    lines = [line for line in lines if any(cell.value not in ("", "-") for cell in line[1])]
+    caption = (
+        "Less the same market without the scenario, by events after its end; recovered: events until a market is back "
+        "in the band of its twin (the horizon where it is not), and the share that is"
+    )
+    head = ("", *(f"after {lag}" for lag in stress.LAGS), "recovered after", "share recovered")
+    return ProbeTable("Stress scenarios", caption, head, lines)
+
+
+def _extremes(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
+    lines = []
+    for flow in flows:
+        for kind in (*KINDS, "extreme_less_other"):
+            quantity = f"{kind}_windows"
+            found = [
+                rows.get(set_name, quantity, metric, flow) for metric in ("real_variance", "variance_over_real", "nats")
+            ]
+            if any(row is not None for row in found):
+                windows = max(row.n for row in found if row is not None)
+                lines.append((f"{flow}: {_words(quantity)} ({windows})", tuple(map(_cell, found))))
+    caption = "Windows of 128 events by the mid's realised variance, the top decile apart; nats given the events before"
+    return ProbeTable("Extreme regimes", caption, ("", "recorded variance", "variance / recorded", "nats"), lines)
 
 
 def _cell(row: Row | None, band: Row | None = None) -> Cell:

@@ -1,9 +1,10 @@
 """Probes: sections of a card that roll markets out anew, most with an agent in them, and run only when asked for.
 
 ``reaction`` asks what takers do to the price, ``markouts`` what becomes of resting orders, ``exploits`` whether
-scripted attacks earn money, ``impact`` what a parent order costs. Those that the record can answer are told of it and
-of its training part, too. What an agent met has quantities that begin with ``agent_``, so that it stands beside what
-the flow's own takers and makers met.
+scripted attacks earn money, ``impact`` what a parent order costs, ``control`` whether a flow does what its indicators
+say and how it bears stress, ``extremes`` how it does in the most volatile tenth of the test part.
+Those that the record can answer are told of it and of its training part, too. What an agent met has quantities that
+begin with ``agent_``, so that it stands beside what the flow's own takers and makers met.
 """
 
 import math
@@ -16,14 +17,26 @@ from typing import Any
 import numpy as np
 
 from tradefm_gym.flow.protocol import FlowModel
-from tradefm_gym.realism import averages, bootstrap, exploits, fill_chances, impact, intervention, markouts, response
+from tradefm_gym.realism import (
+    averages,
+    bootstrap,
+    control,
+    exploits,
+    extremes,
+    fill_chances,
+    impact,
+    intervention,
+    markouts,
+    response,
+    stress,
+)
 from tradefm_gym.realism.part_files import hash_of
 from tradefm_gym.realism.rows import Row, Rows
 from tradefm_gym.realism.sections import Subject
 from tradefm_gym.realism.verdict import LEAST
 
 RECORDS = ("real", "drift")  # arms that are probed beside flows
-OF_FLOWS = ("exploits", "impact")  # probes that no record can answer
+OF_FLOWS = ("exploits", "impact", "control", "extremes")  # probes that no record can answer
 AGENT = "agent_"
 _FIRST_SEED = np.uint64(1) << np.uint64(49)  # neither those of forecasts nor of long rollouts
 
@@ -69,11 +82,27 @@ def parent_orders(subject: Subject) -> list[Row]:
     return _rows(subject, [*impact.size_rows(flow, *starts), *impact.participation_rows(flow, *starts)])
 
 
+def told_and_stressed(subject: Subject) -> list[Row]:
+    """What each control indicator does alone, and how markets recover from stress scenarios."""
+    assert subject.make_flow is not None
+    flow = subject.make_flow(subject.agents)
+    starts = _starts(flow, subject.agents)
+    return _rows(subject, [*control.control_rows(flow, *starts), *stress.stress_rows(flow, *starts)])
+
+
+def extreme_windows(subject: Subject) -> list[Row]:
+    """Volatility and nats in the most volatile tenth of the test part, and in the rest."""
+    assert subject.flow_at is not None and subject.recorded is not None
+    return _rows(subject, extremes.extreme_rows(subject.recorded, subject.flow_at))
+
+
 PROBES: dict[str, Callable[[Subject], list[Row]]] = {
     "reaction": reaction,
     "markouts": resting_orders,
     "exploits": attacks,
     "impact": parent_orders,
+    "control": told_and_stressed,
+    "extremes": extreme_windows,
 }
 
 
@@ -93,7 +122,20 @@ def chosen(probes: Sequence[str]) -> tuple[str, ...]:
 def code() -> str:
     """Hash of what probes are computed with: when it changes they are run again."""
     own = sys.modules[__name__]
-    return hash_of(own, response, markouts, fill_chances, exploits, impact, intervention, averages, bootstrap)
+    return hash_of(
+        own,
+        response,
+        markouts,
+        fill_chances,
+        exploits,
+        impact,
+        control,
+        stress,
+        extremes,
+        intervention,
+        averages,
+        bootstrap,
+    )
 
 
 def against_record(rows: Iterable[Row], set_name: str, arm: str) -> list[Row]:

@@ -45,6 +45,7 @@ class Subject:
             arms that are no flows.
         paths: what probes ask about takers and makers, the record or long rollouts; None for arms that are not probed.
         agents: markets with an agent in them, for probes.
+        flow_at: the flow for N markets whose start states stand before given records of ``recorded``, (s,) int64.
     """
 
     set: str
@@ -58,6 +59,7 @@ class Subject:
     make_flow: Callable[[int], FlowModel] | None = None
     paths: Callable[[], Sequence[MarketPath]] | None = None
     agents: int = 0
+    flow_at: Callable[[np.ndarray, int], FlowModel] | None = None
 
     def row(self, quantity: str, metric: str, estimate: Estimate | float, n: int) -> Row:
         """A row of this arm; ``n`` real samples."""
