@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from tradefm_gym.cli_model import Tokenize
 from tradefm_gym.cli_reading import Reading
 from tradefm_gym.cli_realism import Realism
 
@@ -149,11 +150,12 @@ class Convert:
 
 @dataclass(frozen=True)
 class Data:
-    """Recorded days: check one, or convert it."""
+    """Recorded days: check one, convert it, or tokenize many to train on."""
 
     command: Annotated[
         Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
-        | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)],
+        | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)]
+        | Annotated[Tokenize, tyro.conf.subcommand("tokenize", prefix_name=False)],
         tyro.conf.arg(name=""),
     ]
 
