@@ -30,6 +30,8 @@ ONLY = {
         "model/sampling.py",
         "model/attention_choice.py",
         "model/training.py",
+        "model/training_report.py",
+        "model/processes.py",
         "flow/tradefm.py",
         "bench_gpu.py",
     ),

@@ -6,7 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tradefm_gym.model.config import PRESETS, load_weights  # noqa: E402
-from tradefm_gym.model.training import TrainingConfig, evaluate, score, train  # noqa: E402
+from tradefm_gym.model.training import evaluate, score, train  # noqa: E402
+from tradefm_gym.model.training_config import TrainingConfig  # noqa: E402
 from tradefm_gym.model.transformer import TradeFM  # noqa: E402
 
 CONFIG = dataclasses.replace(PRESETS["test"], context=16, dropout=0.1)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tradefm_gym.model.config import DIGIT_SIZES, DIGIT_STRIDES, ModelConfig
 
@@ -40,6 +41,9 @@ class TradeFM(nn.Module):
 
     Args:
         config: The network's shape. Weights start at torch's defaults; ``from_weights`` sets them.
+
+    Attributes:
+        recompute: In training, compute what is inside a layer again in the backward pass instead of keeping it.
     """
 
     def __init__(self, config: ModelConfig):
@@ -50,6 +54,7 @@ class TradeFM(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.head = JointHead(config) if config.head == "joint" else FactoredHead(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.recompute = False
 
     @classmethod
     def from_weights(cls, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> "TradeFM":
@@ -75,7 +80,10 @@ class TradeFM(nn.Module):
         rotation = rotary(torch.arange(inputs.shape[1], device=inputs.device), self.config)
         hidden = self.dropout(self.embed(inputs))  # (B, T, D)
         for layer in self.layers:
-            hidden, _, _ = layer(hidden, rotation)
+            again = self.recompute and self.training
+            hidden = (
+                checkpoint(layer, hidden, rotation, use_reentrant=False)[0] if again else layer(hidden, rotation)[0]
+            )
         return self.norm(hidden)
 
     def prefill(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
