@@ -104,6 +104,48 @@ def test_micro_batches_give_the_gradient_of_the_batch(tmp_path):
         assert np.mean(np.abs(values - pieces[name]) < 1e-5) > 0.99
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_activations_give_the_same_weights(tmp_path, precision):
+    source = CyclingWindows()
+    for name, recompute in (("kept", False), ("again", True)):
+        settings = dataclasses.replace(SETTINGS, steps=3, recompute=recompute, precision=precision)
+        train(CONFIG, source, source, tmp_path / name, settings)
+    assert same_weights(tmp_path / "kept", tmp_path / "again")
+
+
+def test_a_run_that_gets_no_better_ends_and_stays_ended(tmp_path):
+    source = CyclingWindows()
+    settings = dataclasses.replace(SETTINGS, steps=40, evaluate_every=2, patience=3, learning_rate=1e-12, average=0.0)
+
+    class Worse(CyclingWindows):
+        calls = 0
+
+        def windows(self):
+            self.calls += 1
+            for inputs, targets, weights in super().windows():
+                yield inputs, (targets + 5 * (self.calls > 2)) % 16384, weights  # never met in training
+
+    result = train(CONFIG, Worse(), Worse(), tmp_path, settings)
+    assert result.step < 40 and result.step == result.best_step + 6
+    again = train(CONFIG, source, source, tmp_path, settings)
+    assert (again.step, again.history) == (result.step, result.history)
+    longer = train(CONFIG, source, source, tmp_path, dataclasses.replace(settings, patience=0))
+    assert longer.step == 40
+
+
+def test_tensorboard_gets_the_figures(tmp_path):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    source = CyclingWindows()
+    result = train(CONFIG, source, source, tmp_path, dataclasses.replace(SETTINGS, steps=4, tensorboard=True))
+    events = loader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [scalar.step for scalar in events.Scalars("train/nats")] == [1, 2, 3, 4]
+    assert events.Scalars("train/events_per_second")[0].value > 0
+    assert [s.value for s in events.Scalars("validation/nats")] == pytest.approx(
+        [entry["validation"] for entry in result.history]
+    )
+
+
 def test_bf16_autocast_stays_near_fp32(tmp_path):
     source = CyclingWindows()
     results = {
@@ -139,7 +181,17 @@ def test_rate_schedule():
     assert max(settings.rate(step, 10**9) for step in range(100)) == pytest.approx(3e-4)
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"precision": "fp8"}, {"average": 1.0}, {"learning_rate": -1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"precision": "fp8"},
+        {"average": 1.0},
+        {"learning_rate": -1.0},
+        {"patience": -1},
+        {"parallel": "tensor"},
+    ],
+)
 def test_bad_settings_are_named(change):
     with pytest.raises(ValueError, match=r" is .*; allowed is "):
         TrainingConfig(**change)

@@ -321,6 +321,7 @@ def save_checkpoint(
         temporary.chmod(0o755)  # mkdtemp makes it private
         arrays = {name: np.ascontiguousarray(weights[name], np.float32) for name in expected}
         save_file(arrays, temporary / WEIGHTS_FILE, metadata={"format": "np"})
+        (temporary / WEIGHTS_FILE).chmod(0o644)  # it is written as private
         (temporary / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
         for name, content in (files or {}).items():
             (temporary / name).write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -37,6 +37,7 @@ def write_state(
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{STATE_FILE}"
     save_file(arrays, temporary, metadata={"state": json.dumps(state), "crc": str(_crc(arrays))})
+    temporary.chmod(0o644)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())  # or the name could reach the disk before the bytes
     os.replace(temporary, folder / STATE_FILE)

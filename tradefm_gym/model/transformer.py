@@ -81,9 +81,7 @@ class TradeFM(nn.Module):
         hidden = self.dropout(self.embed(inputs))  # (B, T, D)
         for layer in self.layers:
             again = self.recompute and self.training
-            hidden = (
-                checkpoint(layer, hidden, rotation, use_reentrant=False)[0] if again else layer(hidden, rotation)[0]
-            )
+            hidden = checkpoint(layer, hidden, rotation, use_reentrant=False) if again else layer(hidden, rotation)
         return self.norm(hidden)
 
     def prefill(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +90,7 @@ class TradeFM(nn.Module):
         hidden = self.embed(inputs)
         keys, values = [], []
         for layer in self.layers:
-            hidden, key, value = layer(hidden, rotation)
+            hidden, key, value = layer.prefill(hidden, rotation)
             keys.append(key)
             values.append(value)
         return self.norm(hidden), torch.stack(keys), torch.stack(values)
@@ -156,7 +154,10 @@ class Layer(nn.Module):
         self.feed = Feed(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+    def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:  # noqa: D102
+        return self.prefill(hidden, rotation)[0]
+
+    def prefill(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
         mixed, key, value = self.attention(self.attention_norm(hidden), rotation)
         return self._feed(hidden + self.dropout(mixed)), key, value
 
