@@ -37,6 +37,8 @@ ONLY = {
     ),
     "triton": ("model/decoding_kernels.py",),
     "transformers": ("bench_gpu.py",),
+    "huggingface_hub": ("model/hub.py",),
+    "tensorboard": (),
     "gymnasium": ("envs/", "__init__.py"),
     "pettingzoo": ("envs/parallel_env.py",),
     "stable_baselines3": ("envs/sb3.py",),

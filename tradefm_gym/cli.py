@@ -1,4 +1,4 @@
-"""The command ``tradefm-gym``: measure this machine, check the installation and recorded days, fit and judge flows."""
+"""The command ``tradefm-gym``: measure this machine, check installation and days, fit and judge flows, train models."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from tradefm_gym.cli_model import Tokenize
+from tradefm_gym.cli_model import Tokenize, Train
 from tradefm_gym.cli_reading import Reading
 from tradefm_gym.cli_realism import Realism
 
@@ -278,6 +278,7 @@ Command = (
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Realism, tyro.conf.subcommand("realism")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
 )
 
 

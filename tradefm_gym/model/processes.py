@@ -16,6 +16,18 @@ from torch import Tensor, nn
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+def started_together() -> tuple[int, int]:
+    """Number of this process and how many ``torchrun`` started with it: 0 and 1 where it started none."""
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def usual_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Processes:
     """Who trains.
 

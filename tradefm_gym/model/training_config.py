@@ -1,7 +1,7 @@
 """How a model is trained, and where a run stands. Needs no torch."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SMALL_MODEL = 50_000_000  # parameters; smaller ones learn at twice the rate
 # Settings that may differ between the halves of one run: they change no weight, but for the order of sums.
@@ -65,6 +65,24 @@ class TrainingConfig:
             return peak * (step + 1) / warmup
         done = (step + 1 - warmup) / max(1, self.steps - warmup)
         return peak * (1 - (1 - self.final_rate) * done)
+
+
+# Steps and rates by preset. Those of "mini" made the bundled mini-2; the larger ones are for a GPU, and from "125m" on
+# make one pass over the 10.7 billion events that the paper trained on, in batches of half a million. Nobody has yet.
+_ONE_PASS = TrainingConfig(
+    steps=20_400, batch=512, micro_batch=16, precision="bf16", compile=True, evaluate_every=500, save_every=500
+)
+RECIPES: dict[str, TrainingConfig] = {
+    "test": TrainingConfig(
+        steps=300, batch=16, learning_rate=3e-3, average=0.98, evaluate_every=100, save_every=100, threads=1
+    ),
+    "mini": TrainingConfig(steps=3_500, learning_rate=1e-3, average=0.998, threads=1, precision="bf16", compile=True),
+    "20m": TrainingConfig(steps=20_000, batch=64, precision="bf16", compile=True, evaluate_every=500, save_every=500),
+    "125m": _ONE_PASS,
+    "250m": _ONE_PASS,
+    "paper": replace(_ONE_PASS, recompute=True),
+}
+DROPOUTS = {"test": 0.0, "mini": 0.2, "20m": 0.1}  # where data are few
 
 
 @dataclass

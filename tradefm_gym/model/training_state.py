@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tradefm_gym.model.config import ModelConfig, parameter_shapes
+from tradefm_gym.model.strange_files import checksum_of
 from tradefm_gym.model.training_config import FREE_SETTINGS, TrainingConfig, TrainingResult
 
 STATE_FILE = "training.safetensors"
@@ -36,7 +36,7 @@ def write_state(
     state = {"config": config.to_json(), "training": asdict(training), "result": asdict(result)}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{STATE_FILE}"
-    save_file(arrays, temporary, metadata={"state": json.dumps(state), "crc": str(_crc(arrays))})
+    save_file(arrays, temporary, metadata={"state": json.dumps(state), "crc32": checksum_of(arrays)})
     temporary.chmod(0o644)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())  # or the name could reach the disk before the bytes
@@ -60,7 +60,7 @@ def read_state(
             result = _result(state["result"], training)
             _check_arrays(file, config, training)
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-        if _crc(arrays) != int(metadata["crc"]):
+        if checksum_of(arrays) != metadata["crc32"]:
             raise _Damaged("the arrays do not have their checksum")
     except (_Damaged, SafetensorError, KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
         reason = str(error) if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
@@ -106,10 +106,3 @@ def _check_arrays(file, config: ModelConfig, training: TrainingConfig) -> None:
         header = file.get_slice(name)
         if tuple(header.get_shape()) != shape or header.get_dtype() != "F32":
             raise _Damaged(f"{name} is {header.get_dtype()} {tuple(header.get_shape())}, not F32 {shape}")
-
-
-def _crc(arrays: Mapping[str, np.ndarray]) -> int:
-    crc = 0
-    for name in sorted(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).data.cast("B"), crc)
-    return crc
