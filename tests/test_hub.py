@@ -103,7 +103,7 @@ def test_what_the_hub_does_not_have_is_one_sentence(fake):
 
 def test_a_repository_without_a_model_is_refused(fake, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(fake, "snapshot_download", lambda *args, **options: str(tmp_path))
-    with pytest.raises(ValueError, match="it holds no config.json"):
+    with pytest.raises(ValueError, match=r"it holds no config\.json"):
         checkpoint("hf://desk/maker")
 
 

@@ -109,7 +109,7 @@ def test_every_preset_has_its_settings(preset):
 
 def test_the_example_trains_on_the_bundled_day(tmp_path):
     script = Path(__file__).parents[1] / "examples" / "train_tradefm.py"
-    more = ["--preset", "test", "--steps", "2", "--evaluate-every", "1", "--no-progress"]
+    more = ["--preset", "test", "--steps", "2", "--evaluate-every", "2", "--no-progress"]
     environment = os.environ | {"COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, str(script), *more], capture_output=True, text=True, cwd=tmp_path, env=environment

@@ -311,9 +311,8 @@ def save_checkpoint(
     try:
         temporary.chmod(0o755)  # mkdtemp makes it private
         arrays = {name: np.ascontiguousarray(weights[name], np.float32) for name in expected}
-        save_file(
-            arrays, temporary / WEIGHTS_FILE, metadata={"crc32": checksum_of(arrays)}
-        )  # of two, the order is random
+        # One entry only: the order of several is random, and the file's bytes name the model.
+        save_file(arrays, temporary / WEIGHTS_FILE, metadata={"crc32": checksum_of(arrays)})
         (temporary / WEIGHTS_FILE).chmod(0o644)  # it is written as private
         (temporary / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
         for name, content in (files or {}).items():
