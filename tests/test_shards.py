@@ -82,6 +82,18 @@ def test_the_same_days_give_the_same_files_in_any_order_of_naming(days, written,
         assert path.read_bytes() == (again.folder / path.name).read_bytes()
 
 
+def test_several_processes_write_the_same_files(days, written, tmp_path):
+    again = write_shards([days], tmp_path / "again", minimum_events=0, workers=2)
+    for path in written.folder.iterdir():
+        assert path.read_bytes() == (again.folder / path.name).read_bytes()
+    (tmp_path / "broken.npz").write_bytes(b"x")
+    with pytest.raises(ValueError, match="is not a recorded day"):  # said by a worker
+        write_shards([tmp_path / "broken.npz"], tmp_path / "out", minimum_events=0, workers=2)
+    with pytest.raises(ValueError, match="workers is 0; it must be an integer of at least 1"):
+        write_shards([days], tmp_path / "out", workers=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "broken.npz"]
+
+
 def test_small_files_hold_the_same(days, written, tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "_FILE_EVENTS", 3_000)
     monkeypatch.setattr(shards_module, "_CHUNK", 1_000)

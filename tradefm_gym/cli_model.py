@@ -21,6 +21,7 @@ class Tokenize:
     tokenizer: Path | None = None  # a checkpoint folder or tokenizer.json; without it bins are calibrated on the data
     options: tyro.conf.OmitArgPrefixes[TokenizerOptions] = field(default_factory=TokenizerOptions)
     minimum_events: int = 4_000  # smaller days are left out
+    workers: int = 1  # processes that read days; the files are the same for any number
 
     def run(self) -> int:
         """Tokenizes one day after the other."""
@@ -30,7 +31,9 @@ class Tokenize:
 
         tokenizer = None if self.tokenizer is None else TradeTokenizer.load(self.tokenizer)
         with Console(stderr=True).status("reading") as status:
-            shards = write_shards(self.data, self.out, tokenizer, self.options, self.minimum_events, status.update)
+            shards = write_shards(
+                self.data, self.out, tokenizer, self.options, self.minimum_events, self.workers, status.update
+            )
         counts = ", ".join(f"{shards.events(part):,} {part}" for part in PARTS)
         print(f"{self.out}: {len(shards.sets)} sets; events: {counts}")
         return 0

@@ -84,7 +84,7 @@ def train_model(
     if first:
         table = scores(shards, config, out, training.device)
         for name, row in table.items():
-            console.print(f"{name:32s} " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()), highlight=False)
+            console.print(f"{name:32s} " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()), soft_wrap=True)
         _write(out / "scores.json", json.dumps(table, indent=1) + "\n")
         _write(out / "README.md", model_card(out.name, shards, config, training, result, table))
     return result

@@ -1,13 +1,18 @@
 """Recorded days into token shards: each day is read, split by time and tokenized by itself, so days may be many."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tradefm_gym.arguments import whole
 from tradefm_gym.data.convert import check_new_folder
 from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import FlowMeta, RecordedFlow, load
@@ -49,31 +54,54 @@ def day_paths(sources: Sequence[Path]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def day_parts(paths: dict[str, Path], half_life_s: float, mid: str, minimum_events: int = 0) -> Iterator[DayParts]:
+def day_parts(
+    paths: dict[str, Path], half_life_s: float, mid: str, minimum_events: int = 0, workers: int = 1
+) -> Iterator[DayParts]:
     """Features of each day, split by time into train, validation and test (70 / 15 / 15%, with a gap).
 
     Days that cannot be replayed by id come last. Where another recording has the same asset and day, they only train,
     on the hours after it: the same hours must not be trained on here and scored there.
+
+    Args:
+        paths: from ``day_paths``.
+        half_life_s: half-life of the VWAP.
+        mid: what prices count from.
+        minimum_events: smaller days are left out.
+        workers: processes that read days; the order is the same for any number.
     """
+    read = partial(_read, half_life_s=half_life_s, mid=mid, minimum_events=minimum_events)
     ends: dict[tuple[str, str], int] = {}
-    later = []
-    for name, path in paths.items():
-        day = _load(path)
-        if not day.meta.replay_by_id:
-            later.append((name, path))
+    later = {}
+    for found in in_order(partial(read, by_id=True), paths.items(), workers):
+        if not found.by_id:
+            later[found.name] = paths[found.name]
+        elif found.day is not None:
+            meta = found.day.meta
+            ends.setdefault((meta.ticker, meta.date), found.end_ns)
+            yield found.day
+    for found in in_order(partial(read, by_id=False), later.items(), workers):
+        if (day := found.day) is None:
             continue
-        if len(day.flow) >= minimum_events:
-            ends.setdefault((day.meta.ticker, day.meta.date), int(day.records["time_ns"][-1]))
-            yield DayParts(name, day.meta, _features(day, half_life_s, mid))
-    for name, path in later:
-        day = _load(path)
-        if len(day.flow) >= minimum_events:
-            parts = _features(day, half_life_s, mid)
-            end = ends.get((day.meta.ticker, day.meta.date))
-            if end is not None:
-                train = parts["train"]
-                parts = {"train": train[train["time_ns"] > end + _MARGIN_NS]}
-            yield DayParts(name, day.meta, parts)
+        end, train = ends.get((day.meta.ticker, day.meta.date)), day.parts["train"]
+        yield day if end is None else day._replace(parts={"train": train[train["time_ns"] > end + _MARGIN_NS]})
+
+
+def in_order(function: Callable, items: Iterable, workers: int) -> Iterator:
+    """``map`` in several processes, which stay at most two items each ahead of whoever takes the results."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) == 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def write_shards(
@@ -82,6 +110,7 @@ def write_shards(
     tokenizer: TradeTokenizer | None = None,
     options: TokenizerOptions | None = None,
     minimum_events: int = 0,
+    workers: int = 1,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Shards:
     """Tokenizes recorded days into a new folder of shards; memory follows the largest day.
@@ -92,9 +121,11 @@ def write_shards(
         tokenizer: frozen bins; without one they are calibrated on the training parts, by ``options``.
         options: of a tokenizer to be calibrated.
         minimum_events: days with fewer are left out.
+        workers: processes that read days; the files are the same for any number.
         tell: told what is being done.
     """
     check_new_folder(out)
+    workers = whole("workers", workers, 1)
     paths = day_paths(sources)
     provenance = {
         "made_by": f"tradefm-gym {version('tradefm-gym')}", "minimum_events": minimum_events,
@@ -104,12 +135,14 @@ def write_shards(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".", suffix=".features") as spool:
         if tokenizer is None:
             chosen = options or TokenizerOptions()
-            kept = _spooled(day_parts(paths, chosen.half_life_s, chosen.mid, minimum_events), Path(spool), tell)
+            kept = _spooled(
+                day_parts(paths, chosen.half_life_s, chosen.mid, minimum_events, workers), Path(spool), tell
+            )
             if not kept:
                 raise ValueError(f"minimum_events is {minimum_events}; none of the {len(paths)} days has as many")
             tokenizer, days = _calibrated(kept, chosen), iter(kept)
         else:
-            days = day_parts(paths, tokenizer.half_life_s, tokenizer.mid, minimum_events)
+            days = day_parts(paths, tokenizer.half_life_s, tokenizer.mid, minimum_events, workers)
         writer = ShardWriter(out, tokenizer)
         try:
             for day in days:
@@ -120,9 +153,21 @@ def write_shards(
             writer.discard()
 
 
-def _load(path: Path) -> RecordedFlow:
+class _Found(NamedTuple):
+    name: str
+    by_id: bool
+    end_ns: int
+    day: DayParts | None  # None: of the other kind, or too small
+
+
+def _read(item: tuple[str, Path], half_life_s: float, mid: str, minimum_events: int, by_id: bool) -> _Found:
+    """One day, if it can (``by_id``) or cannot be replayed by id."""
+    name, path = item
     # What is inferred about the opening book comes from later rows: training must not see it.
-    return load_day(path) if path.suffix == ".npz" else load(path, infer_opening=False)
+    day = load_day(path) if path.suffix == ".npz" else load(path, infer_opening=False)
+    wanted = day.meta.replay_by_id == by_id and len(day.flow) >= minimum_events
+    parts = DayParts(name, day.meta, _features(day, half_life_s, mid)) if wanted else None
+    return _Found(name, day.meta.replay_by_id, int(day.records["time_ns"][-1]), parts)
 
 
 def _features(day: RecordedFlow, half_life_s: float, mid: str) -> dict[str, np.ndarray]:
