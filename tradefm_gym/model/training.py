@@ -135,7 +135,7 @@ class TrainingRun:
         self.model.recompute = training.recompute
         self.nats = EventNats(self.model, training.compile)
         self._shared = self.processes.spread(self.nats, self.model.layers)
-        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.average = self._copied() if training.average else {}
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim == 1]
         groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -227,7 +227,7 @@ class TrainingRun:
         return (nats * weights).sum()
 
     def _evaluate(self, validation: WindowSource, train_nats: float) -> None:
-        kept = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        kept = self._copied() if self.training.average else {}
         if self.training.average:
             self._set_weights(self.average)
         nats, result = _mean_nats(self.nats, validation.windows(), self.processes), self.result
@@ -239,7 +239,11 @@ class TrainingRun:
             weights = {name: whole(value).float().numpy() for name, value in self.model.named_parameters()}
             if self.processes.first:
                 save_checkpoint(self.folder, self.config, weights)
-        self._set_weights(kept)
+        if self.training.average:
+            self._set_weights(kept)
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
     @torch.no_grad()
     def _set_weights(self, weights: dict[str, Tensor]) -> None:
