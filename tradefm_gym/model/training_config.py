@@ -1,7 +1,7 @@
 """How a model is trained, and where a run stands. Needs no torch."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 SMALL_MODEL = 50_000_000  # parameters; smaller ones learn at twice the rate
 # Settings that may differ between the halves of one run: they change no weight, but for the order of sums.
@@ -80,7 +80,7 @@ RECIPES: dict[str, TrainingConfig] = {
     "20m": TrainingConfig(steps=20_000, batch=64, precision="bf16", compile=True, evaluate_every=500, save_every=500),
     "125m": _ONE_PASS,
     "250m": _ONE_PASS,
-    "paper": replace(_ONE_PASS, recompute=True),
+    "paper": _ONE_PASS,
 }
 DROPOUTS = {"test": 0.0, "mini": 0.2, "20m": 0.1}  # where data are few
 
