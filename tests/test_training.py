@@ -6,8 +6,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tradefm_gym.model.config import PRESETS, load_weights  # noqa: E402
+from tradefm_gym.model.operations import peak_flops, step_flops  # noqa: E402
+from tradefm_gym.model.processes import Processes  # noqa: E402
 from tradefm_gym.model.training import evaluate, score, train  # noqa: E402
 from tradefm_gym.model.training_config import TrainingConfig  # noqa: E402
+from tradefm_gym.model.training_report import TrainingReport  # noqa: E402
 from tradefm_gym.model.transformer import TradeFM  # noqa: E402
 
 CONFIG = dataclasses.replace(PRESETS["test"], context=16, dropout=0.1)
@@ -169,6 +172,27 @@ def test_events_without_weight_are_not_scored():
     assert evaluate(model, [(inputs, targets, weights)]) == before
     with pytest.raises(ValueError, match="no weight"):
         evaluate(model, [(inputs, targets, 0 * weights)])
+
+
+def test_operations_are_those_of_the_page():
+    assert step_flops(PRESETS["paper"], 1) / 1024 == pytest.approx(3.25e9, rel=0.002)  # docs/serving.md
+    assert step_flops(CONFIG, 6) == 6 * step_flops(CONFIG, 1)
+    assert peak_flops("NVIDIA H200") == peak_flops("NVIDIA H100 80GB HBM3") == 989e12 > peak_flops("NVIDIA H100 PCIe")
+    assert peak_flops("a processor") is None
+
+
+def test_the_share_of_the_peak_is_told_where_that_is_known(tmp_path, monkeypatch):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = dataclasses.replace(SETTINGS, precision="bf16", tensorboard=True)
+    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    with TrainingReport(CONFIG, settings, tmp_path, 0, Processes("ddp", device, 0, 2)) as report:
+        report.step(1, 5.0, 1e-3)
+    events = loader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    rate, share = (events.Scalars(f"train/{name}")[0].value for name in ("events_per_second", "mfu"))
+    flops = step_flops(CONFIG, settings.batch) / (settings.batch * CONFIG.context)  # of an event
+    assert share == pytest.approx(rate * flops / (2 * 989e12), rel=1e-5)
 
 
 def test_rate_schedule():

@@ -1,7 +1,7 @@
 """From recorded days or token shards to a checkpoint: tokenize, train, score on held-out parts, write the card."""
 
 import json
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,9 +40,13 @@ def shards_of(
     if data is not None and is_shards(data):
         yield open_shards(data, verify)
         return
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".", suffix=".shards") as folder:
-        yield write_shards([data or BUNDLED_DAY], Path(folder) / "shards", None, options, minimum_events)
+    # Always of the same name: what a killed run left is replaced, not kept for ever.
+    folder = out.absolute().parent / f".{out.name}.shards"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield write_shards([data or BUNDLED_DAY], folder, None, options, minimum_events)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def network(preset: str, tokenizer: TradeTokenizer, dropout: float = 0.0) -> ModelConfig:

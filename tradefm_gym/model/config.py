@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -307,9 +306,11 @@ def save_checkpoint(
     if {name: np.shape(values) for name, values in weights.items()} != expected:
         raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # Always of the same name: what a killed process left is replaced, not kept for ever.
+    temporary = folder / ".saving" if folder.exists() else folder.with_name(f".{folder.name}.saving")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     try:
-        temporary.chmod(0o755)  # mkdtemp makes it private
         arrays = {name: np.ascontiguousarray(weights[name], np.float32) for name in expected}
         # One entry only: the order of several is random, and the file's bytes name the model.
         save_file(arrays, temporary / WEIGHTS_FILE, metadata={"crc32": checksum_of(arrays)})

@@ -216,9 +216,10 @@ class TrainingRun:
         if ahead is not None and ahead[0] is source and ahead[1] == step:
             return ahead[2]
         batch = source.sample(self.training.batch, np.random.default_rng([self.training.seed, step]))
-        total = torch.from_numpy(np.ascontiguousarray(batch[2], np.float32)).sum()
         inputs, targets, weights = _to_device(self.processes.share(batch), self.device)
-        return inputs, targets, weights, total.to(self.device)
+        if self.processes.count == 1:
+            return inputs, targets, weights, weights.sum()
+        return inputs, targets, weights, _sent(torch.from_numpy(batch[2]).float().sum(), self.device)
 
     def _loss(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         attention = sdpa_kernel(self._attention, set_priority=True) if self._attention else nullcontext()
@@ -285,8 +286,11 @@ def _seed_dropout(seed: int, step: int, piece: int) -> None:
 
 
 def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in batch]
-    if device.type == "cuda":
-        parts = [part.pin_memory() for part in parts]  # or the transfer would wait for the work before it
-    inputs, targets, weights = (part.to(device, non_blocking=True) for part in parts)
+    inputs, targets, weights = (_sent(torch.from_numpy(np.ascontiguousarray(part)), device) for part in batch)
     return inputs.long(), targets.long(), weights.float()
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # or the transfer would wait for the work before it
+    return tensor.to(device, non_blocking=True)
