@@ -237,11 +237,20 @@ class TrainingRun:
         )
         if nats < result.best_nats:
             result.best_nats, result.best_step = nats, result.step
-            weights = {name: whole(value).float().numpy() for name, value in self.model.named_parameters()}
+            weights = self._gathered(self.model.named_parameters())
             if self.processes.first:
                 save_checkpoint(self.folder, self.config, weights)
         if self.training.average:
             self._set_weights(kept)
+
+    def _gathered(self, parts: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
+        """Whole tensors, in the process that writes them; the others take part and keep nothing."""
+        arrays = {}
+        for name, part in parts:
+            tensor = whole(part)
+            if self.processes.first:
+                arrays[name] = tensor.numpy()
+        return arrays
 
     def _copied(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.named_parameters()}
@@ -258,7 +267,7 @@ class TrainingRun:
             parts = {"weight": value, "mean": moments["exp_avg"], "square": moments["exp_avg_sq"]}
             if self.training.average:
                 parts["average"] = self.average[name]
-            arrays |= {f"{part}.{name}": whole(tensor).numpy() for part, tensor in parts.items()}
+            arrays |= self._gathered((f"{part}.{name}", tensor) for part, tensor in parts.items())
         if self.processes.first:
             write_state(self.folder, self.config, self.training, self.result, arrays)
         self.processes.wait()  # or others would be ended while one still writes
