@@ -6,25 +6,14 @@
 FOLDER holds token shards (``tradefm-gym data tokenize``), or one sub-folder per asset-day (``meta.json`` and
 ``events.parquet``). Each day is split by time into train, validation and test (70 / 15 / 15%, with a gap). The bundled
 ``mini-2`` was made with the default arguments; ``calibrate_closed_loop.py`` and ``build_contexts.py`` came after it.
-It is the command ``tradefm-gym train model``, and what that does in few lines is below.
+It is the command ``tradefm-gym train model``; the functions behind it are in ``tradefm_gym/modelling.py``.
 """
 
 import sys
-from pathlib import Path
 
 import tyro
 
 from tradefm_gym.cli_model import TrainModel
-
-
-def by_hand(data: Path | None, out: Path) -> None:
-    """The same from Python, with settings of one's own."""
-    from tradefm_gym.model.training_config import TrainingConfig
-    from tradefm_gym.modelling import network, shards_of, train_model
-
-    with shards_of(data, out) as shards:
-        config = network("test", shards.tokenizer)
-        train_model(shards, config, out, TrainingConfig(steps=100, batch=8))
 
 
 if __name__ == "__main__":
