@@ -11,10 +11,7 @@ It is the command ``tradefm-gym train model``; the functions behind it are in ``
 
 import sys
 
-import tyro
-
-from tradefm_gym.cli_model import TrainModel
-
+from tradefm_gym.cli import main
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(TrainModel, description=__doc__).run())
+    sys.exit(main(["train", "model", *sys.argv[1:]]))
