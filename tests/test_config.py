@@ -95,6 +95,10 @@ def test_checkpoint_round_trip_and_replacement(tmp_path):
         "tokenizer.json",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]  # nothing temporary stays behind
+    assert {(folder / name).stat().st_mode & 0o777 for name in ("model.safetensors", "config.json")} == {0o644}
+    (folder / ".saving").mkdir()  # by a process that was killed
+    save_checkpoint(folder, config, weights)
+    assert not (folder / ".saving").exists()
 
 
 def test_failed_save_leaves_the_old_checkpoint(tmp_path):

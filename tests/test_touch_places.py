@@ -27,8 +27,8 @@ from tradefm_gym.market.features import (
 )
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
+from tradefm_gym.model.token_events import mirror
 from tradefm_gym.model.tokenizer import TradeTokenizer, compose
-from tradefm_gym.model.windows import Augmentation, FlowWindows
 
 SIDES = st.sampled_from([BUY, SELL])
 
@@ -129,15 +129,7 @@ def test_a_mirrored_day_is_the_mirror_image(tokenizer):
     mirrored["notional"] = 30_000 * records["filled"].astype(np.int64) - records["notional"]
     state = new_state(1, 100.0, (0.1, 1.0), mid_mode=MID_TOUCH, usual_spread=8.0)
     ours, theirs = observe(state.copy(), records)[0], observe(state.copy(), mirrored)[0]
-    windows = FlowWindows([ours], tokenizer, 64, Augmentation(0.0, 0.0, True, 0.0))
-    flipped = ours.copy()
-
-    class Heads:
-        def random(self):
-            return 0.0
-
-    windows._augment(flipped, Heads())  # type: ignore[arg-type]
-    assert np.array_equal(tokenizer.encode(flipped), tokenizer.encode(theirs))
+    assert np.array_equal(tokenizer.encode(mirror(ours, tokenizer.mid)), tokenizer.encode(theirs))
 
 
 @pytest.mark.parametrize(("side", "digit", "price"), [(0, 6, 99), (1, 6, 107), (0, 7, 98), (1, 5, 106), (0, 1, 107)])

@@ -6,7 +6,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tradefm_gym.model.config import PRESETS, load_weights  # noqa: E402
-from tradefm_gym.model.training import TrainingConfig, evaluate, score, train  # noqa: E402
+from tradefm_gym.model.operations import peak_flops, step_flops  # noqa: E402
+from tradefm_gym.model.processes import Processes  # noqa: E402
+from tradefm_gym.model.training import evaluate, score, train  # noqa: E402
+from tradefm_gym.model.training_config import TrainingConfig  # noqa: E402
+from tradefm_gym.model.training_report import TrainingReport  # noqa: E402
 from tradefm_gym.model.transformer import TradeFM  # noqa: E402
 
 CONFIG = dataclasses.replace(PRESETS["test"], context=16, dropout=0.1)
@@ -103,6 +107,48 @@ def test_micro_batches_give_the_gradient_of_the_batch(tmp_path):
         assert np.mean(np.abs(values - pieces[name]) < 1e-5) > 0.99
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_activations_give_the_same_weights(tmp_path, precision):
+    source = CyclingWindows()
+    for name, recompute in (("kept", False), ("again", True)):
+        settings = dataclasses.replace(SETTINGS, steps=3, recompute=recompute, precision=precision)
+        train(CONFIG, source, source, tmp_path / name, settings)
+    assert same_weights(tmp_path / "kept", tmp_path / "again")
+
+
+def test_a_run_that_gets_no_better_ends_and_stays_ended(tmp_path):
+    source = CyclingWindows()
+    settings = dataclasses.replace(SETTINGS, steps=40, evaluate_every=2, patience=3, learning_rate=1e-12, average=0.0)
+
+    class Worse(CyclingWindows):
+        calls = 0
+
+        def windows(self):
+            self.calls += 1
+            for inputs, targets, weights in super().windows():
+                yield inputs, (targets + 5 * (self.calls > 2)) % 16384, weights  # never met in training
+
+    result = train(CONFIG, Worse(), Worse(), tmp_path, settings)
+    assert result.step < 40 and result.step == result.best_step + 6
+    again = train(CONFIG, source, source, tmp_path, settings)
+    assert (again.step, again.history) == (result.step, result.history)
+    longer = train(CONFIG, source, source, tmp_path, dataclasses.replace(settings, patience=0))
+    assert longer.step == 40
+
+
+def test_tensorboard_gets_the_figures(tmp_path):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    source = CyclingWindows()
+    result = train(CONFIG, source, source, tmp_path, dataclasses.replace(SETTINGS, steps=4, tensorboard=True))
+    events = loader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [scalar.step for scalar in events.Scalars("train/nats")] == [1, 2, 3, 4]
+    assert events.Scalars("train/events_per_second")[0].value > 0
+    assert [s.value for s in events.Scalars("validation/nats")] == pytest.approx(
+        [entry["validation"] for entry in result.history]
+    )
+
+
 def test_bf16_autocast_stays_near_fp32(tmp_path):
     source = CyclingWindows()
     results = {
@@ -128,6 +174,27 @@ def test_events_without_weight_are_not_scored():
         evaluate(model, [(inputs, targets, 0 * weights)])
 
 
+def test_operations_are_those_of_the_page():
+    assert step_flops(PRESETS["paper"], 1) / 1024 == pytest.approx(3.25e9, rel=0.002)  # docs/serving.md
+    assert step_flops(CONFIG, 6) == 6 * step_flops(CONFIG, 1)
+    assert peak_flops("NVIDIA H200") == peak_flops("NVIDIA H100 80GB HBM3") == 989e12 > peak_flops("NVIDIA H100 PCIe")
+    assert peak_flops("a processor") is None
+
+
+def test_the_share_of_the_peak_is_told_where_that_is_known(tmp_path, monkeypatch):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = dataclasses.replace(SETTINGS, precision="bf16", tensorboard=True)
+    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    with TrainingReport(CONFIG, settings, tmp_path, 0, Processes("ddp", device, 0, 2)) as report:
+        report.step(1, 5.0, 1e-3)
+    events = loader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    rate, share = (events.Scalars(f"train/{name}")[0].value for name in ("events_per_second", "mfu"))
+    flops = step_flops(CONFIG, settings.batch) / (settings.batch * CONFIG.context)  # of an event
+    assert share == pytest.approx(rate * flops / (2 * 989e12), rel=1e-5)
+
+
 def test_rate_schedule():
     settings = TrainingConfig(steps=100, warmup=0.1)
     rates = [settings.rate(step, 1_000_000) for step in range(100)]
@@ -138,7 +205,17 @@ def test_rate_schedule():
     assert max(settings.rate(step, 10**9) for step in range(100)) == pytest.approx(3e-4)
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"precision": "fp8"}, {"average": 1.0}, {"learning_rate": -1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"precision": "fp8"},
+        {"average": 1.0},
+        {"learning_rate": -1.0},
+        {"patience": -1},
+        {"parallel": "tensor"},
+    ],
+)
 def test_bad_settings_are_named(change):
     with pytest.raises(ValueError, match=r" is .*; allowed is "):
         TrainingConfig(**change)

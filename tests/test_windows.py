@@ -4,6 +4,7 @@ from test_tokenizer import features_of
 
 from tradefm_gym.market.features import day_features
 from tradefm_gym.model.baselines import CopyPrevious, Markov, Unigram
+from tradefm_gym.model.token_events import mirror
 from tradefm_gym.model.tokenizer import TradeTokenizer, decompose
 from tradefm_gym.model.windows import Augmentation, FlowWindows, reflag
 
@@ -41,6 +42,37 @@ def test_samples_are_a_function_of_the_generator(segment, tokenizer):
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     other = source.sample(5, np.random.default_rng(4))
     assert not np.array_equal(first[0], other[0])
+
+
+def slow_sample(segments, tokenizer, context, settings, batch, rng):
+    """The twin of ``FlowWindows.sample``: a window's values are changed first and made tokens then."""
+    segments = [s[s["valid"] == 1] for s in segments]
+    lengths = np.array([len(s) for s in segments], np.float64)
+    rows, weights = np.zeros((batch, context + 1, 4), np.int32), np.zeros((batch, context), np.float32)
+    for b, s in enumerate(rng.choice(len(segments), batch, p=lengths / lengths.sum())):
+        start = int(rng.integers(0, max(len(segments[s]) - context, 1)))
+        window = segments[s][start : start + context + 1].copy()
+        if settings.mirror and rng.random() < 0.5:
+            window = mirror(window, tokenizer.mid)
+        if settings.level_shift_bps > 0:
+            window["level"] += settings.level_shift_bps * rng.standard_normal()
+        reflag(window, settings.reflag, rng, settings.takers)
+        rows[b, : len(window)] = tokenizer.encode(window)
+        weights[b, : len(window) - 1] = window["flag"][1:] == 0
+    return rows[:, :-1], rows[:, 1:, 3], weights
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"mid": "book", "pressure": True}, {"mid": "touch", "pressure": True, "book": True}], ids=str
+)
+def test_windows_of_tokens_are_those_of_values(segment, told):
+    tokenizer = TradeTokenizer.calibrate([segment], **told)
+    segments = [segment[:1_500], segment[1_500:1_540], segment[2_000:]]
+    source = FlowWindows(segments, tokenizer, 64, Augmentation())
+    for seed in range(3):
+        fast = source.sample(16, np.random.default_rng(seed))
+        slow = slow_sample(segments, tokenizer, 64, Augmentation(), 16, np.random.default_rng(seed))
+        assert all(np.array_equal(a, b) for a, b in zip(fast, slow, strict=True))
 
 
 def test_flagged_events_carry_no_loss_and_all_others_do(segment, tokenizer):

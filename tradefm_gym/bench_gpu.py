@@ -15,6 +15,7 @@ import numpy as np
 
 from tradefm_gym.bench import Work, median_rate
 from tradefm_gym.model.config import PRESETS, ModelConfig, load_weights, random_weights, save_checkpoint
+from tradefm_gym.model.operations import step_flops
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 
 PEAK = 989e12  # FLOP/s, dense bf16 of an H100 or H200 SXM by its data sheet; other GPUs are measured against it as well
@@ -236,20 +237,11 @@ class _RandomWindows:
         yield self.sample(1, np.random.default_rng(0))
 
 
-def step_flops(config: ModelConfig, windows: int) -> float:
-    """Operations of a training step: 6 a weight of a product and event, and 6 L T H d an event for causal attention.
-
-    The usual count (Chowdhery et al., 2022, appendix B) with half of the attention, since the rest is never computed.
-    """
-    weights = config.parameter_count() - sum(config.embedding_tables.values()) * config.embedding_width
-    attention = config.layers * config.context * config.heads * config.attention_width
-    return 6.0 * windows * config.context * (weights + attention)
-
-
 def training(preset: str, batch: int, micro_batch: int, quick: bool) -> Work:
     """Whole steps of the training run: windows to the device, both passes, clipping, AdamW; as a share of the peak."""
     torch = _fresh()
-    from tradefm_gym.model.training import TrainingConfig, TrainingRun
+    from tradefm_gym.model.training import TrainingRun
+    from tradefm_gym.model.training_config import TrainingConfig
 
     config, steps = PRESETS[preset], 3 if quick else 10
     settings = TrainingConfig(

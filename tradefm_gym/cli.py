@@ -1,4 +1,4 @@
-"""The command ``tradefm-gym``: measure this machine, check the installation and recorded days, fit and judge flows."""
+"""The command ``tradefm-gym``: measure this machine, check installation and days, fit and judge flows, train models."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from tradefm_gym.cli_model import Tokenize, Train
 from tradefm_gym.cli_reading import Reading
 from tradefm_gym.cli_realism import Realism
 
@@ -149,11 +150,12 @@ class Convert:
 
 @dataclass(frozen=True)
 class Data:
-    """Recorded days: check one, or convert it."""
+    """Recorded days: check one, convert it, or tokenize many to train on."""
 
     command: Annotated[
         Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
-        | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)],
+        | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)]
+        | Annotated[Tokenize, tyro.conf.subcommand("tokenize", prefix_name=False)],
         tyro.conf.arg(name=""),
     ]
 
@@ -285,6 +287,7 @@ Command = (
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Realism, tyro.conf.subcommand("realism")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
 )
 
 

@@ -30,7 +30,7 @@ from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.closed_loop import ClosedLoop, check_number, check_persistence
 from tradefm_gym.model.config import load_weights
 from tradefm_gym.model.engine_protocol import KINDS
-from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
+from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine, model_name
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
 _CONTEXTS = Path(__file__).parent / "contexts"
@@ -45,8 +45,8 @@ class TradeFMFlow:
     """A TradeFM network in a closed loop with N markets. Satisfies ``FlowModel``.
 
     Args:
-        model: name of a bundled model or path of a checkpoint folder; ``@`` and the model's hash may follow, and
-            then anything else is refused.
+        model: name of a bundled model, path of a checkpoint folder, or ``hf://organisation/name[@revision]`` on the
+            Hugging Face Hub; ``@`` and the model's hash may follow, and then anything else is refused.
         num_envs: N.
         engine_batch: rows of the engine's batch, at least N (default N).
         backend: "numba" (small models, no torch), "torch", or "auto" by size.
@@ -109,7 +109,7 @@ class TradeFMFlow:
         if context is not None and not isinstance(context, (str, Path)):
             raise ValueError(f"context is {shortened(context)}; it must be a path or None")
         folder, self.model_hash = checkpoint(model)
-        self.name = f"tradefm:{folder.name}@{self.model_hash}"
+        self.name = f"tradefm:{model_name(folder)}@{self.model_hash}"
         self.num_envs = num_envs
         self.tokenizer = TradeTokenizer.load(folder)
         self.config, weights = load_weights(folder)

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from tradefm_gym.model.strange_files import check_weights, checksum_of, read_object
 
 DIGIT_NAMES = ("action", "side", "depth", "volume", "time")
 DIGIT_SIZES = (2, 2, 16, 16, 16)
@@ -34,6 +35,12 @@ CONFIG_FILE = "config.json"
 FORMAT_VERSION = 1
 
 HEADS = ("joint", "factored")
+
+# A stranger's config must not ask for more than anybody has; weights, besides, must fill what it asks for.
+_LARGEST = {
+    "layers": 512, "width": 32_768, "heads": 1_024, "kv_heads": 1_024, "feed_width": 131_072, "context": 131_072,
+    "embedding_width": 32_768, "pressures": 4_096, "spreads": 64, "books": 262_144, "head_width": 32_768,
+}  # fmt: skip
 
 
 def _is_integer(value: object) -> bool:
@@ -72,26 +79,16 @@ class ModelConfig:
     dropout: float = 0.0  # training only: on the embedding and on both branches of a layer
 
     def __post_init__(self) -> None:
-        for name in (
-            "layers",
-            "width",
-            "heads",
-            "kv_heads",
-            "feed_width",
-            "context",
-            "embedding_width",
-            "pressures",
-            "spreads",
-        ):
-            _require(_is_integer(getattr(self, name)) and getattr(self, name) > 0, name, self, "a positive integer")
-        _require(_is_integer(self.books) and self.books >= 0, "books", self, "an integer from 0 on")
+        for name, most in _LARGEST.items():
+            least = 0 if name in ("books", "head_width") else 1
+            value = getattr(self, name)
+            _require(_is_integer(value) and least <= value <= most, name, self, f"an integer from {least} to {most}")
         _require(self.vocabulary == VOCABULARY, "vocabulary", self, f"{VOCABULARY}, the product of the digits")
         _require(self.head in HEADS, "head", self, " or ".join(HEADS))
         _require(isinstance(self.digit_embeddings, bool), "digit_embeddings", self, "true or false")
         _require(self.width % self.heads == 0, "heads", self, f"a divisor of the width {self.width}")
         _require(self.attention_width % 2 == 0, "heads", self, "such that width / heads is even (rotary pairs)")
         _require(self.heads % self.kv_heads == 0, "kv_heads", self, f"a divisor of the {self.heads} heads")
-        _require(_is_integer(self.head_width), "head_width", self, "an integer")
         _require(
             (self.head_width > 0) == (self.head == "factored"),
             "head_width",
@@ -247,13 +244,7 @@ def load_config(folder: str | Path) -> ModelConfig:
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}; a model configuration is an object")
-    return ModelConfig.from_json(values)
+    return ModelConfig.from_json(read_object(path, "a model configuration"))
 
 
 def load_weights(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
@@ -271,11 +262,10 @@ def load_weights(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray]
         with safe_open(path, framework="numpy") as file:
             _check_header(path, expected, file)
             weights = {name: np.ascontiguousarray(file.get_tensor(name)) for name in expected}
+            checksum = (file.metadata() or {}).get("crc32")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    for name, values in weights.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} in {path} holds values that are not finite; weights must be finite")
+    check_weights(path, weights, checksum)
     return config, weights
 
 
@@ -316,16 +306,20 @@ def save_checkpoint(
     if {name: np.shape(values) for name, values in weights.items()} != expected:
         raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # Always of the same name: what a killed process left is replaced, not kept for ever.
+    temporary = folder / ".saving" if folder.exists() else folder.with_name(f".{folder.name}.saving")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     try:
-        temporary.chmod(0o755)  # mkdtemp makes it private
         arrays = {name: np.ascontiguousarray(weights[name], np.float32) for name in expected}
-        save_file(arrays, temporary / WEIGHTS_FILE, metadata={"format": "np"})
+        # One entry only: the order of several is random, and the file's bytes name the model.
+        save_file(arrays, temporary / WEIGHTS_FILE, metadata={"crc32": checksum_of(arrays)})
+        (temporary / WEIGHTS_FILE).chmod(0o644)  # it is written as private
         (temporary / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
         for name, content in (files or {}).items():
             (temporary / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         if folder.exists():
-            for path in temporary.iterdir():
+            for path in sorted(temporary.iterdir()):  # the config before the weights, which it describes
                 os.replace(path, folder / path.name)
         else:
             os.replace(temporary, folder)

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from tradefm_gym.model import closed_loop
+from tradefm_gym.model import closed_loop, hub
 
 BUNDLED_MODEL = "mini-2"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -11,15 +11,19 @@ BACKENDS = ("auto", "numba", "torch")
 
 
 def checkpoint(model: str | Path) -> tuple[Path, str]:
-    """Folder and hash of a bundled model's name or of a path, optionally followed by ``@`` and the hash it must have.
+    """Folder and hash of a model.
+
+    Args:
+        model: a bundled model's name, the path of a checkpoint folder, or ``hf://organisation/name[@revision]`` on the
+            Hugging Face Hub; perhaps followed by ``@`` and the hash that it must have (on the hub, after a revision).
 
     Raises:
-        ValueError: if it is neither, or has another hash.
+        ValueError: if it is none of these, or has another hash.
     """
-    name, at, wanted = str(model).partition("@")
+    name, at, wanted = _named(str(model))
     if at and not wanted:
         raise ValueError(f"model must name a hash after '@', or end before it, got {str(model)!r}")
-    for folder in (WEIGHTS / name, Path(name)):
+    for folder in [hub.fetch(name)] if name.startswith(hub.PREFIX) else (WEIGHTS / name, Path(name)):
         if (folder / "config.json").is_file():
             found = model_hash(folder)
             if wanted and wanted != found:
@@ -27,6 +31,23 @@ def checkpoint(model: str | Path) -> tuple[Path, str]:
             return folder, found
     bundled = sorted(p.name for p in WEIGHTS.glob("*") if p.is_dir())
     raise ValueError(f"model must be one of the bundled {bundled} or a checkpoint folder, got {str(model)!r}")
+
+
+def _named(model: str) -> tuple[str, str, str]:
+    """What comes before the hash, whether there is an ``@``, and the hash."""
+    if not model.startswith(hub.PREFIX):
+        return model.partition("@")
+    repository, at, rest = model.partition("@")
+    revision, second, wanted = rest.partition("@")
+    return f"{repository}{at}{revision}", second, wanted
+
+
+def model_name(folder: Path) -> str:
+    """What a checkpoint is called: its folder's name, or that of its repository where the hub's cache holds it."""
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return folder.name
 
 
 def model_hash(folder: Path) -> str:

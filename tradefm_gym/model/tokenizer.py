@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from tradefm_gym.arguments import shortened
 from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_TOUCH, MID_VWAP, OPPOSITE_TOUCH
 from tradefm_gym.model.config import VOCABULARY
+from tradefm_gym.model.strange_files import read_text
 
 VERSION = 1
 QUANTILES = 24  # entries a bin of the within-bin tables
@@ -50,6 +52,8 @@ class Edges(NamedTuple):
     touch: np.ndarray
 
 
+# What values can be at all; beyond, clocks and prices would overflow.
+_TABLE_RANGES = {"depth_table": (-1e9, 1e9), "volume_table": (0.0, 40.0), "time_table": (-12.0, 7.0)}
 _EDGE_COUNTS = {"depth_edges": 15, "volume_edges": 15, "time_edges": 15, "level_edges": 31}
 
 
@@ -102,26 +106,33 @@ class TradeTokenizer:
     def __post_init__(self):
         if self.mid not in MID_MODES:
             raise ValueError(f"mid must be one of {sorted(MID_MODES)}, got {self.mid!r}")
-        if not self.half_life_s > 0:
-            raise ValueError(f"half_life_s must be positive, got {self.half_life_s}")
+        if not 0 < self.half_life_s <= 1e9:
+            raise ValueError(f"half_life_s must be positive and at most 1e9, got {self.half_life_s}")
+        if not isinstance(self.provenance, dict):
+            raise ValueError(f"provenance must be an object, got {shortened(self.provenance)}")
         for name, count in _EDGE_COUNTS.items():
             edges = np.asarray(getattr(self, name), np.float64)
             if edges.shape != (count,) or not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
-                raise ValueError(f"{name} must be {count} finite, non-decreasing numbers, got {edges!r}")
+                raise ValueError(f"{name} must be {count} finite, non-decreasing numbers, got {shortened(edges)}")
             object.__setattr__(self, name, edges)
         for name in ("depth_table", "volume_table", "time_table"):
             table = np.asarray(getattr(self, name), np.float64)
             if table.shape != (16, QUANTILES) or not np.isfinite(table).all() or (np.diff(table, axis=1) < 0).any():
                 raise ValueError(f"{name} must hold 16 x {QUANTILES} finite quantiles, ascending in each bin")
+            low, high = _TABLE_RANGES[name]
+            if not low <= table.min() <= table.max() <= high:
+                raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {table.min()} to {table.max()}")
             object.__setattr__(self, name, table)
         edges = np.asarray(self.pressure_edges, np.float64)
-        if edges.ndim != 2 or len(edges) != 2 or not np.isfinite(edges).all() or (np.diff(edges, axis=1) < 0).any():
-            raise ValueError(f"pressure_edges must be two rows of finite, non-decreasing numbers, got {edges!r}")
+        fits = edges.ndim == 2 and len(edges) == 2 and edges.shape[1] <= 63 and np.isfinite(edges).all()
+        if not fits or (np.diff(edges, axis=1) < 0).any():
+            said = "two rows of at most 63 finite, non-decreasing numbers"
+            raise ValueError(f"pressure_edges must be {said}, got {shortened(edges)}")
         object.__setattr__(self, "pressure_edges", edges)
         for name in ("spread_edges", "wide_edges", "touch_edges"):
             edges = np.asarray(getattr(self, name), np.float64)
             if edges.ndim != 1 or len(edges) > 63 or not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
-                raise ValueError(f"{name} must be at most 63 finite, non-decreasing numbers, got {edges!r}")
+                raise ValueError(f"{name} must be at most 63 finite, non-decreasing numbers, got {shortened(edges)}")
             object.__setattr__(self, name, edges)
         if len({len(self.spread_edges) > 0, len(self.touch_edges) > 0}) > 1:
             raise ValueError("spread_edges and touch_edges must both be given or both be empty")
@@ -313,8 +324,8 @@ class TradeTokenizer:
         try:
             state = json.loads(text)
             version = state.pop("version")
-        except (json.JSONDecodeError, AttributeError, KeyError) as error:
-            raise ValueError(f"{source} is not a tokenizer file: {error!r}") from None
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{source} is not a tokenizer file: {type(error).__name__}: {error}") from None
         if version != VERSION or state.pop("vocabulary", None) != VOCABULARY:
             raise ValueError(f"{source} must be of tokenizer version {VERSION}, got version {version!r}")
         try:
@@ -329,7 +340,7 @@ class TradeTokenizer:
         path = path / "tokenizer.json" if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(f"path must be a tokenizer.json or a folder that holds one, got {str(path)!r}")
-        return cls.from_json(path.read_text(), str(path))
+        return cls.from_json(read_text(path), str(path))
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file; a failed write leaves the old file."""

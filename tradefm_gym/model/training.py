@@ -1,45 +1,31 @@
-"""Training: windows in, a checkpoint folder out.
+"""Training: windows in, a checkpoint folder out, in one process or in several.
 
 Everything random at step k is a function of (seed, k), so a run that was interrupted continues to exactly the
-weights of one that was not. The folder holds the best weights so far, and in ``training.safetensors`` what a run
-needs to go on: one file, so that it is replaced in one move, and never pickle.
+weights of one that was not, and several processes draw what one would. The folder holds the best weights so far,
+and what a run needs to go on (``training_state``).
 """
 
-import json
-import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
 from tradefm_gym.model.attention_choice import fastest_attention
-from tradefm_gym.model.config import (
-    ModelConfig,
-    load_weights,
-    parameter_shapes,
-    random_weights,
-    save_checkpoint,
-)
+from tradefm_gym.model.config import ModelConfig, load_weights, random_weights, save_checkpoint
+from tradefm_gym.model.processes import Processes, whole
+from tradefm_gym.model.training_config import TrainingConfig, TrainingResult
+from tradefm_gym.model.training_report import TrainingReport
+from tradefm_gym.model.training_state import STATE_FILE, read_state, write_state
 from tradefm_gym.model.transformer import TradeFM
 
 # inputs (B, T, 4) int32; targets (B, T) int32; weights (B, T) float32, 0 where an event carries no loss
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-STATE_FILE = "training.safetensors"
-SMALL_MODEL = 50_000_000  # parameters; smaller ones learn at twice the rate
-# Settings that may differ between the halves of one run: they change no weight.
-FREE_SETTINGS = ("evaluate_every", "save_every", "threads", "progress", "resume")
 
 
 class WindowSource(Protocol):
@@ -54,65 +40,6 @@ class WindowSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. The defaults suit the mini preset on two CPU cores."""
-
-    steps: int = 4_000
-    batch: int = 32  # windows a step
-    micro_batch: int = 0  # windows a backward pass; 0: the whole batch
-    learning_rate: float = 0.0  # peak; 0: 3e-4, or 6e-4 under 50M parameters
-    warmup: float = 0.02  # share of the steps
-    final_rate: float = 0.1  # share of the peak at the last step
-    weight_decay: float = 0.1  # on matrices
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = 1.0  # largest norm of the gradient
-    average: float = 0.0  # decay of the moving average of the weights that is scored and kept; 0: off
-    seed: int = 0
-    evaluate_every: int = 250  # steps
-    save_every: int = 250  # steps
-    precision: str = "fp32"  # or bf16: autocast; weights and residual stream stay fp32
-    compile: bool = False
-    device: str = "cpu"
-    threads: int = 0  # 0: as torch finds them
-    progress: bool = True
-    resume: bool = True  # go on from the folder's state if there is one
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "evaluate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed is a positive integer")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision is {self.precision!r}; allowed is fp32 or bf16")
-        for name in ("warmup", "final_rate", "average"):
-            if not 0 <= getattr(self, name) <= 1 or (name == "average" and self.average == 1):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed is a share in [0, 1]")
-        if self.learning_rate < 0:
-            raise ValueError(
-                f"learning_rate is {self.learning_rate!r}; allowed is a positive number, or 0 for automatic"
-            )
-
-    def rate(self, step: int, parameters: int) -> float:
-        """Learning rate of a step (from 0): linear warm-up, then linear to ``final_rate`` of the peak."""
-        peak = self.learning_rate or (6e-4 if parameters < SMALL_MODEL else 3e-4)
-        warmup = max(1, round(self.warmup * self.steps))
-        if step < warmup:
-            return peak * (step + 1) / warmup
-        done = (step + 1 - warmup) / max(1, self.steps - warmup)
-        return peak * (1 - (1 - self.final_rate) * done)
-
-
-@dataclass
-class TrainingResult:
-    """Where a run stands."""
-
-    step: int = 0
-    best_step: int = 0
-    best_nats: float = math.inf  # per validation event
-    seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)  # one entry an evaluation
-
-
 def train(
     config: ModelConfig,
     train_source: WindowSource,
@@ -123,9 +50,11 @@ def train(
 ) -> TrainingResult:
     """Trains a network from scratch, or goes on with the run found in ``out_dir``.
 
+    Started by ``torchrun``, each process takes its share of every batch; one writes the files.
+
     Args:
         config: The network's shape.
-        train_source: Random windows.
+        train_source: Random windows, the same in all processes.
         validation_source: Fixed windows; the weights with the least nats per event on them are kept.
         out_dir: Receives ``model.safetensors`` and ``config.json`` of the best weights, and ``training.safetensors``.
         training: Settings.
@@ -137,10 +66,11 @@ def train(
     training = training or TrainingConfig()
     if training.threads:
         torch.set_num_threads(training.threads)
-    devices = [torch.device(training.device)] if training.device != "cpu" else []
-    with torch.random.fork_rng(devices, device_type=training.device.split(":")[0] if devices else "cuda"):
-        run = TrainingRun(config, training, Path(out_dir))
-        run.train(train_source, validation_source, on_evaluation)
+    with Processes.found(training.parallel, training.device) as processes:
+        devices = [processes.device] if processes.device.type != "cpu" else []
+        with torch.random.fork_rng(devices, device_type=processes.device.type if devices else "cuda"):
+            run = TrainingRun(config, training, Path(out_dir), processes)
+            run.train(train_source, validation_source, on_evaluation)
     return run.result
 
 
@@ -149,130 +79,186 @@ def score(folder: str | Path, batches: Iterable[Batch], device: str = "cpu") -> 
     return evaluate(TradeFM.from_weights(*load_weights(folder)).to(device), batches)
 
 
-@torch.inference_mode()
 def evaluate(model: TradeFM, batches: Iterable[Batch]) -> float:
     """Weighted mean of the negative log-likelihood of the targets, nats per event, without dropout."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    total = events = 0.0
+    return _mean_nats(EventNats(model), batches, Processes("ddp", next(model.parameters()).device))
+
+
+@torch.no_grad()
+def _mean_nats(nats: "EventNats", batches: Iterable[Batch], processes: Processes) -> float:
+    was_training = nats.training
+    nats.eval()
+    sums = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
-        inputs, targets, weights = _to_device(batch, device)
-        nats = -model.log_prob(model(inputs), targets)
-        total += (nats * weights).sum(dtype=torch.float64).item()
-        events += weights.sum(dtype=torch.float64).item()
-    model.train(was_training)
+        inputs, targets, weights = _to_device(processes.share(batch), processes.device)
+        losses = nats(inputs, targets) * weights
+        sums += torch.stack((losses.sum(dtype=torch.float64), weights.sum(dtype=torch.float64))).cpu()
+    nats.train(was_training)
+    total, events = processes.sum(sums).tolist()
     if events == 0:
         raise ValueError("batches carry no weight; at least one event must be scored")
     return total / events
 
 
+class EventNats(nn.Module):
+    """A network with its loss: inputs (B, T, 4) and targets (B, T) -> (B, T), nats.
+
+    Head and layers are run by one ``forward``, which is where processes that share weights gather them.
+    """
+
+    def __init__(self, model: TradeFM, compiled: bool = False):
+        super().__init__()
+        self.model, self._log_prob = model, model.log_prob
+        if compiled:
+            # Part by part: the layers share one program, so that 32 compile as fast as one.
+            for part in (model.embed, *model.layers):
+                part.compile()
+            self._log_prob = torch.compile(model.log_prob)
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:  # noqa: D102
+        log_prob = self._log_prob if self.training else self.model.log_prob
+        return -log_prob(self.model(inputs), targets)
+
+
 class TrainingRun:
     """One training run: model, optimiser, moving average and the way to disk and back."""
 
-    def __init__(self, config: ModelConfig, training: TrainingConfig, folder: Path):
+    def __init__(self, config: ModelConfig, training: TrainingConfig, folder: Path, processes: Processes | None = None):
         self.config, self.training, self.folder = config, training, folder
-        self.result = TrainingResult()
-        self.device = torch.device(training.device)
+        self.processes = processes or Processes(training.parallel, torch.device(training.device))
+        self.device = self.processes.device
+        self.result, state = TrainingResult(), None
+        if training.resume and (folder / STATE_FILE).is_file():
+            self.result, state = read_state(folder, config, training)
+        self.windows = self.processes.windows_each(training.batch)
         self.model = TradeFM.from_weights(config, random_weights(config, training.seed)).to(self.device)
-        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.model.recompute = training.recompute
+        self.nats = EventNats(self.model, training.compile)
+        self._shared = self.processes.spread(self.nats, self.model.layers)
+        self.average = self._copied() if training.average else {}
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim == 1]
         groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=training.betas, fused=True)
+        if state is not None:
+            self._take(state)
         self.parameters = config.parameter_count()
-        if training.resume and (folder / STATE_FILE).is_file():
-            self._load_state()
-        self._ahead: tuple[WindowSource, int, tuple[Tensor, Tensor, Tensor]] | None = None
-        self._log_prob = self.model.log_prob
-        if training.compile:
-            # Part by part: the layers share one program, so that 32 compile as fast as one.
-            for part in (self.model.embed, *self.model.layers):
-                part.compile()
-            self._log_prob = torch.compile(self.model.log_prob)
+        self._ahead: tuple[WindowSource, int, tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
         self._attention = []
         if self.device.type == "cuda" and training.precision == "bf16":
-            windows = training.micro_batch or training.batch
-            self._attention = fastest_attention(config, windows, self.device)
+            self._attention = fastest_attention(config, training.micro_batch or self.windows, self.device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made, or too many evaluations were no better."""
+        result, patience = self.result, self.training.patience
+        stale = sum(entry["step"] > result.best_step for entry in result.history)
+        return result.step >= self.training.steps or (patience > 0 and stale >= patience)
 
     def train(self, source: WindowSource, validation: WindowSource, on_evaluation) -> None:
         """All steps that are left, with evaluations and savings."""
         training, result = self.training, self.result
         started, seconds_before, since, loss_sum = time.perf_counter(), result.seconds, result.step, 0.0
-        with _progress(training) as progress:
-            task = progress.add_task("train", total=training.steps, completed=result.step, nats=math.nan, rate=0.0)
-            clock = time.perf_counter()
-            while result.step < training.steps:
+        with TrainingReport(self.config, training, self.folder, result.step, self.processes) as report:
+            while not self.finished:
                 loss = self.step(source)
                 loss_sum += loss
                 result.step += 1
                 result.seconds = seconds_before + time.perf_counter() - started
-                now, clock = clock, time.perf_counter()
-                events = training.batch * self.config.context / (clock - now)
-                progress.update(task, completed=result.step, nats=loss, rate=events)
-                last = result.step == training.steps
-                if last or result.step % training.evaluate_every == 0:
+                report.step(result.step, loss, training.rate(result.step - 1, self.parameters))
+                evaluated = result.step == training.steps or result.step % training.evaluate_every == 0
+                if evaluated:
                     self._evaluate(validation, loss_sum / (result.step - since))
-                    progress.console.print(_line(result.history[-1]), highlight=False)
-                    since, loss_sum, clock = result.step, 0.0, time.perf_counter()
-                if last or result.step % training.save_every == 0:
+                    report.evaluation(result.history[-1])
+                    since, loss_sum = result.step, 0.0
+                if self.finished or result.step % training.save_every == 0:
                     self._save_state()
-                if on_evaluation and result.history and result.history[-1]["step"] == result.step:
+                if on_evaluation and evaluated:
                     on_evaluation(result)
 
     def step(self, source: WindowSource) -> float:
         """One update; returns the loss in nats per event."""
         training, step = self.training, self.result.step
-        inputs, targets, weights = self._windows(source, step)
-        weights = weights / weights.sum().clamp(min=1e-9)
-        torch.manual_seed(int(np.random.SeedSequence([training.seed, step, 1]).generate_state(1, np.uint64)[0] >> 1))
-        self.model.train()
+        inputs, targets, weights, total_weight = self._windows(source, step)
+        # Processes average their gradients where the loss is a sum over all windows.
+        weights = weights * self.processes.count / total_weight.clamp(min=1e-9)
+        self.nats.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        size = training.micro_batch or training.batch
-        for piece in range(0, training.batch, size):
+        size = training.micro_batch or self.windows
+        pieces = range(0, self.windows, size)
+        for number, piece in enumerate(pieces):
+            _seed_dropout(training.seed, step, self.processes.rank * len(pieces) + number)
             rows = slice(piece, piece + size)
-            loss = self._loss(inputs[rows], targets[rows], weights[rows])
-            loss.backward()
-            total += loss.detach()
+            with self.processes.gathering(self._shared, number == len(pieces) - 1):
+                loss = self._loss(inputs[rows], targets[rows], weights[rows])
+                loss.backward()
+            total += loss.detach() / self.processes.count
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = training.rate(step, self.parameters)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if training.average:
-            # Early on the average must forget the random start: its window grows with the steps.
-            decay = min(training.average, (step + 1) / (step + 10))
-            for name, value in self.model.named_parameters():
-                self.average[name].lerp_(value.detach(), 1 - decay)
+        self._average(step)
         if self.device.type != "cpu" and step + 1 < training.steps:
             self._ahead = source, step + 1, self._windows(source, step + 1)  # while the device works
-        return total.item()
+        return self.processes.sum(total).item()
 
-    def _windows(self, source: WindowSource, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _average(self, step: int) -> None:
+        if self.training.average:
+            # Early on the average must forget the random start: its window grows with the steps.
+            decay = min(self.training.average, (step + 1) / (step + 10))
+            for name, value in self.model.named_parameters():
+                self.average[name].lerp_(value.detach(), 1 - decay)
+
+    def _windows(self, source: WindowSource, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """This process's windows of a step, and the weight of those of all."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] is source and ahead[1] == step:
             return ahead[2]
         batch = source.sample(self.training.batch, np.random.default_rng([self.training.seed, step]))
-        return _to_device(batch, self.device)
+        inputs, targets, weights = _to_device(self.processes.share(batch), self.device)
+        if self.processes.count == 1:
+            return inputs, targets, weights, weights.sum()
+        return inputs, targets, weights, _sent(torch.from_numpy(batch[2]).float().sum(), self.device)
 
     def _loss(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         attention = sdpa_kernel(self._attention, set_priority=True) if self._attention else nullcontext()
         with attention, torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
-            nats = -self._log_prob(self.model(inputs), targets)
+            nats = self._shared(inputs, targets)
         return (nats * weights).sum()
 
     def _evaluate(self, validation: WindowSource, train_nats: float) -> None:
-        kept = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        kept = self._copied() if self.training.average else {}
         if self.training.average:
-            self.model.load_state_dict(self.average)
-        nats, result = evaluate(self.model, validation.windows()), self.result
+            self._set_weights(self.average)
+        nats, result = _mean_nats(self.nats, validation.windows(), self.processes), self.result
         result.history.append(
             {"step": result.step, "train": train_nats, "validation": nats, "seconds": round(result.seconds, 1)}
         )
         if nats < result.best_nats:
             result.best_nats, result.best_step = nats, result.step
-            save_checkpoint(self.folder, self.config, self.model.weights())
-        self.model.load_state_dict(kept)
+            weights = self._gathered(self.model.named_parameters())
+            if self.processes.first:
+                save_checkpoint(self.folder, self.config, weights)
+        if self.training.average:
+            self._set_weights(kept)
+
+    def _gathered(self, parts: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
+        """Whole tensors, in the process that writes them; the others take part and keep nothing."""
+        arrays = {}
+        for name, part in parts:
+            tensor = whole(part)
+            if self.processes.first:
+                arrays[name] = tensor.numpy()
+        return arrays
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.named_parameters()}
+
+    @torch.no_grad()
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        for name, value in self.model.named_parameters():
+            value.copy_(weights[name])
 
     def _save_state(self) -> None:
         arrays = {}
@@ -281,62 +267,39 @@ class TrainingRun:
             parts = {"weight": value, "mean": moments["exp_avg"], "square": moments["exp_avg_sq"]}
             if self.training.average:
                 parts["average"] = self.average[name]
-            arrays |= {f"{part}.{name}": tensor.detach().cpu().numpy() for part, tensor in parts.items()}
-        state = {"config": self.config.to_json(), "training": asdict(self.training), "result": asdict(self.result)}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{STATE_FILE}"
-        save_file(arrays, temporary, metadata={"state": json.dumps(state)})
-        os.replace(temporary, self.folder / STATE_FILE)
+            arrays |= self._gathered((f"{part}.{name}", tensor) for part, tensor in parts.items())
+        if self.processes.first:
+            write_state(self.folder, self.config, self.training, self.result, arrays)
+        self.processes.wait()  # or others would be ended while one still writes
 
-    def _load_state(self) -> None:
-        path = self.folder / STATE_FILE
-        with safe_open(path, framework="numpy") as file:
-            state = json.loads(file.metadata()["state"])
-            _check_same_run(path, state, self.config, self.training)
-            arrays = {name: torch.tensor(file.get_tensor(name), device=self.device) for name in file.keys()}
-        self.result = TrainingResult(**state["result"])
-        self.model.load_state_dict({name: arrays[f"weight.{name}"] for name in parameter_shapes(self.config)})
+    def _take(self, state: dict[str, np.ndarray]) -> None:
         for name, value in self.model.named_parameters():
+
+            def part(of: str, name=name, value=value) -> Tensor:
+                return self.processes.like(value, torch.from_numpy(state[f"{of}.{name}"]))
+
+            with torch.no_grad():
+                value.copy_(part("weight"))
             self.optimizer.state[value] = {
                 "step": torch.tensor(float(self.result.step), device=self.device),
-                "exp_avg": arrays[f"mean.{name}"],
-                "exp_avg_sq": arrays[f"square.{name}"],
+                "exp_avg": part("mean"),
+                "exp_avg_sq": part("square"),
             }
             if self.training.average:
-                self.average[name] = arrays[f"average.{name}"]
+                self.average[name] = part("average")
 
 
-def _check_same_run(path: Path, state: dict, config: ModelConfig, training: TrainingConfig) -> None:
-    if state["config"] != config.to_json():
-        raise ValueError(f"{path} is a run of another model; pass the same config, another folder or resume=False")
-    for name, value in json.loads(json.dumps(asdict(training))).items():
-        found = state["training"].get(name)
-        if name not in FREE_SETTINGS and found != value:
-            raise ValueError(
-                f"{name} is {value!r} but the run in {path} has {found!r}; pass that, another folder or resume=False"
-            )
+def _seed_dropout(seed: int, step: int, piece: int) -> None:
+    words = [seed, step, 1, piece] if piece else [seed, step, 1]
+    torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
 
 
 def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in batch]
-    if device.type == "cuda":
-        parts = [part.pin_memory() for part in parts]  # or the transfer would wait for the work before it
-    inputs, targets, weights = (part.to(device, non_blocking=True) for part in parts)
+    inputs, targets, weights = (_sent(torch.from_numpy(np.ascontiguousarray(part)), device) for part in batch)
     return inputs.long(), targets.long(), weights.float()
 
 
-def _progress(training: TrainingConfig) -> Progress:
-    return Progress(
-        TextColumn("{task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[nats]:.3f} nats/event  {task.fields[rate]:,.0f} events/s"),
-        TimeRemainingColumn(),
-        disable=not training.progress,
-    )
-
-
-def _line(entry: dict) -> str:
-    return (
-        f"step {entry['step']:6d}  train {entry['train']:.4f}  validation {entry['validation']:.4f} nats/event  "
-        f"{entry['seconds']:.0f} s"
-    )
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # or the transfer would wait for the work before it
+    return tensor.to(device, non_blocking=True)

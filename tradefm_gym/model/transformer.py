@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tradefm_gym.model.config import DIGIT_SIZES, DIGIT_STRIDES, ModelConfig
 
@@ -40,6 +41,9 @@ class TradeFM(nn.Module):
 
     Args:
         config: The network's shape. Weights start at torch's defaults; ``from_weights`` sets them.
+
+    Attributes:
+        recompute: In training, compute what is inside a layer again in the backward pass instead of keeping it.
     """
 
     def __init__(self, config: ModelConfig):
@@ -50,6 +54,7 @@ class TradeFM(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.head = JointHead(config) if config.head == "joint" else FactoredHead(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.recompute = False
 
     @classmethod
     def from_weights(cls, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> "TradeFM":
@@ -75,7 +80,8 @@ class TradeFM(nn.Module):
         rotation = rotary(torch.arange(inputs.shape[1], device=inputs.device), self.config)
         hidden = self.dropout(self.embed(inputs))  # (B, T, D)
         for layer in self.layers:
-            hidden, _, _ = layer(hidden, rotation)
+            again = self.recompute and self.training
+            hidden = checkpoint(layer, hidden, rotation, use_reentrant=False) if again else layer(hidden, rotation)
         return self.norm(hidden)
 
     def prefill(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,7 +90,7 @@ class TradeFM(nn.Module):
         hidden = self.embed(inputs)
         keys, values = [], []
         for layer in self.layers:
-            hidden, key, value = layer(hidden, rotation)
+            hidden, key, value = layer.prefill(hidden, rotation)
             keys.append(key)
             values.append(value)
         return self.norm(hidden), torch.stack(keys), torch.stack(values)
@@ -148,7 +154,10 @@ class Layer(nn.Module):
         self.feed = Feed(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+    def forward(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:  # noqa: D102
+        return self.prefill(hidden, rotation)[0]
+
+    def prefill(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
         mixed, key, value = self.attention(self.attention_norm(hidden), rotation)
         return self._feed(hidden + self.dropout(mixed)), key, value
 

@@ -13,13 +13,15 @@ Two augmentations give the conditioning inputs a meaning and remove accidents of
   moved at random, since a handful of days says nothing about drift or about absolute levels.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-from tradefm_gym.model.tokenizer import TradeTokenizer, encode_features
+from tradefm_gym.model.token_events import TOKENS, tokenize
+from tradefm_gym.model.tokenizer import TradeTokenizer, bin_of, time_bin
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -38,7 +40,8 @@ class FlowWindows:
     """Windows over segments of order flow; satisfies ``training.WindowSource``.
 
     Args:
-        segments: ``(n,) FEATURES`` arrays, each contiguous in one day and one part of the split.
+        segments: ``(n,) TOKENS`` arrays, from ``tokenize`` or mapped from shards, or ``(n,) FEATURES`` ones; each is
+            contiguous in one day and one part of the split.
         tokenizer: frozen bins.
         context: T, the number of predicted events in a window.
         augmentation: see Augmentation; ``None`` switches everything off.
@@ -54,13 +57,15 @@ class FlowWindows:
         context: int,
         augmentation: Augmentation | None = None,
     ):
-        self.segments = [np.ascontiguousarray(s[s["valid"] == 1]) for s in segments]
-        self.segments = [s for s in self.segments if len(s) > 1]
+        tokens = [s if s.dtype == TOKENS else tokenize(s, tokenizer) for s in segments]
+        self.segments = [s for s in tokens if len(s) > 1]
         if not self.segments:
             raise ValueError("segments must hold at least two events with a known mid, got none")
         self.tokenizer = tokenizer
         self.context = context
         self.augmentation = augmentation or Augmentation(0.0, 0.0, False, 0.0)
+        lengths = np.array([len(s) for s in self.segments], np.float64)
+        self._shares = lengths / lengths.sum()
 
     @property
     def events(self) -> int:
@@ -73,16 +78,14 @@ class FlowWindows:
         Returns:
             inputs ``(batch, T, 4) int32``, targets ``(batch, T) int32``, weights ``(batch, T) float32``.
         """
-        lengths = np.array([len(s) for s in self.segments], np.float64)
-        chosen = rng.choice(len(lengths), batch, p=lengths / lengths.sum())
+        chosen = rng.choice(len(self.segments), batch, p=self._shares)
         rows = np.zeros((batch, self.context + 1, 4), np.int32)
         weights = np.zeros((batch, self.context), np.float32)
         for b, s in enumerate(chosen):
             segment = self.segments[s]
             start = int(rng.integers(0, max(len(segment) - self.context, 1)))
-            window = segment[start : start + self.context + 1].copy()
-            self._augment(window, rng)
-            rows[b, : len(window)] = self._encode(window)
+            window = np.array(segment[start : start + self.context + 1])
+            self._draw(window, rng, rows[b])
             weights[b, : len(window) - 1] = window["flag"][1:] == 0
         return rows[:, :-1].copy(), rows[:, 1:, 3].copy(), weights
 
@@ -92,17 +95,8 @@ class FlowWindows:
         With ``stride`` < T windows overlap and only the last ``stride`` events of each carry weight
         (all of them in the first window of a segment), so that predictions have a long context.
         """
-        stride = stride or self.context
-        pieces = []
-        for segment in self.segments:
-            inputs = self._encode(segment)
-            for start in range(0, len(segment) - 1, stride):
-                scored = start + (self.context - stride if start else 0)
-                end = min(start + self.context, len(segment) - 1)
-                if scored < end:
-                    pieces.append((inputs[start : end + 1], scored - start))
-        for i in range(0, len(pieces), batch):
-            group = pieces[i : i + batch]
+        pieces = self._pieces(stride or self.context)
+        while group := list(itertools.islice(pieces, batch)):
             rows = np.zeros((len(group), self.context + 1, 4), np.int32)
             weights = np.zeros((len(group), self.context), np.float32)
             for b, (piece, first) in enumerate(group):
@@ -110,35 +104,39 @@ class FlowWindows:
                 weights[b, first : len(piece) - 1] = 1.0
             yield rows[:, :-1].copy(), rows[:, 1:, 3].copy(), weights
 
+    def _pieces(self, stride: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Inputs of each window, and the first event of it that is scored."""
+        for segment in self.segments:
+            for start in range(0, len(segment) - 1, stride):
+                scored = start + (self.context - stride if start else 0)
+                end = min(start + self.context, len(segment) - 1)
+                if scored < end:
+                    yield segment["straight"][start : end + 1], scored - start
+
     def tokens(self) -> list[np.ndarray]:
         """Trade tokens of each segment, unaugmented: what the baselines are fitted on."""
-        return [self._encode(s)[:, 3] for s in self.segments]
+        return [s["straight"][:, 3].astype(np.int32) for s in self.segments]
 
-    def _encode(self, window: np.ndarray) -> np.ndarray:
-        out = np.zeros((len(window), 4), np.int32)
-        _encode_window(window, self.tokenizer.edges, out)
-        return out
-
-    def _augment(self, window: np.ndarray, rng: np.random.Generator) -> None:
+    def _draw(self, window: np.ndarray, rng: np.random.Generator, out: np.ndarray) -> None:
+        """Inputs ``(T + 1, 4)`` of one window after augmentation; its flags and waiting times are changed in place."""
         settings = self.augmentation
-        if settings.mirror and rng.random() < 0.5:
+        mirrored = settings.mirror and rng.random() < 0.5
+        if mirrored:
             window["side"] = 1 - window["side"]
-            if self.tokenizer.mid != "touch":  # which counts from the order's own side
-                window["depth"] *= -1.0
-            window["bid"], window["ask"] = window["ask"].copy(), window["bid"].copy()
-            for signed in ("level", "fast", "slow"):
-                window[signed] *= -1.0
+            window["level"] *= -1.0
         if settings.level_shift_bps > 0:
             window["level"] += settings.level_shift_bps * rng.standard_normal()
         if settings.reflag > 0 or settings.takers > 0:
             reflag(window, settings.reflag, rng, settings.takers)
+        inputs = window["mirrored" if mirrored else "straight"]
+        _write_inputs(window, inputs, self.tokenizer.edges, out)
 
 
 def reflag(window: np.ndarray, share: float, rng: np.random.Generator, takers: float = 0.0) -> None:
     """Make up to ``share`` of a window's orders, and up to ``takers`` of its takers, a participant's, in place.
 
     Args:
-        window: ``(n,) FEATURES`` of background events in time order.
+        window: ``(n,) TOKENS`` of background events in time order.
         share: largest share of orders; a quarter of the windows stay untouched.
         rng: source of randomness.
         takers: largest share of takers; half of the other windows have none beyond ``share``.
@@ -203,6 +201,11 @@ def _recount_time(window):
 
 
 @njit(cache=True, nogil=True)
-def _encode_window(window, edges, out):
+def _write_inputs(window, inputs, edges, out):
+    """Writes inputs ``(n, 4)`` as changed by a window's flags, waiting times and levels."""
+    told = edges.touch.shape[0] == 0  # the price level
     for i in range(window.shape[0]):
-        encode_features(window[i], edges, out[i])
+        out[i, 0] = inputs[i, 0]
+        out[i, 1] = inputs[i, 1] - (inputs[i, 1] & 1) + window[i]["flag"]
+        out[i, 2] = bin_of(edges.level, window[i]["level"]) if told else np.int64(inputs[i, 2])
+        out[i, 3] = inputs[i, 3] - (inputs[i, 3] & 15) + time_bin(edges.time, window[i]["seconds"])
