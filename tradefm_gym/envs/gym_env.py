@@ -49,8 +49,8 @@ class ExecutionEnv(SessionEnv):
     ## Information
     With a sampler also regime, and with numbered actions action_mask (1 where one can be done as it says).
     At reset: flow, flow_version, context, scenario, side, quantity, decisions, reason (why the parent order is
-    smaller than usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed, arrival_mid,
-    mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
+    smaller than usual, or there are fewer decisions than asked for), arrival_mid. At each step: decision, executed,
+    arrival_mid, mid, terms. At the end all of them, and shortfall_bps, shortfall_half_spreads, fill_rate, maker_share.
 
     Args:
         flow: background flow: "tradefm", "zero_intelligence", "hawkes", "replay", each also with ":PATH", or a

@@ -281,7 +281,7 @@ class TradingSession(SessionTime, SessionCopies):
         return tuple(results)
 
     def start_info(self, role: int = 0) -> dict[str, Any]:
-        """Columns (N, ...): flow and its version, start context, scenario, the task of the role of this number, its mask."""
+        """Columns (N, ...): flow and version, context, scenario, the task of the role of this number, its mask."""
         n = self.num_envs
         return {
             "flow": np.full(n, self.flow.name, object),
