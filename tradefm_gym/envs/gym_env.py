@@ -89,7 +89,7 @@ class ExecutionEnv(SessionEnv):
             info has (twin_mid); that of the end has the difference (impact_sample_bps, basis points of the arrival
             mid). It is a single sample, noise unless averaged over many seeds.
         discrete: number the actions.
-        render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
+        render_mode: None, "ansi" (the ladder as text) or "rgb_array" (the depth over time).
 
     Raises:
         TypeError: if there is no such argument.
@@ -167,7 +167,7 @@ class MarketMakingEnv(SessionEnv):
         **market: as in ``ExecutionEnv``: ``flow``, ``clock``, ``context``, ``split``, ``seats``, ``engine_batch``,
             ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``order_latency_ns``, ``data_latency_ns``,
             ``sampler``, ``counterfactual``.
-        render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
+        render_mode: None, "ansi" (the ladder as text) or "rgb_array" (the depth over time).
 
     Raises:
         TypeError: if there is no such argument.
@@ -243,7 +243,7 @@ class TradingEnv(SessionEnv):
         **market: as in ``ExecutionEnv``: ``flow``, ``clock``, ``context``, ``split``, ``seats``, ``engine_batch``,
             ``maker_fee``, ``taker_fee``, ``maker_rate``, ``taker_rate``, ``order_latency_ns``, ``data_latency_ns``,
             ``sampler``, ``counterfactual``.
-        render_mode: None, "ansi" (the ladder as text) or "rgb_array" (a picture of it).
+        render_mode: None, "ansi" (the ladder as text) or "rgb_array" (the depth over time).
 
     Raises:
         TypeError: if there is no such argument.

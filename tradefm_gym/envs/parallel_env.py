@@ -15,7 +15,6 @@ from pettingzoo.utils.conversions import parallel_to_aec
 
 from tradefm_gym.arguments import known_names, numbers, shortened
 from tradefm_gym.envs.casting import LATENCIES, cast, scripted_actions, seat_latencies
-from tradefm_gym.envs.render import ladder_picture, ladder_text
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.session_copies import SessionState
 from tradefm_gym.envs.starts import MARKET_OPTIONS
@@ -23,7 +22,9 @@ from tradefm_gym.envs.tasks import (
     MARKET,
     check_open,
     check_started,
+    draw,
     drawn_seed,
+    history_for,
     known_options,
     market_session,
     plain_row,
@@ -70,7 +71,8 @@ class ParallelTradingEnv(ParallelEnv):
         flow: as in ``ExecutionEnv``.
         interval: between two decisions, in units of ``clock``; None: 16 events, or what they usually take.
         decisions: decisions of an episode, for roles that do not say it themselves.
-        render_mode: None, "human" (prints the ladder), "ansi" (the ladder as text) or "rgb_array" (a picture of it).
+        render_mode: None, "human" (prints the ladder), "ansi" (the ladder as text) or "rgb_array" (the depth
+            over time).
         **market: ``clock``, ``context``, ``split``, ``engine_batch``, ``maker_fee``, ``taker_fee``, ``maker_rate``,
             ``taker_rate``, ``order_latency_ns`` and ``data_latency_ns`` as in ``ExecutionEnv``. An entry of ``roles``
             that is a dict may have latencies of its own.
@@ -104,6 +106,7 @@ class ParallelTradingEnv(ParallelEnv):
         seats = cast(roles, interval, decisions)
         market |= seat_latencies(seats, {name: market[name] for name in LATENCIES if name in market})
         self.session = market_session(1, [seat.role for seat in seats], flow=flow, **market)
+        self.history = history_for(self.session, render_mode)
         self.possible_agents = [seat.name for seat in seats if seat.act is None]
         self.agents: list[str] = []
         self._names = [seat.name for seat in seats]
@@ -132,6 +135,8 @@ class ParallelTradingEnv(ParallelEnv):
         if seed is not None or not session.seeded[0]:
             session.seed(_ONE, seed_words([drawn_seed(np.random.default_rng()) if seed is None else seed]))
         self._seen = session.reset_roles(options=chosen)
+        if self.history is not None:
+            self.history.look()
         self.agents = list(self.possible_agents)
         infos = {agent: plain_row(session.start_info(self._seats[agent]), 0) for agent in self.agents}
         return self._observations(self.agents), infos
@@ -159,6 +164,8 @@ class ParallelTradingEnv(ParallelEnv):
                 name = f"action of {self._names[seat]!r}, chosen by its policy,"
                 checked[seat] = self._checked(name, seat, action, batched=True)
         results = session.step_roles(checked)
+        if self.history is not None:
+            self.history.look()
         self._seen = tuple(result.observation for result in results)
         mine = {agent: results[self._seats[agent]] for agent in acting}
         terminated = {agent: bool(result.terminated[0]) for agent, result in mine.items()}
@@ -199,16 +206,11 @@ class ParallelTradingEnv(ParallelEnv):
         return self._observations(self.agents)
 
     def render(self) -> Any:
-        """The ladder with all agents' orders, as ``render_mode`` says."""
-        if self.render_mode == "rgb_array":
-            return ladder_picture(self.session, 0)
-        if self.render_mode is None:
+        """The ladder or the depth over time with all agents' orders, as ``render_mode`` says."""
+        if self.render_mode == "human":
+            print(draw(self.session, 0, "ansi", None))
             return None
-        text = ladder_text(self.session, 0)
-        if self.render_mode == "ansi":
-            return text
-        print(text)
-        return None
+        return draw(self.session, 0, self.render_mode, self.history)
 
     def close(self) -> None:
         """Ends the environment: ``reset`` and ``step`` are refused from now on. May be called twice."""

@@ -19,6 +19,7 @@ from tradefm_gym.envs.tasks import (
     checked_render_mode,
     draw,
     drawn_seed,
+    history_for,
     known_options,
     plain_row,
     seed_words,
@@ -44,6 +45,7 @@ class SessionEnv(gymnasium.Env):
         self.closed = False
         self.render_mode = checked_render_mode(render_mode)
         self.session = task_session(self.role_type, 1, task)
+        self.history = history_for(self.session, self.render_mode)
         self.observation_space = self.session.role.observation_space
         self.action_space = self.session.role.action_space
 
@@ -57,6 +59,8 @@ class SessionEnv(gymnasium.Env):
         if seed is not None or not self.session.seeded[0]:
             self.session.seed(np.array([True]), seed_words([drawn_seed(self.np_random) if seed is None else seed]))
         observation = self.session.reset(options=options)
+        if self.history is not None:
+            self.history.look()
         return self._shown(observation), plain_row(self.session.start_info(), 0)
 
     def step(self, action: np.ndarray | int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -69,6 +73,8 @@ class SessionEnv(gymnasium.Env):
         if values is None or values.shape != self.action_space.shape:
             raise ValueError(f"action is {shortened(action)}; it must be {role.action_rule}")
         result = self.session.step(values[None])
+        if self.history is not None:
+            self.history.look()
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         info = plain_row(self.session.step_info(), 0)
         if terminated or truncated:
@@ -115,8 +121,8 @@ class SessionEnv(gymnasium.Env):
         return self.session.branch([0] * whole("k", k, 1))
 
     def render(self) -> Any:
-        """The ladder as text or as a picture (H, W, 3) uint8, as ``render_mode`` says."""
-        return draw(self.session, 0, self.render_mode)
+        """The ladder as text, or the depth over time as a picture (480, 640, 3) uint8, as ``render_mode`` says."""
+        return draw(self.session, 0, self.render_mode, self.history)
 
     def close(self) -> None:
         """Ends the environment: ``reset`` and ``step`` are refused from now on. May be called twice."""

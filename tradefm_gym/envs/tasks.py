@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from tradefm_gym.arguments import shortened
-from tradefm_gym.envs.render import ladder_picture, ladder_text
+from tradefm_gym.envs.depth_history import DepthHistory
+from tradefm_gym.envs.depth_picture import depth_picture
+from tradefm_gym.envs.render import ladder_text
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.envs.sampler import EpisodeSampler
 from tradefm_gym.envs.session import TradingSession
@@ -153,8 +155,14 @@ def checked_render_mode(mode: Any) -> str | None:
     return mode
 
 
-def draw(session: TradingSession, row: int, mode: str | None) -> Any:
-    """One market as ``render_mode`` says."""
-    if mode is None:
-        return None
-    return ladder_text(session, row) if mode == "ansi" else ladder_picture(session, row)
+def history_for(session: TradingSession, mode: str | None) -> DepthHistory | None:
+    """What pictures over time are made of; None for other modes, which then cost nothing at each step."""
+    return DepthHistory(session) if mode == "rgb_array" else None
+
+
+def draw(session: TradingSession, row: int, mode: str | None, history: DepthHistory | None) -> Any:
+    """One market as ``render_mode`` says; ``history`` is what ``history_for`` made."""
+    if history is not None:
+        history.look()  # a state may have been restored since the last step
+        return depth_picture(history.columns(row))
+    return ladder_text(session, row) if mode == "ansi" else None

@@ -17,6 +17,7 @@ from tradefm_gym.envs.tasks import (
     checked_render_mode,
     draw,
     drawn_seed,
+    history_for,
     known_options,
     seed_words,
     task_arguments,
@@ -57,6 +58,7 @@ class SessionVectorEnv(VectorEnv):
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.session = task_session(self.role_type, num_envs, task)
+        self.history = history_for(self.session, self.render_mode)
         self.num_envs = self.session.num_envs
         self.single_observation_space = self.session.role.observation_space
         self.single_action_space = self.session.role.action_space
@@ -102,6 +104,8 @@ class SessionVectorEnv(VectorEnv):
             row = np.flatnonzero(waiting)[0]
             raise ResetNeeded(f"step was called after row {row} ended; call reset with its options['reset_mask'] set")
         result = session.step(actions)
+        if self.history is not None:
+            self.history.look()
         ended = result.terminated | result.truncated
         observation, infos = result.observation, {}
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
@@ -129,10 +133,12 @@ class SessionVectorEnv(VectorEnv):
         """A frame for each row, as ``render_mode`` says."""
         if self.render_mode is None:
             return None
-        return tuple(draw(self.session, row, self.render_mode) for row in range(self.num_envs))
+        return tuple(draw(self.session, row, self.render_mode, self.history) for row in range(self.num_envs))
 
     def _begin(self, mask: np.ndarray, options: dict[str, Any]) -> np.ndarray:
         observation = self.session.reset(mask, options)
+        if self.history is not None:
+            self.history.look()
         self._finished = self._finished & ~mask
         return observation
 
