@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:  # what __getattr__ imports on first use
+    from tradefm_gym.envs.episode import Episode
     from tradefm_gym.envs.execution import ExecutionRole
     from tradefm_gym.envs.gym_env import (
         ExecutionEnv,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # what __getattr__ imports on first use
     )
     from tradefm_gym.envs.market_making import MarketMakingRole
     from tradefm_gym.envs.parallel_env import env, parallel_env
+    from tradefm_gym.envs.recorder import EpisodeRecorder
     from tradefm_gym.envs.sampler import Between, EpisodeSampler
     from tradefm_gym.envs.session import TradingSession
     from tradefm_gym.envs.trading import TradingRole
@@ -36,6 +38,8 @@ _DEFAULT_FLOW = "tradefm:mini-2@651a776a7a5c"  # the bundled model and its hash:
 _HOMES = {
     "Between": "tradefm_gym.envs.sampler",
     "ContextBank": "tradefm_gym.flow.protocol",
+    "Episode": "tradefm_gym.envs.episode",
+    "EpisodeRecorder": "tradefm_gym.envs.recorder",
     "EpisodeSampler": "tradefm_gym.envs.sampler",
     "ExecutionEnv": "tradefm_gym.envs.gym_env",
     "ExecutionRole": "tradefm_gym.envs.execution",
@@ -60,6 +64,8 @@ _TASKS = ("Execution", "MarketMaking", "Trading")  # ids and classes are named b
 __all__ = [
     "Between",
     "ContextBank",
+    "Episode",
+    "EpisodeRecorder",
     "EpisodeSampler",
     "ExecutionEnv",
     "ExecutionRole",

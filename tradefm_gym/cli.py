@@ -14,6 +14,7 @@ from rich.table import Table
 from tradefm_gym.cli_model import Tokenize, Train
 from tradefm_gym.cli_reading import Reading
 from tradefm_gym.cli_realism import Realism
+from tradefm_gym.cli_view import View
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,7 @@ Command = (
     | Annotated[Realism, tyro.conf.subcommand("realism")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[View, tyro.conf.subcommand("view")]
 )
 
 
