@@ -49,8 +49,9 @@ def costs(episode: Episode) -> dict[str, int]:
     in the meantime, whoever moved it. These and ``fees`` are all that was paid beyond the arrival mid, exactly.
 
     What the market did after a trade, until the next decision, is no part of that sum: ``adverse_selection`` is how far
-    it went against what was traded as maker; ``impact`` how far it followed what was taken. Both are marks of single
-    paths.
+    it went against what was traded as maker; ``impact`` how far it followed what was taken. Where the market without
+    the agent was recorded (``counterfactual``), ``impact_on_twin`` is the part of ``timing`` by which the mid stood
+    above the one there at the decision before. All are marks of single paths.
     """
     own = episode.fill_side != 0
     event, made = episode.fill_event[own], episode.fill_made[own]
@@ -58,10 +59,14 @@ def costs(episode: Episode) -> dict[str, int]:
     before2 = np.concatenate([episode.mid2[:1], episode.tape_mid2])[event].astype(np.int64)
     next_look = np.minimum(np.searchsorted(episode.event, event, side="right"), len(episode.event) - 1)
     after2 = episode.mid2[next_look].astype(np.int64)
+    seen2 = np.rint(2 * episode.twin_mid[np.searchsorted(episode.event, event, side="right") - 1])
     arrival2 = round(2 * episode.mid[0])
     half = MONEY // 2
     spread = lots * (2 * episode.fill_price[own].astype(np.int64) - before2) * half
     moved = lots * (after2 - before2) * half
+    twin = {}
+    if not np.isnan(seen2).any():
+        twin["impact_on_twin"] = int((lots * (before2 - seen2.astype(np.int64))).sum() * half)
     return {
         "spread_paid": int(spread[~made].sum()),
         "spread_earned": int(spread[made].sum()),
@@ -69,6 +74,7 @@ def costs(episode: Episode) -> dict[str, int]:
         "fees": int(episode.fees[-1] - episode.fees[0]),
         "adverse_selection": -int(moved[made].sum()),
         "impact": int(moved[~made].sum()),
+        **twin,
     }
 
 

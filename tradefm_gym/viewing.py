@@ -1,4 +1,4 @@
-"""Recorded episodes as one page of HTML that needs nothing else: depth, orders, fills, position and ledger over time."""
+"""Recorded episodes as a page of HTML that needs nothing else: depth, orders, fills, position and ledger."""
 
 import base64
 import html
@@ -21,7 +21,7 @@ def write_view(episode: Episode, path: Path) -> None:
     """Writes the page of one episode; an existing file is replaced when all is written."""
     about = episode.about
     title = f"{_task(episode)}, seed {about['seed']}, episode {about['episode']}"
-    _write(path, title, _costs(["basis points"], [episode]), [("", episode)], 0)
+    _write(path, title, "", _costs(["basis points"], [episode]), [("", episode)], 0)
 
 
 def write_comparison(named: Sequence[tuple[str, Episode]], path: Path) -> None:
@@ -37,14 +37,18 @@ def write_comparison(named: Sequence[tuple[str, Episode]], path: Path) -> None:
     if parted is not None:
         said = [_action(episode, parted) for _, episode in named]
         where += f": {html.escape(first)} {said[0]}, {html.escape(second)} {said[1]}."
-    _write(path, title, f"<p>{where}</p>{_costs([first, second], [a, b])}", named, 0 if parted is None else parted + 1)
+    introduction = f"<p>{where}</p>{_costs([first, second], [a, b])}"
+    _write(path, title, introduction, "", named, 0 if parted is None else parted + 1)
 
 
-def _write(path: Path, title: str, introduction: str, named: Sequence[tuple[str, Episode]], start: int) -> None:
+def _write(
+    path: Path, title: str, introduction: str, below: str, named: Sequence[tuple[str, Episode]], start: int
+) -> None:
     page = (files("tradefm_gym") / "viewing.html").read_text(encoding="utf-8")
     data = json.dumps([_packed(name, episode) for name, episode in named]).replace("</", "<\\/")
     filled = {
-        "__TITLE__": html.escape(title), "__INTRODUCTION__": introduction, "__START__": str(start), "__EPISODES__": data,
+        "__TITLE__": html.escape(title), "__INTRODUCTION__": introduction, "__BELOW__": below,
+        "__START__": str(start), "__EPISODES__": data,
     }  # fmt: skip
     for mark, text in filled.items():
         page = page.replace(mark, text)
@@ -100,7 +104,7 @@ def _costs(heads: Sequence[str], episodes: Sequence[Episode]) -> str:
         one["sum"] = sum(one[name] for name in comparing.PAID)
     pair = len(episodes) == 2
     lines = [("cost of trades, bps", *heads, *(["second - first"] if pair else []))]
-    names = (*comparing.PAID, "sum", "adverse_selection", "impact")
+    names = [name for name in _SAID if all(name in one for one in bps)]
     body = []
     for name in names:
         values = [one[name] for one in bps]
@@ -118,6 +122,7 @@ _SAID = {
     "spread_paid": "spread paid as taker",
     "spread_earned": "spread paid as maker (below 0: earned)",
     "timing": "timing: the market's way from the arrival mid to each trade",
+    "impact_on_twin": "of it impact: above the mid of the market without the agent at the decision before",
     "fees": "fees",
     "sum": "paid beyond the arrival mid",
     "adverse_selection": "adverse selection: against maker trades until the next decision, in no sum",

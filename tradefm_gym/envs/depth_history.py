@@ -64,7 +64,9 @@ class DepthHistory:
     def _column(self, row: int, prices: np.ndarray, sizes: np.ndarray, fills: int) -> Column:
         session, market = self.session, self.session.market
         inventories = market.accounts["inventory"][row, : len(session.roles)].copy()
-        return Column(prices, sizes, resting(session, row), int(market.mid2[row]), self._trades(row, fills), inventories)
+        return Column(
+            prices, sizes, resting(session, row), int(market.mid2[row]), self._trades(row, fills), inventories
+        )
 
     def _trades(self, row: int, fills: int) -> np.ndarray:
         """Since the last look, as far as the ring still has them."""

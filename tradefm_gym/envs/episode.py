@@ -49,8 +49,8 @@ class Episode:
         rewards: (T,) float64.
         terms: (T, k) float64, basis points, as ``info["terms"]`` has them.
         about: what can be said in JSON: ``environment``, ``terms`` (names), ``sign`` (-1 where they are costs),
-            ``basis_point`` (money), ``seed``, ``episode``, ``lost`` (events that the tape no longer held), ``start`` and
-            ``final`` (infos).
+            ``basis_point`` (money), ``seed``, ``episode``, ``lost`` (events that the tape no longer held), ``start``
+            and ``final`` (infos).
     """
 
     time_ns: np.ndarray

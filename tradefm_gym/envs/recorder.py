@@ -39,7 +39,8 @@ class EpisodeRecorder(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode, and forgets the one before."""
         observation, info = self.env.reset(seed=seed, options=options)
-        tape, role = self.session.market.tape, self.session.role
+        tape = self.session.market.tape
+        role: Any = self.session.role
         self._records, self._fills = int(tape.record_count[0]), int(tape.fill_count[0])
         self._first, self._lost = self._records, 0
         self._looks, self._steps, self._own = [], [], []
@@ -50,13 +51,12 @@ class EpisodeRecorder(gymnasium.Wrapper):
             "seed": int(self.session.seeds[0]), "episode": int(self.session.episodes[0]),
             "start": _plain(info), "final": {},
         }  # fmt: skip
-        self._look(info["arrival_mid"], info["arrival_mid"])
+        self._look(info["arrival_mid"], np.nan if self.session.twin is None else info["arrival_mid"])
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One decision; the episode is written at its end if there is a folder."""
-        result = self.env.step(action)
-        _, reward, terminated, truncated, info = result
+        observation, reward, terminated, truncated, info = self.env.step(action)
         terms = [float(info["terms"][name]) for name in self._about["terms"]]
         self._steps.append((np.array(action, np.float64).reshape(-1), float(reward), terms))
         self._read_tape()
@@ -65,7 +65,7 @@ class EpisodeRecorder(gymnasium.Wrapper):
             self._about["final"] = _plain(info)
             if self.folder is not None:
                 self.save(self.folder / f"{self._about['seed']}-{self._about['episode']}.npz")
-        return result
+        return observation, float(reward), terminated, truncated, info
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes the episode as far as it has come."""
