@@ -63,6 +63,9 @@ def test_a_recording_is_what_happened(passive):
     held = [lots[episode.fill_event[mine] < end].sum() for end in episode.event]
     assert held == episode.inventory.tolist()  # each fill lies in its own interval
     assert len(episode.own) and all(lots > 0 for _, _, lots in episode.own)
+    first, end, price, _ = episode.quotes.T
+    for look, event in enumerate(episode.event):  # own orders by their spans are those that the seat has
+        assert set(price[(first < event) & (end >= event)]) == set(episode.own[episode.own[:, 0] == look, 1])
     assert np.allclose(episode.terms.sum(axis=1), -episode.rewards)
     assert (episode.tape_mid2[episode.event[1:] - 1] == episode.mid2[1:]).all()
 

@@ -77,7 +77,8 @@ def _packed(name: str, episode: Episode) -> dict[str, Any]:
     columns = {
         "event": ("i4", episode.event), "prices": ("i4", episode.prices), "sizes": ("i4", episode.sizes),
         "mid2": ("i4", episode.mid2), "mid": ("f8", episode.mid), "twinMid": ("f8", episode.twin_mid),
-        "inventory": ("i4", episode.inventory), "own": ("i4", episode.own), "tapeMid2": ("i4", episode.tape_mid2),
+        "inventory": ("i4", episode.inventory), "own": ("i4", episode.own), "quotes": ("i4", episode.quotes),
+        "tapeMid2": ("i4", episode.tape_mid2),
         "fillEvent": ("i4", episode.fill_event), "fillPrice": ("i4", episode.fill_price),
         "fillSize": ("i4", episode.fill_size), "fillSide": ("i1", episode.fill_side),
         "fillMade": ("i1", episode.fill_made), "actions": ("f8", episode.actions), "rewards": ("f8", episode.rewards),

@@ -33,6 +33,8 @@ class Episode:
         cash: (T + 1,) int64.
         fees: (T + 1,) int64.
         own: (k, 3) int64, own resting orders: look, price, lots.
+        quotes: (q, 4) int64, own orders while they rested: event of the tape that brought it, event that ended it (E if
+            none has), price, lots at first.
         tape_time_ns: (E,) int64, events from the start on.
         tape_kind: (E,) uint8, see ``market.events``.
         tape_side: (E,) int8.
@@ -64,6 +66,7 @@ class Episode:
     cash: np.ndarray
     fees: np.ndarray
     own: np.ndarray
+    quotes: np.ndarray
     tape_time_ns: np.ndarray
     tape_kind: np.ndarray
     tape_side: np.ndarray

@@ -10,7 +10,7 @@ import numpy as np
 from tradefm_gym.arguments import shortened
 from tradefm_gym.envs.episode import LEVELS, Episode
 from tradefm_gym.envs.single_env import SessionEnv
-from tradefm_gym.market.events import CANCEL, PRINT
+from tradefm_gym.market.events import CANCEL, CANCELLED, PRINT, RESTED
 
 
 class EpisodeRecorder(gymnasium.Wrapper):
@@ -81,13 +81,15 @@ class EpisodeRecorder(gymnasium.Wrapper):
             raise ValueError("no episode has begun; call reset first")
         columns = {name: np.array([look[name] for look in self._looks]) for name in self._looks[0]}
         tape, trades, steps = np.concatenate(self._tape), np.concatenate(self._trades), self._steps
+        fills = _fills(tape, trades)
         width = 1 if not steps else len(steps[0][0])
         return Episode(
             **columns,
             own=np.array(self._own, np.int64).reshape(-1, 3),
             **{f"tape_{name}": tape[name].copy() for name in ("time_ns", "kind", "side", "price", "size", "mid2")},
             tape_own=tape["owner"] == 0,
-            **_fills(tape, trades),
+            quotes=_quotes(tape, trades, fills["fill_event"]),
+            **fills,
             actions=np.array([step[0] for step in steps]).reshape(-1, width),
             rewards=np.array([step[1] for step in steps], np.float64),
             terms=np.array([step[2] for step in steps], np.float64).reshape(-1, len(self._about["terms"])),
@@ -128,6 +130,31 @@ def _fills(tape: np.ndarray, trades: np.ndarray) -> dict[str, np.ndarray]:
         "fill_event": event, "fill_price": trades["price"].copy(), "fill_size": trades["size"].copy(),
         "fill_side": side, "fill_made": made,
     }  # fmt: skip
+
+
+def _quotes(tape: np.ndarray, trades: np.ndarray, fill_event: np.ndarray) -> np.ndarray:
+    """Own orders while they rested, (q, 4): see ``Episode.quotes``."""
+    found: list[list[int]] = []
+    live: dict[int, tuple[int, int]] = {}  # by id: which of these, and its lots
+    mine, made = np.flatnonzero(tape["owner"] == 0), np.flatnonzero(trades["maker"] == 0)
+    less = [(int(fill_event[i]), int(trades["maker_id"][i]), int(trades["size"][i])) for i in made]
+    more: list[tuple[int, int, int]] = []
+    for i in mine:
+        record = tape[i]
+        if record["kind"] == CANCEL and record["status"] == CANCELLED:
+            less.append((int(i), int(record["order_id"]), int(record["size"])))
+        elif record["status"] == RESTED:
+            more.append((int(i), int(record["order_id"]), int(record["size"] - record["filled"])))
+    for event, order, lots in sorted([(e, o, -size) for e, o, size in less] + more, key=lambda change: change[0]):
+        number, left = live.pop(order, (-1, 0))
+        if number >= 0 and (lots > 0 or left + lots <= 0):
+            found[number][1] = event
+        elif number >= 0:
+            live[order] = number, left + lots
+        if lots > 0:
+            live[order] = len(found), lots
+            found.append([event, len(tape), int(tape["price"][event]), lots])
+    return np.array(found, np.int64).reshape(-1, 4)
 
 
 def _plain(info: dict[str, Any]) -> dict[str, Any]:
