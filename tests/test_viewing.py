@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -86,6 +87,21 @@ def test_costs_of_trades_add_up_to_the_account(task, options):
         paid = comparing.in_basis_points(episode, sum(costs[name] for name in comparing.PAID))
         unfilled = episode.terms[:, episode.about["terms"].index("unfilled")].sum()
         assert paid == pytest.approx(unfilled - episode.rewards.sum(), abs=1e-6)
+
+
+def test_costs_of_two_trades_by_hand():
+    # Mid 100 at first; 10 lots bought at 101 by taking, which moves it to 101; 4 sold at 103 while resting, at 102.
+    episode = SimpleNamespace(
+        fill_side=np.array([1, 0, -1], np.int8), fill_made=np.array([False, False, True]),
+        fill_size=np.array([10, 7, 4], np.int32), fill_price=np.array([101, 102, 103], np.int32),
+        fill_event=np.array([0, 1, 3]), event=np.array([0, 2, 4]), mid=np.array([100.0, 101.5, 104.0]),
+        mid2=np.array([200, 203, 208]), tape_mid2=np.array([202, 203, 204, 208], np.int32), fees=np.array([0, 0, 5]),
+        twin_mid=np.array([100.0, 99.0, 99.0]),
+    )  # fmt: skip
+    assert comparing.costs(episode) == {  # pyright: ignore[reportArgumentType]
+        "spread_paid": 10_000, "spread_earned": -4_000, "timing": -8_000, "fees": 5,
+        "adverse_selection": 8_000, "impact": 15_000, "impact_on_twin": -12_000,
+    }  # fmt: skip
 
 
 def test_episodes_are_stored_and_read(passive, tmp_path):
