@@ -7,7 +7,8 @@ parts of all venues; of the left-out one nothing else is used but the scales of 
 usual spread, terciles of the traded rate), which every market must have. Beside the network stands an interpolated
 Markov chain over the same tokens of the same source venues. Then both are given the last 1,000, 10,000 and all events
 of the venue's training part: the network goes on learning on 85% of them and keeps what does best on the others; the
-chain counts them beside the sources', or alone, and the better one is the one to beat. Each run is kept in the out folder, and goes on where it ended.
+chain counts them beside the sources', or alone, and the better one is the one to beat. Each run is kept in the out
+folder, and goes on where it ended.
 """
 
 import json
@@ -28,7 +29,7 @@ from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.model.training import TrainingConfig, TrainingRun, evaluate, train
 from tradefm_gym.model.windows import Augmentation, FlowWindows
-from tradefm_gym.realism.bootstrap import Estimate, estimate, resampled, sums
+from tradefm_gym.realism.bootstrap import Estimate, mean_of
 
 SHOTS = (1_000, 10_000, 0)  # events of the venue's training part; 0 is all of them
 LEARNT = 0.85  # of these; the rest choose among steps
@@ -73,8 +74,8 @@ def network(arguments: Arguments, tokenizer: TradeTokenizer) -> ModelConfig:
     heads = arguments.width // HEAD_WIDTH
     return replace(
         PRESETS["mini"], layers=arguments.layers, width=arguments.width, feed_width=5 * arguments.width // 2,
-        heads=heads, kv_heads=heads, context=arguments.context, dropout=arguments.dropout, pressures=tokenizer.pressures,
-        spreads=tokenizer.spreads, books=tokenizer.books,
+        heads=heads, kv_heads=heads, context=arguments.context, dropout=arguments.dropout,
+        pressures=tokenizer.pressures, spreads=tokenizer.spreads, books=tokenizer.books,
     )  # fmt: skip
 
 
@@ -89,15 +90,6 @@ def model_nats(folder: Path, windows: FlowWindows) -> np.ndarray:
 def chain_nats(chain: Markov, windows: FlowWindows) -> np.ndarray:
     """Nats of each event (n,) under a Markov chain."""
     return np.concatenate([chain.event_nats(tokens) for tokens in windows.tokens()])
-
-
-def mean_of(values: np.ndarray) -> Estimate:
-    """Mean of values (n,) of events in order, with an interval over blocks."""
-    block = np.arange(len(values)) // BLOCK
-    number = int(block[-1]) + 1
-    table = sums(block, number, [values, np.ones(len(values))])
-    total = resampled([number])[0] @ table
-    return estimate(total[:, 0] / total[:, 1])
 
 
 def adapt(source: Path, out: Path, learnt: FlowWindows, chosen_on: FlowWindows, training: TrainingConfig) -> int:
@@ -168,11 +160,12 @@ class Transfer:
         self, name: str, events: int, test: FlowWindows, model: Path, chain: Markov, own: Markov | None, step: int
     ) -> dict:
         nats, baseline = model_nats(model, test), chain_nats(chain, test)
+        block = np.arange(len(nats)) // BLOCK
         alone = None if own is None else chain_nats(own, test)
-        gain = mean_of((baseline if alone is None or baseline.mean() < alone.mean() else alone) - nats)
+        gain = mean_of((baseline if alone is None or baseline.mean() < alone.mean() else alone) - nats, block)
         row = {
             "left_out": self.name, "set": name, "events": events, "n": len(nats), "step": step,
-            "model": asdict_of(mean_of(nats)), "markov": float(baseline.mean()),
+            "model": asdict_of(mean_of(nats, block)), "markov": float(baseline.mean()),
             "markov_own": None if alone is None else float(alone.mean()), "gain": asdict_of(gain),
         }  # fmt: skip
         shown = "" if alone is None else f", own events only {alone.mean():.3f}"
