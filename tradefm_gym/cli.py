@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from tradefm_gym.cli_paper import Paper
 from tradefm_gym.cli_reading import Reading
 from tradefm_gym.cli_realism import Realism
 
@@ -275,6 +276,7 @@ Command = (
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Realism, tyro.conf.subcommand("realism")]
+    | Annotated[Paper, tyro.conf.subcommand("paper")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
 )
 
