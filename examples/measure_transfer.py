@@ -12,6 +12,7 @@ folder, and goes on where it ended.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tradefm_gym.model.config import PRESETS, ModelConfig, load_weights, save_ch
 from tradefm_gym.model.likelihood import score_events
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 from tradefm_gym.model.tokenizer import TradeTokenizer
-from tradefm_gym.model.training import TrainingConfig, TrainingRun, evaluate, train
+from tradefm_gym.model.training import TrainingConfig, TrainingResult, TrainingRun, evaluate, train
 from tradefm_gym.model.windows import Augmentation, FlowWindows
 from tradefm_gym.realism.bootstrap import Estimate, mean_of
 
@@ -36,6 +37,7 @@ LEARNT = 0.85  # of these; the rest choose among steps
 BLOCK = 128  # events that are resampled together
 MODEL_ROWS = 64
 HEAD_WIDTH = 32
+PATIENCE = 3  # evaluations without a better one end an adaptation
 
 
 @dataclass
@@ -101,8 +103,24 @@ def adapt(source: Path, out: Path, learnt: FlowWindows, chosen_on: FlowWindows, 
         run.average = {name: value.detach().clone() for name, value in run.model.named_parameters()}
         run.result.best_nats = evaluate(run.model, chosen_on.windows())
         save_checkpoint(out, config, weights)
-    run.train(learnt, chosen_on, None)
+    if not _enough(run.result):
+        with suppress(_Enough):
+            run.train(learnt, chosen_on, _stop)
     return run.result.best_step
+
+
+class _Enough(Exception):
+    """Raised to end a run whose last evaluations were no better."""
+
+
+def _enough(result: TrainingResult) -> bool:
+    later = [entry for entry in result.history if entry["step"] > result.best_step]
+    return len(later) >= PATIENCE
+
+
+def _stop(result: TrainingResult) -> None:
+    if _enough(result):
+        raise _Enough
 
 
 class Transfer:

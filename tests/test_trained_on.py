@@ -1,6 +1,7 @@
 """What a classifier learns of markets whose rule is known."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ pytest.importorskip("sklearn")
 from hand_path import add, path_of
 from small_tradefm import generated_day, write_checkpoint
 
+from tradefm_gym import cli
 from tradefm_gym.realism import memorisation, tokenizer_drift, trained_on
 from tradefm_gym.realism.measured import Measured
 from tradefm_gym.realism.model_tables import QUANTITIES, model_tables
@@ -128,3 +130,21 @@ def test_every_quantity_of_a_prefix_has_its_place():
     assert {f"{memorisation.CHAIN}code_length", "code_length", "tokenizer_quarter_", "next_change_after"} <= set(
         QUANTITIES
     )
+
+
+def test_a_simulated_folder_is_a_day_to_learn_from(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    import train_on_synthetic
+
+    folders = [tmp_path / name for name in ("real", "simulated")]
+    for seed, folder in enumerate(folders):
+        options = ["--flow", "zero_intelligence", "--events", "6000", "--seed", str(seed), "--out", str(folder)]
+        assert cli.main(["simulate", *options]) == 0
+    found = train_on_synthetic.compared(train_on_synthetic.Arguments(folders[0], (folders[1],)))
+    assert [name for name, _ in found] == ["real, training part", "simulated"]
+    for _, rows in found:
+        assert set(rows) == set(train_on_synthetic.METRICS)
+    assert found[0][1]["auc_less_real"]["value"] == 0.0
+    # Both are of one flow, so either teaches the same.
+    assert abs(found[1][1]["auc_less_real"]["value"]) < 0.1
