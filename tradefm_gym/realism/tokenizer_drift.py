@@ -3,7 +3,8 @@
 The day's time is cut into quarters. Raw events of a quarter are coded by a Markov chain that has counted the tokens of
 all quarters before it, and by the within-bin quantiles, under three tokenizers: the ``shipped`` one, which no quarter
 of its own made, one ``frozen`` on the day's first quarter, and a ``rolling`` one, calibrated on the quarter before.
-Their code lengths are of raw events and so compare. A model knows the shipped tokenizer only; its nats are told by
+The last events of the quarter before calibrate nothing: on them the chain's strength and the shares of plain
+distributions are chosen, for all three. Code lengths are of raw events and so compare. A model knows the shipped tokenizer only; its nats are told by
 quarter, of which the first two and most of the third lie in the part that it learned from.
 """
 
@@ -23,7 +24,7 @@ from tradefm_gym.realism.rows import of
 
 QUARTERS = 4
 EDGES = ("shipped", "frozen", "rolling")
-_CHOOSING = 0.15  # share of the earlier events, at their end, on which the chain's strength is chosen
+_CHOOSING = 0.15  # share of a quarter, at its end, that calibrates nothing
 
 
 def quarters(day: EncodedDay) -> np.ndarray:
@@ -59,8 +60,8 @@ def _fitted(day: EncodedDay, quarter: np.ndarray, edges: str, number: int) -> En
     """The day under a tokenizer of which the quarter ``number`` is the first to be new."""
     if edges == "shipped":
         return day
-    sample = day.features[quarter == (0 if edges == "frozen" else number - 1)]
-    tokenizer = TradeTokenizer.calibrate([sample], day.tokenizer.mid, day.tokenizer.half_life_s)
+    sample, _ = _cut(quarter, 0 if edges == "frozen" else number - 1)
+    tokenizer = TradeTokenizer.calibrate([day.features[sample]], day.tokenizer.mid, day.tokenizer.half_life_s)
     return replace(day, tokenizer=tokenizer, inputs=tokenizer.encode(day.features))
 
 
@@ -68,16 +69,23 @@ def _chain_code(
     day: EncodedDay, recorded: RecordedFlow, quarter: np.ndarray, number: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nats of tokens and within bins, and blocks, of the events of a quarter that met a two-sided book."""
-    tokens, earlier = day.inputs[:, TOKEN], np.flatnonzero(quarter < number)
-    cut = int((1 - _CHOOSING) * len(earlier))
-    choosing = Markov([tokens[earlier[:cut]]], [tokens[earlier[cut:]]])
-    chain = Markov([tokens[earlier]], [tokens[earlier[cut:]]])
-    chain.strength = choosing.strength  # not chosen on what the chain has counted
-    raw = RawCode(day, recorded, quarter == number - 1)
+    tokens = day.inputs[:, TOKEN]
+    _, choosing = _cut(quarter, number - 1)
+    earlier = np.flatnonzero(quarter < number)
+    chain = Markov([tokens[earlier]], [tokens[choosing]])
+    chain.strength = Markov([tokens[earlier[: -len(choosing)]]], [tokens[choosing]]).strength  # of one that is new to it
+    raw = RawCode(day, recorded, np.isin(np.arange(len(quarter)), choosing))
     place = np.flatnonzero(quarter == number)
     nats = chain.event_nats(tokens[place])
     known = raw.known[place[1:]]
     return nats[known], raw.nats[place[1:]][known].sum(1), np.arange(len(nats))[known] // BLOCK
+
+
+def _cut(quarter: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Events of a quarter that calibrate, and those at its end on which what is left is chosen."""
+    place = np.flatnonzero(quarter == number)
+    cut = int((1 - _CHOOSING) * len(place))
+    return place[:cut], place[cut:]
 
 
 def _row(number: int, metric: str, values: np.ndarray, block: np.ndarray) -> dict[str, Any]:
