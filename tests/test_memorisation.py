@@ -67,16 +67,35 @@ def test_what_is_copied_from_the_training_part_is_found():
 
 def test_extraction_is_the_product_of_probabilities_and_the_run_of_expected_events():
     nats = np.full(600, np.log(2.0))
-    expected = np.zeros(600, bool)
+    expected, nothing = np.zeros(600, bool), np.zeros(600, bool)
     expected[40:60] = True
-    scores = {"train": [EventScores(nats, expected)], "held_out": [EventScores(4 * nats, ~expected & False)]}
-    rows = told(memorisation.extraction_rows(scores))
+    tokens = np.arange(600)
+    scores = {"train": [EventScores(nats, expected)], "held_out": [EventScores(4 * nats, nothing)]}
+    rows = told(memorisation.extraction_rows(scores, {"train": [tokens], "held_out": [tokens]}))
     for steps in memorisation.STEPS:
-        assert rows["extraction_train", f"sampled_{steps}"]["value"] == pytest.approx(0.5**steps)
-        assert rows["extraction_held_out", f"sampled_{steps}"]["value"] == pytest.approx(0.5 ** (4 * steps))
+        for kind in ("sampled", "sampled_varied"):
+            assert rows["extraction_train", f"{kind}_{steps}"]["value"] == pytest.approx(0.5**steps)
+            assert rows["extraction_held_out", f"{kind}_{steps}"]["value"] == pytest.approx(0.5 ** (4 * steps))
         assert rows["extraction_train", f"greedy_{steps}"]["value"] == pytest.approx(max(0, 21 - steps) / (601 - steps))
     assert rows["extraction_train", "greedy_longest"]["value"] == 20
+    assert rows["extraction_train", "greedy_longest_varied"]["value"] == 20
     assert rows["extraction_held_out", "greedy_longest"]["value"] == 0
+
+
+def test_what_repeats_itself_is_no_memory():
+    expected = np.zeros(100, bool)
+    expected[20:60] = True
+    flicker = np.tile([7, 9], 50)
+    scores = {"train": [EventScores(np.full(100, 0.1), expected)]}
+    rows = told(memorisation.extraction_rows(scores, {"train": [flicker]}))
+    assert rows["extraction_train", "greedy_longest"]["value"] == 40
+    assert rows["extraction_train", "greedy_longest_varied"]["value"] == 4  # of four tokens two differ
+    assert rows["extraction_train", "greedy_8"]["value"] > 0.3
+    assert (
+        rows["extraction_train", "greedy_varied_8"]["value"]
+        == rows["extraction_train", "sampled_varied_8"]["value"]
+        == 0
+    )
 
 
 def events(seed, mean, n=6_400):

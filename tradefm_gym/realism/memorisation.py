@@ -7,7 +7,8 @@ Three questions, each asked of the end of the day's training part and, for compa
 * *extraction*: given true events, how often the next k are exactly those that followed. A continuation is exact only
   as long as its history is the recorded one, so the chance of one draw is the product of the model's own
   probabilities, and a greedy one is exact where k events in a row are those that the model expects most: no
-  continuation need be drawn.
+  continuation need be drawn. An order that is placed and cancelled over and over is continued by whoever has seen
+  two rounds of it, so continuations are also told of which at least half of the tokens differ (``varied``).
 * *membership*: how well the loss of a window tells whether it was learned from (area under the curve, 0.5 = not).
 
 A day changes: later hours may be easier whoever learned what. Two controls show by how much: a Markov chain over the
@@ -15,7 +16,7 @@ same tokens that saw the training part up to that end only, so that both pieces 
 the validation part against the test part, both unseen.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,29 +85,38 @@ def match_rows(pieces: Pieces, generated: Sequence[np.ndarray], prefix: str = ""
         yield about | {"metric": f"largest_{name}"} | of(Estimate(int(lengths.max()), np.nan, np.nan))
 
 
-def extraction_rows(scores: dict[str, list[EventScores]], prefix: str = "", greedy: bool = True) -> Iterator[Told]:
+def extraction_rows(
+    scores: dict[str, list[EventScores]], tokens: dict[str, list[np.ndarray]], prefix: str = "", greedy: bool = True
+) -> Iterator[Told]:
     """How often k events are continued exactly.
 
     Args:
         scores: of the segments of "train" and "held_out".
+        tokens: (n - 1,) of the events that were scored, likewise.
         prefix: of the quantity.
         greedy: whether the scores tell the events that are expected.
     """
     for name, segments in scores.items():
+        quantity = f"{prefix}extraction_{name}"
         for steps in STEPS:
-            drawn = [np.exp(-_run_sums(one.nats, steps)) for one in segments]
-            kinds = {"sampled": drawn}
+            varied = np.concatenate([_varied(one, steps) for one in tokens[name]])
+            block = np.concatenate([1_000 * i + _blocks(len(one.nats), steps) for i, one in enumerate(segments)])
+            kinds = {"sampled": [np.exp(-_run_sums(one.nats, steps)) for one in segments]}
             if greedy:
                 kinds["greedy"] = [_run_sums(one.expected, steps) == steps for one in segments]
             for kind, shares in kinds.items():
-                block = np.concatenate([1_000 * i + np.arange(len(one)) // BLOCK for i, one in enumerate(shares)])
-                about = {"quantity": f"{prefix}extraction_{name}", "metric": f"{kind}_{steps}", "n": len(block)}
-                if len(block):
-                    yield about | {"seeds": 1} | of(mean_of(np.concatenate(shares).astype(np.float64), block))
+                share = np.concatenate(shares).astype(np.float64)
+                for metric, values in {f"{kind}_{steps}": share, f"{kind}_varied_{steps}": share * varied}.items():
+                    about = {"quantity": quantity, "metric": metric, "n": len(block), "seeds": 1}
+                    if len(block):
+                        yield about | of(mean_of(values, block))
         if greedy:
-            longest = max(_longest_run(one.expected) for one in segments)
-            about = {"quantity": f"{prefix}extraction_{name}", "metric": "greedy_longest", "seeds": 1}
-            yield about | {"n": sum(len(one.nats) for one in segments)} | of(Estimate(longest, np.nan, np.nan))
+            longest = [_longest_run(one.expected, seen) for one, seen in zip(segments, tokens[name], strict=True)]
+            for metric, length in zip(
+                ("greedy_longest", "greedy_longest_varied"), np.max(longest, axis=0), strict=True
+            ):
+                about = {"quantity": quantity, "metric": metric, "n": sum(len(one.nats) for one in segments)}
+                yield about | {"seeds": 1} | of(Estimate(int(length), np.nan, np.nan))
 
 
 def membership_rows(late: EventScores, validation: EventScores, test: EventScores, prefix: str = "") -> Iterator[Told]:
@@ -125,21 +135,22 @@ def membership_rows(late: EventScores, validation: EventScores, test: EventScore
         )
 
 
-def model_rows(day: EncodedDay, model: str, note: Callable[[str], None] = lambda what: None) -> Iterator[Told]:
+def model_rows(day: EncodedDay, model: str) -> Iterator[Told]:
     """Extraction and membership of a model, and of the chain."""
     pieces = Pieces(day)
     config, weights = load_weights(checkpoint(model)[0])
     engine = make_engine(config, weights, _ROWS)
     segments = [pieces.late, pieces.validation, pieces.test]
-    note("scores of events")
-    late, validation, test = score_events(engine, segments, greedy=True)
-    yield from extraction_rows({"train": [late], "held_out": [validation, test]})
-    yield from membership_rows(late, validation, test)
+    tokens = [one[1:, TOKEN] for one in segments]
+    seen = {"train": tokens[:1], "held_out": tokens[1:]}
+    scores = score_events(engine, segments, greedy=True)
+    yield from extraction_rows({"train": scores[:1], "held_out": scores[1:]}, seen)
+    yield from membership_rows(*scores)
     chain = pieces.chain()
     nats = [chain.event_nats(one[:, TOKEN]) for one in segments]
-    late, validation, test = (EventScores(one, np.zeros(len(one), bool)) for one in nats)
-    yield from extraction_rows({"train": [late], "held_out": [validation, test]}, CHAIN, greedy=False)
-    yield from membership_rows(late, validation, test, CHAIN)
+    scores = [EventScores(one, np.zeros(len(one), bool)) for one in nats]
+    yield from extraction_rows({"train": scores[:1], "held_out": scores[1:]}, seen, CHAIN, greedy=False)
+    yield from membership_rows(*scores, CHAIN)
 
 
 def chance_rows(day: EncodedDay, paths: int = 16, length: int = 1024, seed: int = 0) -> Iterator[Told]:
@@ -159,10 +170,26 @@ def _run_sums(values: np.ndarray, steps: int) -> np.ndarray:
     return total[steps:] - total[:-steps] if len(values) >= steps else np.zeros(0)
 
 
-def _longest_run(values: np.ndarray) -> int:
-    """Length of the longest run of true values (n,)."""
-    gaps = np.flatnonzero(np.concatenate([[True], ~values, [True]]))
-    return int(np.diff(gaps).max()) - 1
+def _blocks(length: int, steps: int) -> np.ndarray:
+    return np.arange(max(length - steps + 1, 0)) // BLOCK
+
+
+def _varied(tokens: np.ndarray, steps: int) -> np.ndarray:
+    """Whether at least half of each run of ``steps`` tokens differ, (n - steps + 1,) bool."""
+    if len(tokens) < steps:
+        return np.zeros(0, bool)
+    ordered = np.sort(np.lib.stride_tricks.sliding_window_view(tokens, steps), axis=1)
+    return 2 * (1 + (np.diff(ordered, axis=1) != 0).sum(1)) >= steps
+
+
+def _longest_run(expected: np.ndarray, tokens: np.ndarray) -> tuple[int, int]:
+    """Lengths of the longest run of true values (n,), and of the longest whose tokens (n,) are varied."""
+    gaps = np.flatnonzero(np.concatenate([[True], ~expected, [True]]))
+    longest = int(np.diff(gaps).max()) - 1
+    for steps in range(longest, 0, -1):
+        if ((_run_sums(expected, steps) == steps) & _varied(tokens, steps)).any():
+            return longest, steps
+    return longest, 0
 
 
 def _windows(segments: Sequence[EventScores]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,10 @@ _MATCHES = {
     "largest_in_train": "longest in the training part",
     "largest_in_held_out": "longest in the other",
 }
-_EXTRACTED = (("sampled", 1), ("sampled", 4), ("sampled", 8), ("greedy", 4), ("greedy", 8), ("greedy", 16))
+_EXTRACTED = (
+    ("sampled", 1), ("sampled", 4), ("sampled", 8), ("sampled_varied", 4), ("sampled_varied", 8),
+    ("greedy", 4), ("greedy", 8), ("greedy_varied", 4), ("greedy_varied", 8),
+)  # fmt: skip
 _MEMBERSHIP = {
     "auc": "trained on or not",
     "auc_adjacent": "trained on or not, neighbouring hours",
@@ -61,11 +64,12 @@ def _extraction(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
         for kind, steps in _EXTRACTED:
             for part in ("train", "held_out"):
                 found = [rows.get(set_name, f"{prefix}extraction_{part}", f"{kind}_{steps}", flow) for flow in flows]
-                lines += _line(f"{whose}next {steps} {kind}, {part.replace('_', ' ')}", found)
-    for part in ("train", "held_out"):
-        found = [rows.get(set_name, f"extraction_{part}", "greedy_longest", flow) for flow in flows]
-        lines += _line(f"longest greedy run, {part.replace('_', ' ')}", found)
-    caption = "Share of moments from which the next events are continued exactly"
+                lines += _line(f"{whose}next {steps} {_said(kind)}, {_said(part)}", found)
+    for metric in ("greedy_longest", "greedy_longest_varied"):
+        for part in ("train", "held_out"):
+            found = [rows.get(set_name, f"extraction_{part}", metric, flow) for flow in flows]
+            lines += _line(f"{_said(metric)}, {_said(part)}", found)
+    caption = "Share of moments from which the next events are continued exactly; varied: half of the tokens differ"
     return ProbeTable("Extraction of recorded orders", caption, ("", *flows), lines)
 
 

@@ -4,8 +4,9 @@ The day's time is cut into quarters. Raw events of a quarter are coded by a Mark
 all quarters before it, and by the within-bin quantiles, under three tokenizers: the ``shipped`` one, which no quarter
 of its own made, one ``frozen`` on the day's first quarter, and a ``rolling`` one, calibrated on the quarter before.
 The last events of the quarter before calibrate nothing: on them the chain's strength and the shares of plain
-distributions are chosen, for all three. Code lengths are of raw events and so compare. A model knows the shipped tokenizer only; its nats are told by
-quarter, of which the first two and most of the third lie in the part that it learned from.
+distributions are chosen, for all three. Code lengths are of raw events and so compare. A model knows the shipped
+tokenizer only; its nats are told by quarter, of which the first two and most of the third lie in the part that it
+learned from.
 """
 
 from collections.abc import Iterator
@@ -73,7 +74,9 @@ def _chain_code(
     _, choosing = _cut(quarter, number - 1)
     earlier = np.flatnonzero(quarter < number)
     chain = Markov([tokens[earlier]], [tokens[choosing]])
-    chain.strength = Markov([tokens[earlier[: -len(choosing)]]], [tokens[choosing]]).strength  # of one that is new to it
+    chain.strength = Markov(
+        [tokens[earlier[: -len(choosing)]]], [tokens[choosing]]
+    ).strength  # of one that is new to it
     raw = RawCode(day, recorded, np.isin(np.arange(len(quarter)), choosing))
     place = np.flatnonzero(quarter == number)
     nats = chain.event_nats(tokens[place])
