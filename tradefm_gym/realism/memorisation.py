@@ -143,14 +143,14 @@ def model_rows(day: EncodedDay, model: str) -> Iterator[Told]:
     segments = [pieces.late, pieces.validation, pieces.test]
     tokens = [one[1:, TOKEN] for one in segments]
     seen = {"train": tokens[:1], "held_out": tokens[1:]}
-    scores = score_events(engine, segments, greedy=True)
-    yield from extraction_rows({"train": scores[:1], "held_out": scores[1:]}, seen)
-    yield from membership_rows(*scores)
+    late, validation, test = score_events(engine, segments, greedy=True)
+    yield from extraction_rows({"train": [late], "held_out": [validation, test]}, seen)
+    yield from membership_rows(late, validation, test)
     chain = pieces.chain()
     nats = [chain.event_nats(one[:, TOKEN]) for one in segments]
-    scores = [EventScores(one, np.zeros(len(one), bool)) for one in nats]
-    yield from extraction_rows({"train": scores[:1], "held_out": scores[1:]}, seen, CHAIN, greedy=False)
-    yield from membership_rows(*scores, CHAIN)
+    late, validation, test = (EventScores(one, np.zeros(len(one), bool)) for one in nats)
+    yield from extraction_rows({"train": [late], "held_out": [validation, test]}, seen, CHAIN, greedy=False)
+    yield from membership_rows(late, validation, test, CHAIN)
 
 
 def chance_rows(day: EncodedDay, paths: int = 16, length: int = 1024, seed: int = 0) -> Iterator[Told]:
