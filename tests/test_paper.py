@@ -61,6 +61,8 @@ def test_every_set_and_model_has_all_figures():
         here = [one for one in found if (one.set, one.arm, one.table) == (name, arm, paper.ERRORS)]
         assert [one.said for one in here] == [one.said for one in paper.PUBLISHED]
     assert all(one.model is None for one in paper.beside([]))
+    forecasts = [row("return_16_events", "crps_skill", "tradefm", 0.1, set="pooled")]  # tell nothing that is asked
+    assert {one.set for one in paper.beside([*OURS, *forecasts])} == {"day"}
 
 
 def test_the_command_prints_and_keeps(tmp_path, capsys, monkeypatch):
@@ -68,7 +70,9 @@ def test_the_command_prints_and_keeps(tmp_path, capsys, monkeypatch):
     assert cli.main(["paper"]) == 0
     said = capsys.readouterr().out
     assert "not measured" in said and "0.013" in said and "524,392,448" in said
-    path = card(tmp_path / "card.json", *OURS, arguments={"seeds": 2})
+    path = card(
+        tmp_path / "card.json", *OURS, row("spread", "ks", "drift", 0.3), arguments={"seeds": 2, "data": "/somewhere"}
+    )
     assert cli.main(["paper", "--card", str(path), "--keep", str(paper.KEPT)]) == 0
     with_card = capsys.readouterr().out
     assert "0.100 (0.090-0.110)" in with_card and "0.50" in with_card and "150 (few)" in with_card
@@ -76,6 +80,7 @@ def test_the_command_prints_and_keeps(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == with_card
     kept = json.loads(paper.KEPT.read_text())
     assert kept["cards"] == [{"arguments": {"seeds": 2}}]
+    assert "drift" not in {one["arm"] for one in kept["rows"]}
     assert {one["quantity"] for one in kept["rows"]} == {
         "spread", "price_depth", "log_return_1s", "fill_count_64_events", "heavy_tails",
     }  # fmt: skip

@@ -102,6 +102,8 @@ def _plain(one: Any) -> dict[str, Any]:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """With what a card was made."""
+    """With what a card was made; where the days lay is nobody's business."""
     card = json.loads(path.read_text())
-    return {name: card[name] for name in ("arguments", "hardware", "versions") if name in card}
+    about = {name: card[name] for name in ("sets", "arguments", "hardware", "versions") if name in card}
+    about.get("arguments", {}).pop("data", None)
+    return about

@@ -96,9 +96,10 @@ def rows_of(paths: Sequence[Path]) -> list[Row]:
 
 def keep(rows: Iterable[Row], about: Sequence[dict[str, Any]], path: Path) -> None:
     """Writes the rows that stand beside the paper's, and what cards they come from."""
-    wanted = {(one.quantity, metric) for one in PUBLISHED for metric in (one.metric, f"{one.metric}_over_reference")}
-    wanted |= {(quantity, one.metric) for one in CLAIMS_OF_TEXT for quantity in one.quantities}
-    kept = [row.to_json() for row in rows if (row.quantity, row.metric) in wanted]
+    wanted = _asked()
+    arms = ("tradefm", HAWKES, ZERO, *(claim.arm for claim in CLAIMS_OF_TEXT))
+    chosen = (row for row in rows if (row.quantity, row.metric) in wanted)
+    kept = [row.to_json() for row in chosen if any(_is(row.arm, one) for one in arms)]
     write_text(path, json.dumps({"cards": list(about), "rows": kept}, indent=1))
 
 
@@ -162,8 +163,16 @@ def _claimed(claim: Claim, quantity: str, table: Rows, name: str, arm: str) -> B
 
 
 def _models(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Sets and TradeFM flows of cards, in their order."""
-    return list(dict.fromkeys((row.set, row.arm) for row in rows if _is(row.arm, "tradefm")))
+    """Sets and TradeFM flows of cards of which anything that is asked for was measured, in their order."""
+    wanted = _asked()
+    found = ((row.set, row.arm) for row in rows if _is(row.arm, "tradefm") and (row.quantity, row.metric) in wanted)
+    return list(dict.fromkeys(found))
+
+
+def _asked() -> set[tuple[str, str]]:
+    """Quantities and metrics of which ours stand beside the paper's."""
+    distances = {(one.quantity, one.metric) for one in PUBLISHED}
+    return distances | {(quantity, one.metric) for one in CLAIMS_OF_TEXT for quantity in one.quantities}
 
 
 def _first(table: Rows, name: str, quantity: str, metric: str, flow: str) -> Row | None:
