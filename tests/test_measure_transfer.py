@@ -85,3 +85,17 @@ def test_what_is_no_better_than_the_start_is_not_kept(example, parts, tmp_path, 
 def test_a_venue_that_is_not_there_is_named(example, parts, tmp_path, name):
     with pytest.raises(SystemExit, match=rf"--leave-out names '{name}'; allowed are Here, There, first, second"):
         example.Transfer(arguments(example, tmp_path), name, VENUES, parts, Console(quiet=True))
+
+
+def test_a_scale_moves_clocks_and_sizes_only(example, parts):
+    segments, tokenizer = [parts["first"]["train"]], TradeTokenizer.load(example.checkpoint("mini-2")[0])
+    batches = []
+    for scale in (0.0, 1.0):
+        windows = example.ScaledWindows(segments, tokenizer, 32)
+        windows.scale = scale
+        batches.append(windows.sample(8, np.random.default_rng(3))[0])
+    plain = example.FlowWindows(segments, tokenizer, 32).sample(8, np.random.default_rng(3))[0]
+    assert np.array_equal(batches[0], plain)
+    # Windows are drawn before they are scaled, but every draw of a scale moves the next mirror: compare the first.
+    kept, scaled = (batch[0, :, 3] for batch in batches)
+    assert np.array_equal(kept >> 8, scaled >> 8) and not np.array_equal(kept & 255, scaled & 255)
