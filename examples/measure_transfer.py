@@ -7,7 +7,8 @@ parts of all venues; of the left-out one nothing else is used but the scales of 
 usual spread, terciles of the traded rate), which every market must have. Beside the network stands an interpolated
 Markov chain over the same tokens of the same source venues. Then both are given the last 1,000, 10,000 and all events
 of the venue's training part: the network goes on learning on 85% of them and keeps what does best on the others; the
-chain counts them beside the sources', or alone, and the better one is the one to beat. Each run is kept in the out
+chain counts them beside the sources', or alone, and the better one is the one to beat (without any of them, one that
+counts windows at random scales where the network learns from such). Each run is kept in the out
 folder, and goes on where it ended.
 """
 
@@ -37,6 +38,7 @@ LEARNT = 0.85  # of these; the rest choose among steps
 BLOCK = 128  # events that are resampled together
 MODEL_ROWS = 64
 HEAD_WIDTH = 32
+SCALED_WINDOWS = 4_096  # that a chain counts
 PATIENCE = 3  # evaluations without a better one end an adaptation
 
 
@@ -173,11 +175,19 @@ class Transfer:
         rows = []
         for name, of in self.unseen.items():
             test = self._windows([of["test"]])
-            rows.append(self._row(name, 0, test, self.folder, chain, None, result.best_step))
+            rows.append(self._row(name, 0, test, self.folder, chain, self._scaled_chain(augmented), result.best_step))
             for shot in self._shots(of["train"]):
                 rows.append(self._adapted(name, of["train"][-shot:], test, source_tokens))
         (self.folder / "transfer.json").write_text(json.dumps(rows, indent=1))
         return rows
+
+    def _scaled_chain(self, augmented: ScaledWindows) -> Markov | None:
+        """A chain that counts scaled windows, too: it is to have what the network has."""
+        if self.arguments.scale == 0:
+            return None
+        drawn = [augmented.sample(SCALED_WINDOWS, np.random.default_rng([0, part])) for part in (1, 2)]
+        tokens = [[*np.concatenate([inputs[:, :1, 3], targets], axis=1)] for inputs, targets, _ in drawn]
+        return Markov(*tokens)
 
     def _shots(self, train_part: np.ndarray) -> list[int]:
         return sorted({shot or len(train_part) for shot in SHOTS if shot <= len(train_part)})
@@ -205,9 +215,10 @@ class Transfer:
         row = {
             "left_out": self.name, "set": name, "events": events, "n": len(nats), "step": step,
             "model": asdict_of(mean_of(nats, block)), "markov": float(baseline.mean()),
-            "markov_own": None if alone is None else float(alone.mean()), "gain": asdict_of(gain),
+            "markov_other": None if alone is None else float(alone.mean()), "gain": asdict_of(gain),
         }  # fmt: skip
-        shown = "" if alone is None else f", own events only {alone.mean():.3f}"
+        other = "own events only" if events else "scaled windows"
+        shown = "" if alone is None else f", {other} {alone.mean():.3f}"
         self.console.print(
             f"{name}, {events:,} events: model {nats.mean():.3f}, Markov {baseline.mean():.3f}{shown}, "
             f"gain {gain.value:.3f} [{gain.low:.3f}, {gain.high:.3f}]",
@@ -227,16 +238,24 @@ def asdict_of(found: Estimate) -> dict[str, float]:
 def print_rows(rows: list[dict], console: Console) -> None:
     """The table of all venues."""
     table = Table(title="Nats per event on test parts of a venue that was left out; gain over Markov with 95% interval")
-    for column in ("left out", "set", "its events", "n", "model", "Markov", "Markov, own", "gain", "interval"):
+    for column in ("left out", "set", "its events", "n", "model", "Markov", "other Markov", "gain", "interval"):
         table.add_column(column, justify="left" if column in ("left out", "set") else "right", no_wrap=True)
     for row in rows:
-        own, gain = row["markov_own"], row["gain"]
+        own, gain = row["markov_other"], row["gain"]
         table.add_row(
             row["left_out"], row["set"], f"{row['events']:,}", f"{row['n']:,}", f"{row['model']['value']:.3f}",
             f"{row['markov']:.3f}", "" if own is None else f"{own:.3f}", f"{gain['value']:.3f}",
             f"{gain['low']:.3f} to {gain['high']:.3f}",
         )  # fmt: skip
     console.print(table)
+
+
+def check_scale(path: Path, scale: float) -> None:
+    """Keeps the scale of a folder's runs, and refuses to go on with another; other settings the runs keep themselves."""
+    found = json.loads(path.read_text()).get("scale", 0.0) if path.is_file() else scale
+    if found != scale:
+        raise SystemExit(f"--scale is {scale}, but the runs in {path.parent} have {found}; pass that or another --out")
+    path.write_text(json.dumps({"scale": scale}))
 
 
 def main(arguments: Arguments) -> None:
@@ -249,8 +268,7 @@ def main(arguments: Arguments) -> None:
     parts = segments(days, tokenizer.half_life_s, tokenizer.mid)
     venues = {name: day.meta.venue.split()[0] for name, day in days.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    settings = {"training": asdict(arguments.training), "adapting": asdict(arguments.adapting)}
-    (arguments.out / "settings.json").write_text(json.dumps(settings, indent=1))
+    check_scale(arguments.out / "settings.json", arguments.scale)
     rows = []
     for name in arguments.leave_out:
         rows += Transfer(arguments, name, venues, parts, console).run()

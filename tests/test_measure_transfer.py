@@ -56,10 +56,10 @@ def test_a_venue_is_left_out_scored_and_then_told(example, parts, tmp_path, monk
     assert [row["events"] for row in rows] == [0, 1_000, len(parts["second"]["train"])]
     for row in rows:
         assert row["n"] == len(parts["second"]["test"]) - 1
-        chains = [row["markov"]] if row["markov_own"] is None else [row["markov"], row["markov_own"]]
+        chains = [row["markov"]] if row["markov_other"] is None else [row["markov"], row["markov_other"]]
         assert row["gain"]["value"] == pytest.approx(min(chains) - row["model"]["value"], abs=1e-9)
         assert row["gain"]["low"] <= row["gain"]["value"] <= row["gain"]["high"]
-    assert rows[0]["markov_own"] is None and (tmp_path / "There" / "transfer.json").is_file()
+    assert rows[0]["markov_other"] is None and (tmp_path / "There" / "transfer.json").is_file()
 
     def trained_again(*_, **__):
         pytest.fail("a finished run trains no more")
@@ -68,6 +68,17 @@ def test_a_venue_is_left_out_scored_and_then_told(example, parts, tmp_path, monk
     assert transfer.run() == rows
     assert "second" in rows[0]["set"]
     example.print_rows(rows, Console(quiet=True))
+
+
+def test_where_windows_are_scaled_a_chain_counts_such_too(example, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(example, "SCALED_WINDOWS", 16)
+    monkeypatch.setattr(example, "SHOTS", ())
+    given = replace(arguments(example, tmp_path), scale=1.0)
+    (row,) = example.Transfer(given, "There", VENUES, parts, Console(quiet=True)).run()
+    assert row["markov_other"] != row["markov"]
+    assert row["gain"]["value"] == pytest.approx(
+        min(row["markov"], row["markov_other"]) - row["model"]["value"], abs=1e-9
+    )
 
 
 def test_what_is_no_better_than_the_start_is_not_kept(example, parts, tmp_path, monkeypatch):
@@ -99,3 +110,10 @@ def test_a_scale_moves_clocks_and_sizes_only(example, parts):
     # Windows are drawn before they are scaled, but every draw of a scale moves the next mirror: compare the first.
     kept, scaled = (batch[0, :, 3] for batch in batches)
     assert np.array_equal(kept >> 8, scaled >> 8) and not np.array_equal(kept & 255, scaled & 255)
+
+
+def test_a_folder_keeps_its_scale(example, tmp_path):
+    for _ in range(2):
+        example.check_scale(tmp_path / "settings.json", 1.0)
+    with pytest.raises(SystemExit, match=r"--scale is 0.0, but the runs in .* have 1.0"):
+        example.check_scale(tmp_path / "settings.json", 0.0)
