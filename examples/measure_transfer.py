@@ -251,7 +251,7 @@ def print_rows(rows: list[dict], console: Console) -> None:
 
 
 def check_scale(path: Path, scale: float) -> None:
-    """Keeps the scale of a folder's runs, and refuses to go on with another; the runs keep other settings themselves."""
+    """Keeps the scale of a folder's runs, and refuses to go on with another; other settings the runs check."""
     found = json.loads(path.read_text()).get("scale", 0.0) if path.is_file() else scale
     if found != scale:
         raise SystemExit(f"--scale is {scale}, but the runs in {path.parent} have {found}; pass that or another --out")
