@@ -65,7 +65,7 @@ def seeded_flow(path: Path, model: Path, rows: int, cancel: str) -> TradeFMFlow:
     day, tokenizer = load(path, infer_opening=False), TradeTokenizer.load(model)
     part = split(day).train
     at = np.linspace(part.start + len(part) // 8, part.stop - 1, DRAWN_BOOKS).astype(np.int64)
-    seen = recorded_bank(day, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode, at=at)
+    seen = recorded_bank(day, tokenizer, at=at)
     states = drawn_books(seen, np.random.default_rng(0))
     bank = ContextBank.from_states(states, np.zeros(len(states), np.uint8), "drawn books")
     return TradeFMFlow(model, rows, bank=bank, cancel=cancel)

@@ -1,4 +1,4 @@
-"""Choose how a TradeFM checkpoint runs freely: its ``persistence`` and how agents are followed (``following``).
+"""Choose how a TradeFM checkpoint runs freely: ``persistence``, and how agents are followed and how that is answered.
 
     python examples/calibrate_closed_loop.py --data FOLDER --model runs/mini-2
 
@@ -26,7 +26,7 @@ from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.closed_loop import ClosedLoop
 from tradefm_gym.model.tokenizer import TradeTokenizer
-from tradefm_gym.realism.reaction import Response, agent_response, find_takers, taker_response
+from tradefm_gym.realism.reaction import Response, agent_response, find_takers, replaced_response, taker_response
 
 LAGS = (4, 16, 64)
 SIZES = (1.0, 4.0)  # of takers, in median sizes
@@ -45,6 +45,9 @@ class Arguments:
     fast: tuple[float, ...] = (0.0,)  # 0.003 and 0.006 were no better
     slow: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002)
     following: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    # 0.75 and 1 are nearer still in the place of real takers, but let prices like CLX5's answer a run out of the blue
+    # by a third of what they should.
+    answering: tuple[float, ...] = (0.0, 0.25, 0.5)
     restoring: float = 0.5  # what a dense side does to its cancels; 0 lets books like 600519's grow dense
     rollouts: int = 32  # of each asset
     agents: int = 128  # moments of each asset in which an agent acts
@@ -67,16 +70,28 @@ class Asset:
 
         def bank(count: int) -> ContextBank:
             at = np.linspace(part.start + len(part) // 8, part.stop - 1, count).astype(np.int64)
-            return recorded_bank(day, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode, at=at)
+            return recorded_bank(day, tokenizer, at=at)
 
         self.bank, self.moments = bank(arguments.rollouts), bank(arguments.agents)
+        self.records, self.takers = day.records, {}
+        for size in SIZES:
+            around = (size * self.median / 1.5, size * self.median * 1.5)
+            found = part.start + find_takers(day.records[part.start : part.stop], around, max(LAGS))
+            found = found[found > part.start + len(part) // 8]
+            if len(found) >= FEWEST:
+                at = np.unique(found[np.linspace(0, len(found) - 1, arguments.agents).astype(np.int64)])
+                self.takers[size] = (
+                    at,
+                    recorded_bank(day, tokenizer, at=at),
+                )
 
     def generated(self, persistence: tuple[float, float]) -> dict[float, Response]:
         """Responses to the model's own takers."""
         n, burn_in = self.arguments.rollouts, self.arguments.burn_in
         flow = TradeFMFlow(
-            self.arguments.model, n, bank=self.bank, persistence=persistence, restoring=self.arguments.restoring
-        )
+            self.arguments.model, n, bank=self.bank, persistence=persistence, answering=0.0,
+            restoring=self.arguments.restoring,
+        )  # fmt: skip
         market = MarketSimulator(n, flow.market_config())
         seeds = np.arange(self.arguments.seed, self.arguments.seed + n).astype(np.uint64)
         flow.reset(market, np.ones(n, bool), np.arange(n), seeds, np.zeros(n, np.uint32))
@@ -97,6 +112,7 @@ class Asset:
             bank=self.moments,
             persistence=persistence,
             following=following,
+            answering=0.0,
             restoring=self.arguments.restoring,
         )
         seeds = np.arange(self.arguments.seed, self.arguments.seed + n).astype(np.uint64)
@@ -105,6 +121,23 @@ class Asset:
             lots = np.full(n, max(round(size * self.median), 1))
             result[size] = agent_response(flow, np.arange(n), seeds, lots, LAGS, ORDERS[size], GAP)["both"]
         return result
+
+    def replaced(self, persistence: tuple[float, float], following: float, answering: float) -> tuple[list, list]:
+        """Squared distances of the mids after agents in the place of real takers from those after them."""
+        distances, shown = [], []
+        for size, (at, bank) in self.takers.items():
+            n = 2 * len(at)
+            flow = TradeFMFlow(
+                self.arguments.model, n, bank=bank, persistence=persistence, following=following,
+                answering=answering, restoring=self.arguments.restoring,
+            )  # fmt: skip
+            seeds = np.arange(self.arguments.seed, self.arguments.seed + n).astype(np.uint64)
+            ours = replaced_response(flow, self.records, at, seeds, LAGS)["agent"]
+            real = taker_response(self.records, self.median, at, LAGS)
+            error = np.hypot(ours.interval()[0], real.interval()[0]) / 1.96
+            distances += (((ours.mean()[0] - real.mean()[0]) / error) ** 2).tolist()
+            shown.append(f"{size:g}: mid {ours.mean()[0].round(2)} / {real.mean()[0].round(2)}")
+        return distances, shown
 
     def distance(self, ours: dict[float, Response], agents: bool = False) -> tuple[list[float], list[str]]:
         """Squared distances from the record in standard errors (for agents of the mid too), and what they are of."""
@@ -131,11 +164,11 @@ class Asset:
         return result
 
 
-def chosen(console: Console, name: str, assets: list[Asset], grid: list, run: Callable, agents: bool) -> tuple:
-    """The value of a grid with the smallest distance, and all distances."""
+def chosen(console: Console, name: str, assets: list[Asset], grid: list, run: Callable) -> tuple:
+    """The value of a grid with the smallest of the distances that ``run`` finds, and all of them."""
     scores = {}
     for value in track(grid, description=name, console=console):
-        found = [asset.distance(run(asset, value), agents) for asset in assets]
+        found = [run(asset, value) for asset in assets]
         scores[value] = float(np.mean([d for distances, _ in found for d in distances]))
         console.print(f"{name} {value}: mean squared distance {scores[value]:.2f}")
         for asset, (_, shown) in zip(assets, found, strict=True):
@@ -148,10 +181,16 @@ def main(arguments: Arguments) -> None:
     console = Console(width=160)
     assets = [Asset(name, arguments) for name in arguments.assets]
     pairs = [(fast, slow) for fast in arguments.fast for slow in arguments.slow]
-    persistence, by_pair = chosen(console, "persistence", assets, pairs, Asset.generated, agents=False)
+    persistence, by_pair = chosen(
+        console, "persistence", assets, pairs, lambda asset, pair: asset.distance(asset.generated(pair))
+    )
     following, by_share = chosen(
-        console, "following", assets, list(arguments.following), lambda asset, share: asset.agents(persistence, share),
-        agents=True,
+        console, "following", assets, list(arguments.following),
+        lambda asset, share: asset.distance(asset.agents(persistence, share), agents=True),
+    )  # fmt: skip
+    answering, by_answer = chosen(
+        console, "answering", assets, list(arguments.answering),
+        lambda asset, answer: asset.replaced(persistence, following, answer),
     )  # fmt: skip
     provenance = {
         "assets": list(arguments.assets),
@@ -160,10 +199,12 @@ def main(arguments: Arguments) -> None:
         "events": arguments.events,
         "agents": arguments.agents,
         "seed": arguments.seed,
-        "mean_squared_distance": {"persistence": by_pair, "following": by_share},
+        "mean_squared_distance": {"persistence": by_pair, "following": by_share, "answering": by_answer},
     }
-    ClosedLoop(persistence, following, arguments.restoring, provenance).save(arguments.model)
-    console.print(f"persistence {persistence} and following {following} written to {arguments.model}")
+    ClosedLoop(persistence, following, answering, arguments.restoring, provenance).save(arguments.model)
+    console.print(
+        f"persistence {persistence}, following {following}, answering {answering} written to {arguments.model}"
+    )
 
 
 if __name__ == "__main__":

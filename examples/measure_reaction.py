@@ -104,7 +104,7 @@ class Measurement:
     def bank(self, at: np.ndarray):
         """Start states at recorded moments, for the model."""
         tokenizer = TradeFMFlow(self.arguments.model).tokenizer
-        return recorded_bank(self.day, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode, at=at)
+        return recorded_bank(self.day, tokenizer, at=at)
 
     def agents(self, orders: int, size: float) -> list[dict]:
         """An agent's orders out of the blue."""

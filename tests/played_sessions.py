@@ -10,6 +10,7 @@ from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.envs.trading import TradingRole
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.model.tokenizer import TradeTokenizer
 
 FLOWS = ("zero_intelligence", "hawkes", "replay", "tradefm")
 ROLES = {"execution": ExecutionRole, "market_making": MarketMakingRole, "trading": TradingRole}
@@ -21,11 +22,13 @@ def flow_maker(folder):
     write_checkpoint(folder)
     bank = zero_intelligence_bank()
     bank.feature_state["followers"] = np.linspace(2, 9, 2 * len(bank)).reshape(-1, 2)
+    own = TradeTokenizer.load(folder).tables + np.linspace(0.0, 0.1, len(bank))[:, None, None, None]
+    bank.feature_state["tables"][1:] = own[1:]  # the first is of no asset in particular
 
     def make(name, num_envs, **options):
         if name != "tradefm":
             return make_flow(cpu_flow(name), num_envs, **options)
-        weighed = {"persistence": (0.1, 0.1), "following": 1.0, "restoring": 0.5}
+        weighed = {"persistence": (0.1, 0.1), "following": 1.0, "answering": 0.5, "restoring": 0.5}
         return TradeFMFlow(folder, num_envs, bank=bank, **(weighed | options))
 
     return make

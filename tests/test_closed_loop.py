@@ -8,10 +8,10 @@ import pytest
 from small_tradefm import SHARES, write_checkpoint, zero_intelligence_bank
 
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, density
-from tradefm_gym.flow.tilting import tilt_kinds, weigh
+from tradefm_gym.flow.tilting import Corrections, tilt_kinds, weigh
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.market.events import BUY, LIMIT, SELL
-from tradefm_gym.market.features import FEATURE_STATE
+from tradefm_gym.market.features import FEATURE_STATE, INSIDE_FAR, MID_BOOK, MID_TOUCH, OPPOSITE_TOUCH, OWN_TOUCH
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.closed_loop import FILE, ClosedLoop
 from tradefm_gym.model.serving import model_hash
@@ -37,26 +37,18 @@ def tilted(
     lots=5,
     agents=(0.0, 0.0, 0.0, 0.0),
     following=(0.0, 0.0),
+    answering=0.0,
+    mode=MID_BOOK,
 ):
     """Tilts and strengths of one row."""
     states = np.zeros(1, FEATURE_STATE)
-    states["fast"], states["slow"] = fast, slow
+    states["fast"], states["slow"], states["mid_mode"] = fast, slow, mode
     placement = np.array([shares], np.float64)
     tilt, strength, dense = np.zeros((1, 64), np.float32), np.ones((1, 2)), np.zeros((1, 2))
     weigh(book_of(lots), placement, np.ones(1, bool), dense)
-    tilt_kinds(
-        dense,
-        states,
-        np.array([agents], np.float64),
-        placement,
-        np.ones(1, bool),
-        np.array(persistence),
-        np.array([following], np.float64),
-        restoring,
-        kinds[None],
-        tilt,
-        strength,
-    )
+    corrections = Corrections(np.array(persistence), np.array([following], np.float64), answering, restoring)
+    pressure, wanted = np.array([agents], np.float64), np.ones(1, bool)
+    tilt_kinds(corrections, dense, states, pressure, placement, wanted, kinds[None], tilt, strength)
     return tilt[0], strength[0]
 
 
@@ -134,22 +126,28 @@ def test_cancels_grow_likelier_with_the_lots_that_rest_near_the_mid(kinds, lots,
     assert density(book_of(lots), 0, 0, np.array(shares)) == pytest.approx(max(expected, -1.0))
 
 
+@pytest.mark.parametrize("pressure", [1.0, -1.0])
+def test_those_who_follow_agents_are_answered_by_offers_at_the_touch_or_better(kinds, pressure):
+    """For each taker that follows half an order more is offered, on the side that is taken from, and nowhere else."""
+    said = {"agents": (0.0, pressure, 0.0, 0.0), "following": (0.0, 2.0), "mode": MID_TOUCH}
+    alone, _ = tilted(kinds, 0.0, 0.0, (0.0, 0.0), **said)
+    tilt, _ = tilted(kinds, 0.0, 0.0, (0.0, 0.0), answering=0.5, **said)
+    probability, first = np.exp(kinds.astype(np.float64)), 0 if pressure > 0 else 16  # kind of the takers' side
+    offers = 16 - first + np.arange(INSIDE_FAR, OWN_TOUCH + 1)
+    more = (probability * np.exp(tilt) - probability)[offers].sum()
+    assert more == pytest.approx(0.5 * 2.0 * probability[first : first + OPPOSITE_TOUCH + 1].sum(), rel=1e-5)
+    np.testing.assert_allclose(tilt[offers], tilt[offers[0]], rtol=1e-6)
+    np.testing.assert_array_equal(np.delete(tilt, offers), np.delete(alone, offers))
+    said["agents"] = (0.0, 0.0, 3.0, 3.0)
+    np.testing.assert_array_equal(tilted(kinds, 0.0, 0.0, (0.0, 0.0), answering=0.5, **said)[0], 0.0)
+
+
 def test_rows_that_are_not_wanted_are_left_alone(kinds):
     tilt, strength = np.full((2, 64), 7.0, np.float32), np.full((2, 2), 7.0)
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
-    tilt_kinds(
-        np.zeros((2, 2)),
-        states,
-        np.ones((2, 4)),
-        placement,
-        np.array([False, True]),
-        np.ones(2),
-        np.zeros((2, 2)),
-        0.0,
-        np.array([kinds, kinds]),
-        tilt,
-        strength,
-    )
+    corrections, wanted = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 0.0), np.array([False, True])
+    dense, pressure, both = np.zeros((2, 2)), np.ones((2, 4)), np.array([kinds, kinds])
+    tilt_kinds(corrections, dense, states, pressure, placement, wanted, both, tilt, strength)
     assert (tilt[0] == 7.0).all() and (strength[0] == 7.0).all()
     assert not tilt[1, :32].any() and (strength[1] == 1.0).all()
 
@@ -166,9 +164,9 @@ def test_the_file_is_part_of_the_model(tmp_path):
     folder = write_checkpoint(tmp_path / "small")
     before, bank = model_hash(folder), zero_intelligence_bank()
     assert ClosedLoop.load(folder) == ClosedLoop() and TradeFMFlow(folder, bank=bank).persistence == (0.0, 0.0)
-    ClosedLoop((0.01, 0.002), 0.25, 1.0, {"assets": ["A"]}).save(folder)
-    assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), 0.25, 1.0, {"assets": ["A"]})
-    assert TradeFMFlow(folder, bank=bank).following == 0.25
+    ClosedLoop((0.01, 0.002), 0.25, 2.0, 1.0, {"assets": ["A"]}).save(folder)
+    assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), 0.25, 2.0, 1.0, {"assets": ["A"]})
+    assert TradeFMFlow(folder, bank=bank).following == 0.25 and TradeFMFlow(folder, bank=bank).answering == 2.0
     assert TradeFMFlow(folder, bank=bank, following=0.0).following == 0.0
     assert model_hash(folder) != before
     assert TradeFMFlow(folder, bank=bank).persistence == (0.01, 0.002)
@@ -190,6 +188,7 @@ def test_the_file_is_part_of_the_model(tmp_path):
         (json.dumps({"format": 1, "persistence": [0, float("nan")]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "strange": 1}), "strange"),
         (json.dumps({"format": 1, "following": 1.5}), r"following is 1.5; allowed is a number in \[0, 1\]"),
+        (json.dumps({"format": 1, "answering": 5}), r"answering is 5; allowed is a number in \[0, 4\]"),
         (json.dumps({"format": 1, "restoring": -1}), "restoring is -1; allowed is a number"),
     ],
 )

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from tradefm_gym.flow.placement import (
     SPREAD,
     STREAM_STATE,
     SWEEP,
+    TABLES,
     TOUCH,
     WALK,
     calibrate_placement,
     density,
     place,
+    stream_states,
 )
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
@@ -192,9 +195,28 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     assert all(0 < share < 1 for share in shares[JOIN:SPREAD])
     assert all(0 <= share <= 1 for share in shares[:JOIN])
     assert max(shares[:6]) == 0.0 and min(shares[10:16]) == 1.0  # deep orders rest, orders beyond the touch cross
-    bank = recorded_bank(day, tokenizer.depth_edges, contexts=(6, 2, 2))
+    bank = recorded_bank(day, tokenizer, contexts=(6, 2, 2))
     assert bank.feature_state.dtype == STREAM_STATE
     assert (np.diff(bank.feature_state["stream"]["event_ns"][bank.split_code == 0]) >= 0).all()
     for context in range(len(bank)):
         tail = bank.state(context).records
         assert bank.feature_state[context]["stream"]["event_ns"] <= tail["time_ns"][0]
+
+
+def test_banks_tell_what_lies_inside_the_bins_and_flows_read_it(tmp_path):
+    folder = write_checkpoint(tmp_path / "small")
+    tokenizer, day = TradeTokenizer.load(folder), generated_day(6_000)
+    bank = recorded_bank(day, tokenizer, contexts=(2, 1, 1))
+    tables = bank.feature_state["tables"]
+    assert (
+        tables.shape == (len(bank), *TABLES) and (tables == tables[0]).all() and (tables[0] != tokenizer.tables).any()
+    )
+    flow = TradeFMFlow(folder, 2, bank=bank)
+    unknown = replace(bank, feature_state=stream_states(bank.feature_state["stream"]))
+    for bank_, expected in ((bank, tables[0]), (unknown, tokenizer.tables)):
+        flow.bank = bank_
+        flow._starts.clear()
+        market = MarketSimulator(2, flow.market_config(1))
+        flow.reset(market, np.ones(2, bool), np.arange(2), np.arange(2, dtype=np.uint64), np.zeros(2, np.uint32))
+        np.testing.assert_array_equal(flow.feature_state(1)["tables"], expected)
+        np.testing.assert_array_equal(flow._decoding.tables[1], expected)

@@ -5,6 +5,8 @@ from small_tradefm import generated_day
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, RECORD, SELL
+from tradefm_gym.model.serving import checkpoint
+from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.realism.reaction import agent_response, find_takers, replaced_response, taker_response
 
 
@@ -43,8 +45,7 @@ def test_an_agent_in_the_place_of_takers_moves_a_market_that_does_not_answer_as_
     day = generated_day(6_000)
     takers = find_takers(day.records, (1, 1e9), longest=64)
     takers = takers[takers > 2_000][:40]
-    tokenizer_edges = np.linspace(-50.0, 50.0, 15)
-    flow = ZeroIntelligenceFlow(80, bank=recorded_bank(day, tokenizer_edges, at=takers))
+    flow = ZeroIntelligenceFlow(80, bank=recorded_bank(day, TradeTokenizer.load(checkpoint("mini-2")[0]), at=takers))
     arms = replaced_response(flow, day.records, takers, np.arange(80, dtype=np.uint64), lags=(1, 16))
     assert arms["agent"].mid.shape == (40, 2)
     real = taker_response(day.records, flow.bank.scale["median_size"][0], takers, lags=(1, 16))

@@ -14,6 +14,7 @@ from small_day import beginning
 
 from tradefm_gym.data.splits import calibrate
 from tradefm_gym.flow.recorded_starts import scale_of
+from tradefm_gym.realism.arms import content, parsed
 from tradefm_gym.realism.card import Card
 from tradefm_gym.realism.measured import Measured, fills_by_window, measure
 from tradefm_gym.realism.path import MarketPath, recorded_path
@@ -275,3 +276,28 @@ def test_recorded_tokens_take_the_place_of_the_networks():
     made, real = market.tape.read_records(0, seen), one.path.records[start[0] : start[0] + 200]
     assert np.array_equal(made["side"], real["side"]) and np.array_equal(made["kind"], real["kind"])
     assert 0 < len(path) <= 1024
+
+
+def test_options_of_a_flow_are_read_and_are_part_of_what_it_is(tmp_path):
+    spec = parsed("tradefm:mini-1?cancel=nearest&persistence=0/0.001&restoring=0&flag_agents=false")
+    said = {"cancel": "nearest", "persistence": (0.0, 0.001), "restoring": 0.0, "flag_agents": False}
+    assert spec == ("tradefm", "mini-1", said)
+    assert len({content(spec, tmp_path) for spec in ("tradefm", "tradefm?restoring=0", "tradefm?restoring=0.5")}) == 3
+    assert content("tradefm?restoring=0&cancel=whole", tmp_path) == content(
+        "tradefm?cancel=whole&restoring=0", tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("tradefm?", "option=value"),
+        ("tradefm?restoring", "option=value"),
+        ("tradefm?restoring=0&restoring=1", "none twice"),
+        ("tradefm?restorin=0", "did you mean 'restoring'"),
+        ("hawkes?restoring=0", "has no argument 'restoring'"),
+    ],
+)
+def test_options_that_a_flow_does_not_have_are_refused(spec, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        parsed(spec)

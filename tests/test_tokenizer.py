@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from test_features import random_records
 
-from tradefm_gym.market.features import new_state, observe
-from tradefm_gym.model.tokenizer import TradeTokenizer, compose, decompose
+from tradefm_gym.market.features import BEHIND, OPPOSITE_TOUCH, OWN_TOUCH, new_state, observe
+from tradefm_gym.model.tokenizer import (
+    DEPTHS,
+    SIZES,
+    TAKERS,
+    TIMES,
+    TradeTokenizer,
+    compose,
+    decode_values,
+    decompose,
+)
 
 
 def features_of(seed: int = 0, count: int = 4_000, price_scale: int = 1, size_scale: int = 1):
@@ -76,6 +85,30 @@ def test_decoded_values_follow_the_distribution_they_were_calibrated_on(tokenize
     assert np.quantile(depth, [0.25, 0.75]) == pytest.approx(np.quantile(features["depth"], [0.25, 0.75]), rel=0.1)
     assert np.median(np.log1p(size)) == pytest.approx(np.median(features["volume"]), rel=0.05)
     assert np.median(seconds) == pytest.approx(max(np.median(features["seconds"]), 1e-6), rel=0.2)
+
+
+def test_an_asset_has_its_own_values_inside_the_bins_where_it_has_enough_of_them():
+    """Half of its takers take 310 lots and half 320, all others send 320; it never sends a small order."""
+    features = features_of(0)
+    tokenizer = TradeTokenizer.calibrate([features], mid="touch")
+    own = features[:2_000].copy()
+    own["action"], own["depth"] = 0, np.where(np.arange(2_000) % 4 == 0, OPPOSITE_TOUCH, OWN_TOUCH) + 0.5
+    own["volume"] = np.log1p(np.where(np.arange(2_000) % 8 == 0, 310, 320) / 250.0)
+    own["seconds"] = 0.01
+    tables = tokenizer.tables_of(own)
+    bin_ = int(np.searchsorted(tokenizer.volume_edges, np.log1p(1.28), side="right"))
+    assert bin_ == np.searchsorted(tokenizer.volume_edges, np.log1p(1.24), side="right") > 0
+    sizes = [250.0 * np.expm1(tables[kind, bin_]) for kind in (TAKERS, SIZES)]
+    np.testing.assert_allclose(sizes[0], np.repeat([310.0, 320.0], 12))
+    np.testing.assert_allclose(sizes[1][[0, 1, 2, 5, 23]], [310.0, 310.0, 310.0, 320.0, 320.0])  # an eighth takes 310
+    np.testing.assert_array_equal(np.delete(tables[SIZES], bin_, 0), np.delete(tokenizer.volume_table, bin_, 0))
+    np.testing.assert_array_equal(tables[DEPTHS, BEHIND:], tokenizer.depth_table[BEHIND:])
+    assert (tables[TIMES] == np.log10(0.01)).all(1).sum() == 1
+    for digit, kind in ((OPPOSITE_TOUCH, TAKERS), (OWN_TOUCH, SIZES)):
+        for action, read in ((0, kind), (1, SIZES)):  # a cancel takes nothing
+            token = compose(action, 1, digit, bin_, 3)
+            size = decode_values(token, np.full(3, 0.1), tables)[1]
+            assert size == pytest.approx(np.expm1(tables[read, bin_, 2]))
 
 
 def test_without_uniforms_decoding_takes_the_median(tokenizer):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # what __getattr__ imports on first use
 
 __version__ = "0.1.0"
 
-_DEFAULT_FLOW = "tradefm:mini-2@4ac6967aaa23"  # the bundled model and its hash: an id always means the same market
+_DEFAULT_FLOW = "tradefm:mini-2@651a776a7a5c"  # the bundled model and its hash: an id always means the same market
 
 _HOMES = {
     "ContextBank": "tradefm_gym.flow.protocol",

@@ -64,10 +64,17 @@ DEPTH = SPAN + 1  # lots that usually rest on the ten best levels of a side
 PLACEMENT_WIDTH = DEPTH + 1
 UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
+TABLES = (4, 16, 24)  # what lies inside the bins of a tokenizer, see ``TradeTokenizer.tables_of``
+
 # What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
-# placed and how takers are followed (see ``followers``).
+# placed, how takers are followed (see ``followers``), and which values lie inside the bins (NaN where it is not known).
 STREAM_STATE = np.dtype(
-    [("stream", FEATURE_STATE), ("placement", np.float64, (PLACEMENT_WIDTH,)), ("followers", np.float64, (2,))],
+    [
+        ("stream", FEATURE_STATE),
+        ("placement", np.float64, (PLACEMENT_WIDTH,)),
+        ("followers", np.float64, (2,)),
+        ("tables", np.float64, TABLES),
+    ],
     align=True,
 )
 
@@ -76,10 +83,11 @@ def stream_states(
     streams: np.ndarray,
     placement: tuple[float, ...] = UNKNOWN_PLACEMENT,
     followers: tuple[float, float] = (0.0, 0.0),
+    tables: np.ndarray | float = np.nan,
 ) -> np.ndarray:
     """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
     states = np.zeros(len(streams), STREAM_STATE)
-    states["stream"], states["placement"], states["followers"] = streams, placement, followers
+    states["stream"], states["placement"], states["followers"], states["tables"] = streams, placement, followers, tables
     return states
 
 

@@ -66,6 +66,7 @@ class TradeFMFlow:
             checkpoint says, (0, 0) is the network as it was trained.
         following: share of what follows real takers that follows agents' (likewise, and see ``followers``); without
             ``flag_agents`` there is none.
+        answering: how much is offered to those who follow agents (likewise).
         restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
     """
 
@@ -89,6 +90,7 @@ class TradeFMFlow:
         anchor: str = "market",
         persistence: tuple[float, float] | None = None,
         following: float | None = None,
+        answering: float | None = None,
         restoring: float | None = None,
     ):
         num_envs = whole("num_envs", num_envs, 1)
@@ -124,12 +126,12 @@ class TradeFMFlow:
         self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
         self._persistence = np.array(self.persistence)
         self.following = closed_loop.following if following is None else check_number("following", following, 1)
+        self.answering = closed_loop.answering if answering is None else check_number("answering", answering, 4)
         self.restoring = closed_loop.restoring if restoring is None else check_number("restoring", restoring, 10)
         if bank is not None and context is not None:
             raise ValueError(f"context {str(context)!r} was given beside a bank; only one of the two is allowed")
         if bank is None and context is not None:
-            tokenizer = self.tokenizer
-            bank = bank_of(context, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode)
+            bank = bank_of(context, self.tokenizer)
         if bank is None:
             own = _CONTEXTS / f"{folder.name}.npz"  # a bundled model's
             bank = ContextBank.load(own if own.exists() else _CONTEXTS / f"{BUNDLED_MODEL}.npz")
@@ -141,12 +143,13 @@ class TradeFMFlow:
         arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence} {self.restoring}"
         arms += "" if anchor == "market" else f" {anchor}"
         arms += f" {self.following}" if self.following else ""
+        arms += f" {self.answering}" if self.answering else ""
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
-        tables = self.tokenizer
+        self._tables = np.tile(self.tokenizer.tables, (n, 1, 1, 1))
         self._decoding = kernels.Decoding(
-            tables.depth_table, tables.volume_table, tables.time_table, tables.depth_edges, tables.volume_edges,
+            self._tables, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
             CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
         )  # fmt: skip
         self._states = np.zeros(n, FEATURE_STATE)
@@ -186,6 +189,7 @@ class TradeFMFlow:
             state, inputs, cache = self._starts[context]
             self._states[same], self._placement[same] = state["stream"], state["placement"]
             self._followers[same] = state["followers"]
+            self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
             self._history[same, : len(inputs)] = inputs
             self._seen[same] = len(inputs)
             self.engine.import_row(int(same[0]), cache)
@@ -220,15 +224,19 @@ class TradeFMFlow:
         if not self._persistence.any() and not self.following and not self.restoring:
             return None
         kinds = self.engine.kind_log_prob(self._active, self.temperature)
+        corrections = tilting.Corrections(
+            self._persistence, self.following * self._followers, self.answering, self.restoring
+        )
         _over(tilting, "tilt_kinds", self.num_envs)(
-            self._dense, self._states, self._agents, self._placement, wanted, self._persistence,
-            self.following * self._followers, self.restoring, kinds, self._tilt, self._strength,
+            corrections, self._dense, self._states, self._agents, self._placement, wanted, kinds, self._tilt,
+            self._strength,
         )  # fmt: skip
         return self._tilt
 
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
-        return stream_states(self._states[row : row + 1], tuple(self._placement[row]), tuple(self._followers[row]))[0]
+        placement, followers = tuple(self._placement[row]), tuple(self._followers[row])
+        return stream_states(self._states[row : row + 1], placement, followers, self._tables[row])[0]
 
     @property
     def records_read(self) -> np.ndarray:
@@ -243,7 +251,7 @@ class TradeFMFlow:
             **self._served, num_envs=num_envs, engine_batch=max(num_envs, self.engine.batch), bank=self.bank,
             temperature=self.temperature, cancel=self.cancel, placement=self.placement, flag_agents=self.flag_agents,
             deterministic=self.deterministic, anchor=self.anchor, persistence=self.persistence,
-            following=self.following, restoring=self.restoring,
+            following=self.following, answering=self.answering, restoring=self.restoring,
         )  # fmt: skip
 
     def snapshot(self, rows: np.ndarray | None = None) -> RowState:
@@ -274,7 +282,7 @@ class TradeFMFlow:
 
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
-        names = ("states", "placement", "agents", "followers", "cursor", "history", "seen")
+        names = ("states", "placement", "agents", "followers", "tables", "cursor", "history", "seen")
         return {name: getattr(self, f"_{name}") for name in (*names, "seeds", "episodes", "proposals")}
 
     # ---- the tape -> the cache ---------------------------------------------------------------

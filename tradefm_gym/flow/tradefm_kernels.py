@@ -31,11 +31,9 @@ _LARGEST_SIZE = 1 << 24
 
 
 class Decoding(NamedTuple):
-    """How tokens become proposals: the tokenizer's tables, and what a flow was told."""
+    """How tokens become proposals: what lies inside the tokenizer's bins, and what a flow was told."""
 
-    depth_table: np.ndarray  # (16, quantiles) float64, as are the next two
-    volume_table: np.ndarray
-    time_table: np.ndarray
+    tables: np.ndarray  # (N, 4, 16, quantiles) float64, of each row's asset
     depth_edges: np.ndarray  # (15,) float64
     volume_edges: np.ndarray  # (15,) float64
     cancel_policy: int  # CANCEL_WHOLE or CANCEL_NEAREST
@@ -204,9 +202,7 @@ def _propose_row(
         uniforms[m, 3], uniforms[m, 4] = d / 2.0**32, e / 2.0**32
     proposals[m] += 1
     token = tokens[m]
-    depth, size, seconds = decode_values(
-        token, uniforms[m], decoding.depth_table, decoding.volume_table, decoding.time_table
-    )
+    depth, size, seconds = decode_values(token, uniforms[m], decoding.tables[m])
     state = states[m]
     side = BUY if (token >> 12) & 1 == 0 else SELL
     event = events[m, 0]

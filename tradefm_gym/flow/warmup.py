@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -13,24 +14,43 @@ from tradefm_gym.flow.followers import calibrate_followers
 from tradefm_gym.flow.placement import STREAM_STATE, calibrate_placement, stream_states
 from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.recorded_starts import BLOCK, prepare
-from tradefm_gym.market.features import FEATURE_STATE, MID_VWAP, day_features, new_state, observe
+from tradefm_gym.market.features import FEATURE_STATE, day_features, new_state, observe
 
 
-def bank_of(
-    path: str | Path, depth_edges: np.ndarray, half_life_s: float = 10.0, mid_mode: int = MID_VWAP
-) -> ContextBank:
+class Reading(Protocol):
+    """How a model will read what comes after a start state: a ``TradeTokenizer``."""
+
+    @property
+    def depth_edges(self) -> np.ndarray:
+        """(15,), see ``placement``."""
+        ...
+
+    @property
+    def half_life_s(self) -> float:
+        """Of its VWAP, in seconds."""
+        ...
+
+    @property
+    def mid_mode(self) -> int:
+        """MID_VWAP, MID_BOOK or MID_TOUCH."""
+        ...
+
+    def tables_of(self, features: np.ndarray) -> np.ndarray:
+        """What lies inside the bins of an asset, TABLES, by the FEATURES of its training part."""
+        ...
+
+
+def bank_of(path: str | Path, tokenizer: Reading) -> ContextBank:
     """Start states of a file: a context bank as it is, anything else as a recorded day; see ``recorded_bank``."""
     path = Path(path)
     if path.suffix == ".npz" and path.is_file() and archive_kind(path) == "context bank":
         return ContextBank.load(path)
-    return recorded_bank(path, depth_edges, half_life_s, mid_mode)
+    return recorded_bank(path, tokenizer)
 
 
 def recorded_bank(
     source: RecordedFlow | str | Path,
-    depth_edges: np.ndarray,
-    half_life_s: float = 10.0,
-    mid_mode: int = MID_VWAP,
+    tokenizer: Reading,
     contexts: tuple[int, int, int] = (64, 16, 16),
     at: np.ndarray | None = None,
 ) -> ContextBank:
@@ -38,9 +58,7 @@ def recorded_bank(
 
     Args:
         source: a recorded flow, or the path of a saved day (.npz), a data folder or a LOBSTER message file.
-        depth_edges: ``(15,)`` of the tokenizer that will read on, basis points.
-        half_life_s: half-life of its VWAP in seconds.
-        mid_mode: its mid estimate, MID_VWAP, MID_BOOK or MID_TOUCH.
+        tokenizer: of the model that will read on.
         contexts: how many start states to take from the train, validation and test part of the day.
         at: ``(c,)`` ascending positions in ``records`` with a two-sided book before them, where the states stand
             instead of ``contexts``; all of them count as training states.
@@ -65,9 +83,10 @@ def recorded_bank(
     part = split(recorded).train
     calibration = calibrate(recorded, part)
     median = calibration.median_size
-    spread = calibration.spread
+    spread, half_life_s, mid_mode = calibration.spread, tokenizer.half_life_s, tokenizer.mid_mode
     features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode, spread)
-    shares = calibrate_placement(recorded, part, features, index, depth_edges, spread, mid_mode)
+    shares = calibrate_placement(recorded, part, features, index, tokenizer.depth_edges, spread, mid_mode)
+    tables = tokenizer.tables_of(features[(index >= part.start) & (index < part.stop)])
     followed = calibrate_followers(recorded.records[part.start : part.stop], median)
     stream = new_state(1, median, edges, half_life_s, mid_mode, spread)
     states = np.zeros(len(day.bank), FEATURE_STATE)
@@ -77,7 +96,7 @@ def recorded_bank(
         begin = max(int(day.start[context] - tails[context]), done)
         observe(stream, recorded.records[done:begin])
         states[context], done = stream[0], begin
-    return replace(day.bank, feature_state=stream_states(states, shares, followed))
+    return replace(day.bank, feature_state=stream_states(states, shares, followed, tables))
 
 
 def stream_before(start: StartState, half_life_s: float, mid_mode: int) -> np.ndarray:
@@ -92,12 +111,11 @@ def stream_before(start: StartState, half_life_s: float, mid_mode: int) -> np.nd
         mid_mode: as in ``recorded_bank``.
     """
     stored, spread = start.feature_state, float(start.scale["spread"])
-    if stored is not None and stored.dtype.names == STREAM_STATE.names:
-        # By name: a bank that was made before the stream had a field is as good as before.
-        state = np.zeros(1, STREAM_STATE)
-        state["placement"] = stored["placement"]
-        if "followers" in (stored.dtype.names or ()):  # as above
-            state["followers"] = stored["followers"]
+    if stored is not None and {"stream", "placement"} <= set(stored.dtype.names or ()):
+        # By name: a bank that was made before a state or its stream had a field is as good as before.
+        state = stream_states(np.zeros(1, FEATURE_STATE))
+        for name in set(STREAM_STATE.names or ()) & set(stored.dtype.names or ()) - {"stream"}:
+            state[name] = stored[name]
         for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
             state["stream"][name] = stored["stream"][name]
         state["stream"]["half_life_s"], state["stream"]["mid_mode"] = half_life_s, mid_mode

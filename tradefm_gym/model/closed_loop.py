@@ -9,7 +9,9 @@ often somebody takes liquidity stays what the network says. It does not ask who 
 Real takers are followed by more of their side, mostly by the next slices of the same parent order. A network knows the
 signs of one that is under way; an agent's order out of the blue shows none, and hardly anything follows it.
 ``following`` gives agents' takers that share of what followed real ones on the asset's training part (see
-``flow.followers``).
+``flow.followers``). Takers that could be foreseen meet those who offer to them, and move prices less than others
+(Lillo and Farmer 2004; Bouchaud, Farmer and Lillo 2009). So ``answering`` makes orders that rest at the touch or inside
+the spread, on the side that is taken from, likelier by so many for each taker that follows an agent.
 
 Nor does a network see how many orders rest: adds outnumber what cancels and takers remove by a little, and over ten
 thousand events books grow dense and spreads narrow. ``restoring`` makes cancels likelier on a side where more lots
@@ -32,18 +34,21 @@ class ClosedLoop:
     Attributes:
         persistence: probability that a unit of fast and a unit of slow pressure move to takers of its side.
         following: share of what follows a real taker that follows an agent's, beside what the network says.
+        answering: orders offered at the touch or better for each taker that follows an agent.
         restoring: log-odds of cancels on a side for each unit of the logarithm of its density over the usual one.
         provenance: what it was calibrated on.
     """
 
     persistence: tuple[float, float] = (0.0, 0.0)
     following: float = 0.0
+    answering: float = 0.0
     restoring: float = 0.0
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "persistence", check_persistence(self.persistence))
         object.__setattr__(self, "following", check_number("following", self.following, 1))
+        object.__setattr__(self, "answering", check_number("answering", self.answering, 4))
         object.__setattr__(self, "restoring", check_number("restoring", self.restoring, 10))
 
     @classmethod
@@ -84,6 +89,7 @@ class ClosedLoop:
             "format": FORMAT,
             "persistence": list(self.persistence),
             "following": self.following,
+            "answering": self.answering,
             "restoring": self.restoring,
             "provenance": self.provenance,
         }

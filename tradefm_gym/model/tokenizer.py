@@ -17,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_TOUCH, MID_VWAP
+from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_TOUCH, MID_VWAP, OPPOSITE_TOUCH
 from tradefm_gym.model.config import VOCABULARY
 
 VERSION = 1
 QUANTILES = 24  # entries a bin of the within-bin tables
+DEPTHS, SIZES, TAKERS, TIMES = range(4)  # those tables of one asset; takers are those that the depth digit shows
 SHORTEST_S = 1e-6
 
 # Classes of the order-flow pressure, fast and slow: none, weak, strong and very strong on either side.
@@ -149,6 +150,11 @@ class TradeTokenizer:
         )  # fmt: skip
 
     @property
+    def tables(self) -> np.ndarray:
+        """What lies inside the bins of no asset in particular, (4, 16, 24) float64: DEPTHS, SIZES, TAKERS, TIMES."""
+        return np.stack([self.depth_table, self.volume_table, self.volume_table, self.time_table])
+
+    @property
     def mid_mode(self) -> int:
         """The constant of ``market.features`` for ``mid``."""
         return MID_MODES[self.mid]
@@ -218,6 +224,28 @@ class TradeTokenizer:
         tokenizer.provenance.update(events=len(events), sets=len(usable), occupancy=occupancy)
         return tokenizer
 
+    def tables_of(self, features: np.ndarray) -> np.ndarray:
+        """What lies inside the bins of one asset: its round lots and its clock are not those of others.
+
+        Args:
+            features: ``(n,) FEATURES`` of its training part.
+
+        Returns:
+            As ``tables``; a bin with fewer than 24 events is that of no asset in particular (one with few takers, that
+            of all its orders).
+        """
+        events, tables = features[features["valid"] == 1], self.tables
+        takers = events["volume"][(events["action"] == 0) & (events["depth"] < OPPOSITE_TOUCH + 1)]
+        seconds = np.log10(np.maximum(events["seconds"], SHORTEST_S))
+        by_touch, depth = self.mid_mode == MID_TOUCH, events["depth"]
+        mirrored_depth = depth if by_touch else np.concatenate([depth, -depth])
+        tables[DEPTHS] = _within_bins(mirrored_depth, self.depth_edges, tables[DEPTHS])
+        tables[SIZES] = _within_bins(events["volume"], self.volume_edges, tables[SIZES])
+        known = takers if by_touch else events["volume"]
+        tables[TAKERS] = _within_bins(known, self.volume_edges, tables[SIZES])
+        tables[TIMES] = _within_bins(seconds, self.time_edges, tables[TIMES])
+        return tables
+
     # ---- events -> tokens --------------------------------------------------------------------
 
     def encode(self, features: np.ndarray) -> np.ndarray:
@@ -262,10 +290,9 @@ class TradeTokenizer:
         if uniforms is None:
             uniforms = np.full((len(tokens), 3), 0.5)
         depth, size, seconds = (np.zeros(len(tokens)) for _ in range(3))
+        tables = self.tables
         for i in range(len(tokens)):
-            depth[i], size[i], seconds[i] = decode_values(
-                int(tokens[i]), uniforms[i], self.depth_table, self.volume_table, self.time_table
-            )
+            depth[i], size[i], seconds[i] = decode_values(int(tokens[i]), uniforms[i], tables)
         digits = decompose(tokens)
         return digits[0], digits[1], depth, size, seconds
 
@@ -330,13 +357,15 @@ def _equal_frequency(values, inner: int) -> np.ndarray:
     return np.concatenate([-upper[::-1], [0.0], upper])
 
 
-def _within_bins(values, edges) -> np.ndarray:
+def _within_bins(values, edges, others=None) -> np.ndarray:
+    """Quantiles inside each bin; one with too few values has those of ``others``, if there are."""
     bins = np.searchsorted(edges, values, side="right")
     probabilities = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    table = np.empty((16, QUANTILES))
+    table = np.repeat(edges[np.maximum(np.arange(16) - 1, 0), None], QUANTILES, 1) if others is None else others.copy()
     for b in range(16):
         inside = bins == b
-        table[b] = _quantiles(values[inside], probabilities) if inside.any() else edges[min(max(b - 1, 0), 14)]
+        if np.count_nonzero(inside) >= (1 if others is None else QUANTILES):
+            table[b] = _quantiles(values[inside], probabilities)
     return table
 
 
@@ -395,13 +424,15 @@ def _interpolate(table, uniform) -> float:
 
 
 @njit(cache=True, nogil=True)
-def decode_values(token, uniforms, depth_table, volume_table, time_table):
-    """Depth in basis points, size in median sizes, seconds, of one token.
+def decode_values(token, uniforms, tables):
+    """Depth in basis points, size in median sizes, seconds, of one token; ``tables`` (4, 16, 24) of its asset.
 
     Depth and time interpolate the quantiles; volume takes one of them, because sizes are
     concentrated on round numbers that interpolation would smear.
     """
-    depth = _interpolate(depth_table[(token >> 8) & 15], uniforms[0])
-    volume = volume_table[(token >> 4) & 15, min(int(uniforms[1] * QUANTILES), QUANTILES - 1)]
-    seconds = 10.0 ** _interpolate(time_table[token & 15], uniforms[2])
+    digit = (token >> 8) & 15
+    depth = _interpolate(tables[DEPTHS, digit], uniforms[0])
+    sizes = TAKERS if token >> 13 == 0 and digit <= OPPOSITE_TOUCH else SIZES
+    volume = tables[sizes, (token >> 4) & 15, min(int(uniforms[1] * QUANTILES), QUANTILES - 1)]
+    seconds = 10.0 ** _interpolate(tables[TIMES, token & 15], uniforms[2])
     return depth, np.expm1(volume), seconds

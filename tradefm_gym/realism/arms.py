@@ -2,9 +2,11 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tradefm_gym.arguments import known_names
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.hawkes import HawkesFlow
 from tradefm_gym.flow.hawkes_calibration import fit_hawkes
@@ -20,15 +22,33 @@ from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
 NAMES = ("tradefm", "hawkes", "zero_intelligence")
+# What may be said of a flow after a "?", to measure what each part of it does.
+OPTIONS = {
+    "tradefm": ("temperature", "cancel", "placement", "deterministic", "anchor", "flag_agents", "persistence",
+                "following", "answering", "restoring"),
+    "hawkes": (),
+    "zero_intelligence": (),
+}  # fmt: skip
 
 
-def parsed(spec: str) -> tuple[str, str]:
-    """Name and path of a flow as it is written: "tradefm", "hawkes" or "zero_intelligence", each also with ":PATH".
+class Spec(NamedTuple):
+    """A flow as it is written: what it is, a path or "", and the options of its class."""
+
+    name: str
+    path: str
+    options: dict[str, Any]
+
+
+def parsed(spec: str) -> Spec:
+    """A flow as it is written: "tradefm", "hawkes" or "zero_intelligence", then ":PATH", then "?option=value&...".
+
+    Values are numbers, true and false, words, or numbers with "/" between them, as in "persistence=0/0.001".
 
     Raises:
-        ValueError: if it is none of these, or its path does not exist.
+        ValueError: if it is none of these, its path does not exist, or its class has no such option.
     """
-    name, colon, path = spec.partition(":")
+    flow, mark, said = spec.partition("?")
+    name, colon, path = flow.partition(":")
     if name not in NAMES or (colon and not path):
         raise ValueError(
             f"flow {spec!r} cannot go on from a recorded day; allowed are {', '.join(NAMES)}, or NAME:PATH"
@@ -37,21 +57,37 @@ def parsed(spec: str) -> tuple[str, str]:
         checkpoint(path or BUNDLED_MODEL)
     elif path and not Path(path).is_file():
         raise ValueError(f"flow {spec!r} names {path!r}, which is no file; it must be a JSON file of parameters")
-    return name, path
+    pairs = [pair.partition("=") for pair in said.split("&")] if mark else []
+    if not all(key and value for key, _, value in pairs) or len({key for key, *_ in pairs}) < len(pairs):
+        raise ValueError(f"flow {spec!r} has {said!r} after the '?'; it must be option=value&option=value, none twice")
+    known_names(f"flow {name!r}", [key for key, *_ in pairs], OPTIONS[name])
+    return Spec(name, path, {key: _value(text) for key, _, text in pairs})
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    if "/" in text:
+        return tuple(_value(part) for part in text.split("/"))
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def content(spec: str, fits: Path) -> str | None:
-    """Hash of a flow's model or parameters; None where they are still to be fitted."""
-    name, path = parsed(spec)
+    """Hash of a flow's model or parameters, and its options; None where they are still to be fitted."""
+    name, path, options = parsed(spec)
+    said = f" {sorted(options.items())}" if options else ""
     if name == "tradefm":
-        return checkpoint(path or BUNDLED_MODEL)[1]
+        return checkpoint(path or BUNDLED_MODEL)[1] + said
     file = Path(path) if path else fits / f"{name}.json"
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else None
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] + said if file.is_file() else None
 
 
 def parameters_file(spec: str, recorded: RecordedFlow, fits: Path) -> Path:
     """The parameters of a Hawkes or zero intelligence flow, fitted to the training part of the day if need be."""
-    name, path = parsed(spec)
+    name, path, _ = parsed(spec)
     file = Path(path) if path else fits / f"{name}.json"
     if not file.exists():
         fits.mkdir(parents=True, exist_ok=True)
@@ -68,13 +104,14 @@ def arm(spec: str, recorded: RecordedFlow, at: np.ndarray, markets: int, fits: P
         at: (c,) ascending positions in ``recorded.records``.
         markets: N.
         fits: folder that keeps what was fitted, so that it is fitted once.
-        **options: of the flow's class.
+        **options: of the flow's class, besides those of ``spec``.
     """
-    name, path = parsed(spec)
+    name, path, said = parsed(spec)
+    options = said | options
     if name == "tradefm":
         model = path or BUNDLED_MODEL
         tokenizer = TradeTokenizer.load(checkpoint(model)[0])
-        bank = recorded_bank(recorded, tokenizer.depth_edges, tokenizer.half_life_s, tokenizer.mid_mode, at=at)
+        bank = recorded_bank(recorded, tokenizer, at=at)
         return TradeFMFlow(model, markets, bank=bank, **options)
     file = parameters_file(spec, recorded, fits)
     if name == "hawkes":

@@ -150,8 +150,8 @@ class CardMaker:
             parsed(spec)
         self.sets, self.flows, self.out = list(sets), list(flows), out
         self.effort, self.report, self.probes = effort or Effort(), report, chosen(probes)
-        self.reference = next((spec for spec in flows if parsed(spec)[0] == "hawkes"), None)
-        model = next((path for name, path in map(parsed, flows) if name == "tradefm"), "")
+        self.reference = next((spec for spec in flows if parsed(spec).name == "hawkes"), None)
+        model = next((flow.path for flow in map(parsed, flows) if flow.name == "tradefm"), "")
         self.model = model or BUNDLED_MODEL  # whose tokenizer the round trip goes through
 
     def run(self) -> Card:
@@ -323,8 +323,9 @@ class CardMaker:
 
 
 def _short(spec: str) -> str:
-    name, colon, path = spec.partition(":")
-    return f"{name}:{Path(path).name}" if colon else name
+    flow, mark, said = spec.partition("?")
+    name, colon, path = flow.partition(":")
+    return (f"{name}:{Path(path).name}" if colon else name) + mark + said
 
 
 @cache

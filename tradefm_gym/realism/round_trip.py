@@ -32,9 +32,16 @@ class RoundTripFlow(TradeFMFlow):
     def __init__(self, model: str, recorded: RecordedFlow, at: np.ndarray, num_envs: int) -> None:
         tokenizer = TradeTokenizer.load(checkpoint(model)[0])
         options = tokenizer.half_life_s, tokenizer.mid_mode
-        bank = recorded_bank(recorded, tokenizer.depth_edges, *options, at=at)
+        bank = recorded_bank(recorded, tokenizer, at=at)
         super().__init__(
-            model, num_envs, backend="numba", bank=bank, persistence=(0.0, 0.0), following=0.0, restoring=0.0
+            model,
+            num_envs,
+            backend="numba",
+            bank=bank,
+            persistence=(0.0, 0.0),
+            following=0.0,
+            answering=0.0,
+            restoring=0.0,
         )
         part = split(recorded).train
         features, index, _ = day_features(recorded.records, part, calibrate(recorded, part).median_size, *options)
