@@ -23,6 +23,7 @@ class EncodedDay:
         features: (n,) FEATURES.
         index: (n,) int64, where the events stand in the day's records.
         inputs: (n, 4) int32, what a model is told.
+        tables: (4, 16, 24) what lies inside the bins of this asset, by its training part.
         calibration: scales of the training part.
         parts: first event of each part, and the one after its last.
     """
@@ -31,6 +32,7 @@ class EncodedDay:
     features: np.ndarray
     index: np.ndarray
     inputs: np.ndarray
+    tables: np.ndarray
     calibration: FlowCalibration
     parts: dict[str, slice]
 
@@ -48,7 +50,8 @@ class EncodedDay:
         for name in PARTS:
             rows = getattr(parts, name)
             places[name] = slice(*np.searchsorted(index, [rows.start, rows.stop]).tolist())
-        return cls(tokenizer, features, index, tokenizer.encode(features), scales, places)
+        tables = tokenizer.tables_of(features[places["train"]])
+        return cls(tokenizer, features, index, tokenizer.encode(features), tables, scales, places)
 
     def inputs_of(self, part: str) -> np.ndarray:
         """Inputs (k, 4) int32 of "train", "validation" or "test"."""

@@ -102,6 +102,7 @@ def _ageing(rows: Rows, set_name: str, flow: str) -> ProbeTable:
     asked += [
         ("rolling less frozen, raw", "rolling_less_frozen"),
         ("rolling less shipped, raw", "rolling_less_shipped"),
+        ("requantiled less shipped, raw", "requantiled_less_shipped"),
     ]
     asked += [(f"shipped edges, {flow}, {what}", f"model_{what}") for what in ("token", "raw")]
     quantities = [f"tokenizer_quarter_{number}" for number in range(1, QUARTERS + 1)]

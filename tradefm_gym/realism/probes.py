@@ -94,7 +94,7 @@ def parent_orders(subject: Subject) -> list[Row]:
 def memory(subject: Subject) -> list[Row]:
     """How much of the training part a flow repeats, and what else of it a model gives away."""
     assert subject.paths is not None and subject.recorded is not None
-    name, model = parsed(subject.arm)
+    name, model, _ = parsed(subject.arm)
     day = _encoded(subject, model if name == "tradefm" else "")
     generated = [encoded_day.path_tokens(path, day.tokenizer) for path in subject.paths()]
     told = [*memorisation.match_rows(memorisation.Pieces(day), generated)]
@@ -220,7 +220,7 @@ def _encoded(subject: Subject, model: str) -> encoded_day.EncodedDay:
 def _of_model(subject: Subject, told: Callable[..., Iterable[Mapping[str, Any]]]) -> list[Row]:
     """Rows of a TradeFM flow's model on the subject's day; none of other flows."""
     assert subject.recorded is not None
-    name, model = parsed(subject.arm)
+    name, model, _ = parsed(subject.arm)
     if name != "tradefm":
         return []
     return _rows(subject, told(_encoded(subject, model), subject.recorded.recorded, model or BUNDLED_MODEL))

@@ -1,12 +1,12 @@
 """Drift of a tokenizer over a day: edges that stay against edges that are calibrated again each quarter.
 
 The day's time is cut into quarters. Raw events of a quarter are coded by a Markov chain that has counted the tokens of
-all quarters before it, and by the within-bin quantiles, under three tokenizers: the ``shipped`` one, which no quarter
-of its own made, one ``frozen`` on the day's first quarter, and a ``rolling`` one, calibrated on the quarter before.
-The last events of the quarter before calibrate nothing: on them the chain's strength and the shares of plain
-distributions are chosen, for all three. Code lengths are of raw events and so compare. A model knows the shipped
-tokenizer only; its nats are told by quarter, of which the first two and most of the third lie in the part that it
-learned from.
+all quarters before it, and by the within-bin quantiles, under four tokenizers: the ``shipped`` one with the quantiles
+of no asset in particular, the shipped edges with quantiles of the quarter before (``requantiled``, which asks for no
+training), one ``frozen`` on the day's first quarter, and a ``rolling`` one, calibrated on the quarter before. The last
+events of the quarter before calibrate nothing: on them the chain's strength and the shares of plain distributions are
+chosen, for all of them. Code lengths are of raw events and so compare. A model knows the shipped tokenizer only; its
+nats are told by quarter, of which the first two and most of the third lie in the part that it learned from.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from tradefm_gym.realism.encoded_day import TOKEN, EncodedDay
 from tradefm_gym.realism.rows import of
 
 QUARTERS = 4
-EDGES = ("shipped", "frozen", "rolling")
+EDGES = ("shipped", "requantiled", "frozen", "rolling")
 _CHOOSING = 0.15  # share of a quarter, at its end, that calibrates nothing
 
 
@@ -46,8 +46,9 @@ def drift_rows(day: EncodedDay, recorded: RecordedFlow, model: str) -> Iterator[
             yield _row(number, f"{edges}_token", token, block)
             yield _row(number, f"{edges}_raw", raw[edges], block)
         yield _row(number, "rolling_less_frozen", raw["rolling"] - raw["frozen"], block)
-        yield _row(number, "rolling_less_shipped", raw["rolling"] - raw["shipped"], block)
-    own = RawCode(day, recorded, quarter == 0)
+        for edges in ("rolling", "requantiled"):
+            yield _row(number, f"{edges}_less_shipped", raw[edges] - raw["shipped"], block)
+    own = RawCode(replace(day, tables=day.tokenizer.tables), recorded, quarter == 0)
     segments = [day.inputs[quarter == number] for number in range(QUARTERS)]
     for number, nats in enumerate(model_nats(model, segments)):
         place = np.flatnonzero(quarter == number)[1:]
@@ -60,10 +61,13 @@ def drift_rows(day: EncodedDay, recorded: RecordedFlow, model: str) -> Iterator[
 def _fitted(day: EncodedDay, quarter: np.ndarray, edges: str, number: int) -> EncodedDay:
     """The day under a tokenizer of which the quarter ``number`` is the first to be new."""
     if edges == "shipped":
-        return day
-    sample, _ = _cut(quarter, 0 if edges == "frozen" else number - 1)
-    tokenizer = TradeTokenizer.calibrate([day.features[sample]], day.tokenizer.mid, day.tokenizer.half_life_s)
-    return replace(day, tokenizer=tokenizer, inputs=tokenizer.encode(day.features))
+        return replace(day, tables=day.tokenizer.tables)
+    place, _ = _cut(quarter, 0 if edges == "frozen" else number - 1)
+    sample = day.features[place]
+    if edges == "requantiled":
+        return replace(day, tables=day.tokenizer.tables_of(sample))
+    tokenizer = TradeTokenizer.calibrate([sample], day.tokenizer.mid, day.tokenizer.half_life_s)
+    return replace(day, tokenizer=tokenizer, inputs=tokenizer.encode(day.features), tables=tokenizer.tables_of(sample))
 
 
 def _chain_code(

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tradefm_gym.data.recorded import RecordedFlow
-from tradefm_gym.market.features import BEHIND, BEHIND_TICKS, BETTER, BEYOND, INSIDE_FAR, MID_TOUCH
-from tradefm_gym.model.tokenizer import QUANTILES, SHORTEST_S, decompose
+from tradefm_gym.market.features import BEHIND, BEHIND_TICKS, BETTER, BEYOND, INSIDE_FAR, MID_TOUCH, OPPOSITE_TOUCH
+from tradefm_gym.model.tokenizer import DEPTHS, QUANTILES, SHORTEST_S, SIZES, TAKERS, TIMES, decompose
 from tradefm_gym.realism.encoded_day import TOKEN, EncodedDay
 
 DIGITS = ("price", "size", "time")
@@ -37,13 +37,13 @@ def within_bins(day: EncodedDay, recorded: RecordedFlow) -> tuple[dict[str, Chan
     They are known where both sides of the book were before the event, and from the second event on.
     """
     records, before = recorded.records[day.index], recorded.records[np.maximum(day.index - 1, 0)]
-    _, side, depth, volume, time = decompose(day.inputs[:, TOKEN])
+    action, side, depth, volume, time = decompose(day.inputs[:, TOKEN])
     known = (before["spread"] > 0) & (before["mid2"] > 0) & (np.arange(len(records)) > 0)
     sign = np.where(side == 0, 1, -1)
     prices = (_touch_price if day.tokenizer.mid_mode == MID_TOUCH else _mid_price)(day, records, before, depth, sign)
     return {
         "price": prices,
-        "size": _size(day, records["size"].astype(np.int64), volume),
+        "size": _size(day, records["size"].astype(np.int64), volume, (action == 0) & (depth <= OPPOSITE_TOUCH)),
         "time": _time(day, recorded, time),
     }, known
 
@@ -63,13 +63,14 @@ def time_unit(recorded: RecordedFlow) -> int:
     return max(1, int(np.gcd.reduce(np.diff(recorded.flow["time_ns"]))))
 
 
-def _size(day: EncodedDay, lots: np.ndarray, digit: np.ndarray) -> Chances:
+def _size(day: EncodedDay, lots: np.ndarray, digit: np.ndarray, takes: np.ndarray) -> Chances:
     edges, median = day.tokenizer.volume_edges, day.calibration.median_size
     ends = np.concatenate([[1], np.ceil(np.expm1(edges) * median - 1e-9).astype(np.int64)])
     first = np.minimum(np.maximum(ends[digit], 1), lots)
     last = np.where(digit < 15, np.maximum(ends[np.minimum(digit + 1, 15)] - 1, lots), _FAR)
     # The decoder rounds one of the bin's quantiles to whole lots.
-    table = np.maximum(np.rint(np.expm1(day.tokenizer.volume_table) * median), 1)[digit]
+    tables = np.rint(np.expm1(day.tables[[SIZES, TAKERS]]) * median)
+    table = np.maximum(tables[takes.astype(np.int64), digit], 1)
     low, high = np.where(lots == first, -np.inf, lots - 0.5), np.where(lots == last, np.inf, lots + 0.5)
     decoder = ((table > low[:, None]) & (table < high[:, None])).mean(1)
     return Chances(decoder, _plain(lots, first, last, first))
@@ -89,7 +90,7 @@ def _time(day: EncodedDay, recorded: RecordedFlow, digit: np.ndarray) -> Chances
         return np.log10(np.maximum(at * unit * 1e-9, SHORTEST_S))
 
     # All of the first bin lies at one place: the decoder tells nothing there.
-    decoder = _cells(day.tokenizer.time_table, digit, place(steps - 0.5), place(steps + 0.5), steps, first, last)
+    decoder = _cells(day.tables[TIMES], digit, place(steps - 0.5), place(steps + 0.5), steps, first, last)
     plain = _plain(steps, first, last, np.maximum(first, 1))
     return Chances(np.where(digit == 0, plain, decoder), plain)
 
@@ -106,7 +107,7 @@ def _mid_price(day, records, before, digit, sign) -> Chances:
     def place(at: np.ndarray) -> np.ndarray:
         return 1e4 * (at - mid) / mid
 
-    decoder = _cells(day.tokenizer.depth_table, digit, place(price - 0.5), place(price + 0.5), price, first, last)
+    decoder = _cells(day.tables[DEPTHS], digit, place(price - 0.5), place(price + 0.5), price, first, last)
     # Open bins are counted outwards, from their edge.
     low_open = digit == 0
     outwards, start = np.where(low_open, -price, price), np.where(low_open, -last, first)
@@ -138,7 +139,7 @@ def _touch_price(day, records, before, digit, sign) -> Chances:
         within = np.where(group == 8, outermost, bounded)
         return digit + np.where(beyond, share / (1 + share), np.where(inside, share, np.where(behind, within, 0.5)))
 
-    decoder = _cells(day.tokenizer.depth_table, digit, place(k - 0.5), place(k + 0.5), k, first, last)
+    decoder = _cells(day.tables[DEPTHS], digit, place(k - 0.5), place(k + 0.5), k, first, last)
     return Chances(decoder, _plain(k, first, last, np.maximum(first, 1)))
 
 
