@@ -46,7 +46,7 @@ def arguments(example, out):
     small = {"batch": 2, "evaluate_every": 1, "save_every": 1, "precision": "fp32"}
     given = example.Arguments(Path("none"), out, layers=1, width=32, context=32)
     training, adapting = (replace(one, steps=2, **small) for one in (given.training, given.adapting))
-    return replace(given, training=training, adapting=adapting)
+    return replace(given, training=training, adapting=adapting, scale=0.0)
 
 
 def test_a_venue_is_left_out_scored_and_then_told(example, parts, tmp_path, monkeypatch):
