@@ -55,9 +55,8 @@ class Arguments:
     width: int = 96
     context: int = 128
     dropout: float = 0.1
-    scale: float = (
-        0.0  # deviation of the decades and octaves by which a window's clock and sizes are scaled, 0 for none
-    )
+    # deviation of the decades and octaves by which the clock and the sizes of a window are scaled; 0 for none
+    scale: float = 1.0
     minimum_events: int = 4_000  # smaller sets are left out
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
