@@ -39,7 +39,7 @@ def test_scores_are_those_of_training(windows, weights, tmp_path):
     from tradefm_gym.model.training import score
 
     save_checkpoint(tmp_path / "model", CONFIG, weights)
-    inputs = [windows.tokenizer.encode(segment) for segment in windows.segments]
+    inputs = [segment["straight"].astype(np.int32) for segment in windows.segments]
     for batch in (5, 64):
         found = score_events(NumbaEngine(CONFIG, weights, batch), inputs)
         assert [len(one.nats) for one in found] == [len(one) - 1 for one in inputs]
