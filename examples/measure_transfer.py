@@ -13,7 +13,6 @@ folder, and goes on where it ended.
 """
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,16 +21,18 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from train_tradefm import load_days, segments
 
 from tradefm_gym.model.baselines import Markov
 from tradefm_gym.model.config import PRESETS, ModelConfig, load_weights, save_checkpoint
 from tradefm_gym.model.likelihood import score_events
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
-from tradefm_gym.model.tokenizer import TradeTokenizer
-from tradefm_gym.model.training import TrainingConfig, TrainingResult, TrainingRun, evaluate, train
+from tradefm_gym.model.token_events import TOKENS
+from tradefm_gym.model.tokenizer import SHORTEST_S, TradeTokenizer, compose, decompose
+from tradefm_gym.model.training import TrainingRun, evaluate, train
+from tradefm_gym.model.training_config import TrainingConfig
 from tradefm_gym.model.windows import Augmentation, FlowWindows
 from tradefm_gym.realism.bootstrap import Estimate, mean_of
+from tradefm_gym.tokenizing import DayParts, day_parts, day_paths
 
 SHOTS = (1_000, 10_000, 0)  # events of the venue's training part; 0 is all of them
 LEARNT = 0.85  # of these; the rest choose among steps
@@ -40,6 +41,9 @@ MODEL_ROWS = 64
 HEAD_WIDTH = 32
 SCALED_WINDOWS = 4_096  # that a chain counts
 PATIENCE = 3  # evaluations without a better one end an adaptation
+TOKEN_FIELDS = TOKENS.names or ()
+# with the size beside them, as log(1 + size / median size)
+SIZED_TOKENS = np.dtype([*((name, TOKENS[name]) for name in TOKEN_FIELDS), ("volume", np.float64)], align=True)
 
 
 @dataclass
@@ -67,7 +71,7 @@ class Arguments:
     adapting: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             steps=160, learning_rate=5e-4, average=0.95, threads=1, precision="bf16", evaluate_every=20,
-            save_every=20, progress=False,
+            save_every=20, patience=PATIENCE, progress=False,
         )
     )  # fmt: skip
 
@@ -77,16 +81,44 @@ class ScaledWindows(FlowWindows):
 
     Feeds differ in their resolution of time more than markets do: a network that has seen waits of whole milliseconds
     only gives shorter ones next to no probability.
+
+    Events keep their size beside their tokens. Once a window is drawn and augmented, its waiting times and its sizes
+    are multiplied, by a factor each, and their two digits of the trade token are made anew: nothing else of the inputs
+    is scaled. ``windows`` and ``tokens`` stay as recorded. Segments must be features, not tokens.
     """
 
-    scale = 0.0
+    scale = 0.0  # deviation of the decades of time and of the octaves of size
 
-    def _augment(self, window: np.ndarray, rng: np.random.Generator) -> None:
-        super()._augment(window, rng)
+    def __init__(
+        self,
+        segments: list[np.ndarray],
+        tokenizer: TradeTokenizer,
+        context: int,
+        augmentation: Augmentation | None = None,
+    ):
+        super().__init__(segments, tokenizer, context, augmentation)
+        volumes = [features["volume"][features["valid"] == 1] for features in segments]
+        kept = [volume for volume in volumes if len(volume) > 1]  # as the segments are
+        self.segments = [_sized(*both) for both in zip(self.segments, kept, strict=True)]
+
+    def _draw(self, window: np.ndarray, rng: np.random.Generator, out: np.ndarray) -> None:
+        super()._draw(window, rng, out)
         if self.scale > 0:
             decades, octaves = self.scale * rng.standard_normal(2)
-            window["seconds"] *= 10.0**decades
-            window["volume"] = np.log1p(np.expm1(window["volume"]) * 2.0**octaves)
+            seconds = np.log10(np.maximum(window["seconds"] * 10.0**decades, SHORTEST_S))
+            volume = np.log1p(np.expm1(window["volume"]) * 2.0**octaves)
+            edges, tokens = self.tokenizer.edges, out[: len(window), 3]
+            digits = np.searchsorted(edges.volume, volume, "right"), np.searchsorted(edges.time, seconds, "right")
+            tokens[:] = compose(*decompose(tokens)[:3], *digits)
+
+
+def _sized(tokens: np.ndarray, volume: np.ndarray) -> np.ndarray:
+    """Events ``(n,) SIZED_TOKENS``."""
+    sized = np.zeros(len(tokens), SIZED_TOKENS)
+    for name in TOKEN_FIELDS:
+        sized[name] = tokens[name]
+    sized["volume"] = volume
+    return sized
 
 
 Parts = dict[str, dict[str, np.ndarray]]  # features by set and part
@@ -106,7 +138,7 @@ def model_nats(folder: Path, windows: FlowWindows) -> np.ndarray:
     """Nats of each event (n,) under a checkpoint."""
     config, weights = load_weights(folder)
     engine = make_engine(replace(config, dropout=0.0), weights, MODEL_ROWS)
-    inputs = [windows.tokenizer.encode(segment) for segment in windows.segments]
+    inputs = [segment["straight"].astype(np.int32) for segment in windows.segments]
     return np.concatenate([scores.nats for scores in score_events(engine, inputs)])
 
 
@@ -124,24 +156,8 @@ def adapt(source: Path, out: Path, learnt: FlowWindows, chosen_on: FlowWindows, 
         run.average = {name: value.detach().clone() for name, value in run.model.named_parameters()}
         run.result.best_nats = evaluate(run.model, chosen_on.windows())
         save_checkpoint(out, config, weights)
-    if not _enough(run.result):
-        with suppress(_Enough):
-            run.train(learnt, chosen_on, _stop)
+    run.train(learnt, chosen_on, None)
     return run.result.best_step
-
-
-class _Enough(Exception):
-    """Raised to end a run whose last evaluations were no better."""
-
-
-def _enough(result: TrainingResult) -> bool:
-    later = [entry for entry in result.history if entry["step"] > result.best_step]
-    return len(later) >= PATIENCE
-
-
-def _stop(result: TrainingResult) -> None:
-    if _enough(result):
-        raise _Enough
 
 
 class Transfer:
@@ -257,15 +273,23 @@ def check_scale(path: Path, scale: float) -> None:
     path.write_text(json.dumps({"scale": scale}))
 
 
+def load_parts(arguments: Arguments, tokenizer: TradeTokenizer) -> list[DayParts]:
+    """Features of all sets that are large enough, by name."""
+    days = day_parts(day_paths([arguments.data]), tokenizer.half_life_s, tokenizer.mid, arguments.minimum_events)
+    found = sorted(days, key=lambda day: day.name)
+    if not found:
+        raise SystemExit(f"--minimum-events is {arguments.minimum_events}; no day in {arguments.data} has as many")
+    return found
+
+
 def main(arguments: Arguments) -> None:
     """Runs venue after venue."""
     console = Console(width=None if Console().is_terminal else 170)
     if arguments.training.threads:
         torch.set_num_threads(arguments.training.threads)
-    days = load_days(arguments.data, arguments.minimum_events)
-    tokenizer = TradeTokenizer.load(checkpoint(arguments.tokenizer)[0])
-    parts = segments(days, tokenizer.half_life_s, tokenizer.mid)
-    venues = {name: day.meta.venue.split()[0] for name, day in days.items()}
+    days = load_parts(arguments, TradeTokenizer.load(checkpoint(arguments.tokenizer)[0]))
+    parts = {day.name: day.parts for day in days}
+    venues = {day.name: day.meta.venue.split()[0] for day in days}
     arguments.out.mkdir(parents=True, exist_ok=True)
     check_scale(arguments.out / "settings.json", arguments.scale)
     rows = []

@@ -39,7 +39,7 @@ def test_scores_are_those_of_training(windows, weights, tmp_path):
     from tradefm_gym.model.training import score
 
     save_checkpoint(tmp_path / "model", CONFIG, weights)
-    inputs = [windows.tokenizer.encode(segment) for segment in windows.segments]
+    inputs = [segment["straight"].astype(np.int32) for segment in windows.segments]
     for batch in (5, 64):
         found = score_events(NumbaEngine(CONFIG, weights, batch), inputs)
         assert [len(one.nats) for one in found] == [len(one) - 1 for one in inputs]
@@ -50,7 +50,7 @@ def test_scores_are_those_of_training(windows, weights, tmp_path):
 
 
 def test_the_expected_event_is_the_likeliest_of_every_digit(windows, weights):
-    inputs = windows.tokenizer.encode(windows.segments[1])[:12]
+    inputs = windows.segments[1]["straight"][:12].astype(np.int32)
     engine = NumbaEngine(CONFIG, weights, 3)
     bits = np.full((3, 5), 1 << 31, np.uint32)
     for length in range(1, 8):  # put the greedy event in the place of the recorded one

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ pytest.importorskip("torch")
 from rich.console import Console
 from small_tradefm import generated_day
 
+from tradefm_gym.data.written import write_folder
 from tradefm_gym.model.config import load_weights
+from tradefm_gym.model.token_events import mirror
 from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.model.windows import Augmentation, reflag
 from tradefm_gym.realism.encoded_day import EncodedDay
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -23,14 +27,10 @@ VENUES = {"first": "Here", "second": "There"}
 
 @pytest.fixture(scope="module")
 def example():
-    sys.path.insert(0, str(EXAMPLES))  # it takes the loading of days from its neighbour
-    try:
-        spec = importlib.util.spec_from_file_location("measure_transfer", EXAMPLES / "measure_transfer.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["measure_transfer"] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    spec = importlib.util.spec_from_file_location("measure_transfer", EXAMPLES / "measure_transfer.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["measure_transfer"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
     return module
 
 
@@ -110,6 +110,60 @@ def test_a_scale_moves_clocks_and_sizes_only(example, parts):
     # Windows are drawn before they are scaled, but every draw of a scale moves the next mirror: compare the first.
     kept, scaled = (batch[0, :, 3] for batch in batches)
     assert np.array_equal(kept >> 8, scaled >> 8) and not np.array_equal(kept & 255, scaled & 255)
+
+
+def slow_scaled(segments, tokenizer, context, scale, batch, rng):
+    """The twin of ``ScaledWindows.sample``: values are changed first, scaled last, and made tokens then."""
+    settings, rows = Augmentation(), np.zeros((batch, context + 1, 4), np.int32)
+    segments = [s[s["valid"] == 1] for s in segments]
+    lengths = np.array([len(s) for s in segments], np.float64)
+    for b, s in enumerate(rng.choice(len(segments), batch, p=lengths / lengths.sum())):
+        start = int(rng.integers(0, max(len(segments[s]) - context, 1)))
+        window = segments[s][start : start + context + 1].copy()
+        if rng.random() < 0.5:
+            window = mirror(window, tokenizer.mid)
+        window["level"] += settings.level_shift_bps * rng.standard_normal()
+        reflag(window, settings.reflag, rng, settings.takers)
+        decades, octaves = scale * rng.standard_normal(2)
+        window["seconds"] *= 10.0**decades
+        window["volume"] = np.log1p(np.expm1(window["volume"]) * 2.0**octaves)
+        rows[b, : len(window)] = tokenizer.encode(window)
+    return rows[:, :-1]
+
+
+def test_scaled_tokens_are_those_of_scaled_values(example, parts):
+    tokenizer = TradeTokenizer.load(example.checkpoint("mini-2")[0])
+    segments = [parts["first"]["train"], parts["first"]["train"][:20], parts["first"]["test"][:1]]
+    segments[0] = segments[0].copy()
+    segments[0]["valid"][5:50:7] = 0
+    windows = example.ScaledWindows(segments, tokenizer, 32, Augmentation())
+    windows.scale = 1.0
+    drawn = windows.sample(200, np.random.default_rng(5))[0]
+    assert np.array_equal(drawn, slow_scaled(segments[:2], tokenizer, 32, 1.0, 200, np.random.default_rng(5)))
+
+
+def test_a_folder_of_days_is_read(example, tmp_path, monkeypatch):
+    monkeypatch.setattr(example, "Transfer", FakeTransfer)
+    for name in ("first", "second"):
+        write_folder(generated_day(2_000), tmp_path / "days" / name)
+    given = replace(arguments(example, tmp_path / "out"), data=tmp_path / "days", minimum_events=1_000)
+    example.main(replace(given, leave_out=("first",)))
+    assert FakeTransfer.given == ["first", {"first": "made", "second": "made"}, {"first", "second"}]
+    with pytest.raises(SystemExit, match=r"--minimum-events is 2001; no day in .* has as many"):
+        example.main(replace(given, minimum_events=2_001))
+
+
+class FakeTransfer:
+    """Keeps what it is made of."""
+
+    given: ClassVar[list] = []
+
+    def __init__(self, arguments, name, venues, parts, console):
+        self.given[:] = [name, venues, set(parts)]
+        assert all(set(of) == {"train", "validation", "test"} for of in parts.values())
+
+    def run(self):
+        return []
 
 
 def test_a_folder_keeps_its_scale(example, tmp_path):
