@@ -6,7 +6,7 @@ import pytest
 from small_tradefm import SHARES, book_bank, records_of_tokens, write_checkpoint
 from test_takers import A, D, P, X, flow_of
 
-from tradefm_gym.flow.cancels import YOUNGEST, order_to_cancel
+from tradefm_gym.flow.cancels import YOUNGEST, leaves_a_hole, order_to_cancel
 from tradefm_gym.flow.tradefm import BUNDLED_MODEL, TradeFMFlow, checkpoint
 from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, NOOP, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
@@ -57,6 +57,14 @@ def test_only_the_bin_counts_and_without_the_size_the_nearest(book):
     assert chosen(book, 0, 80, 100, 20, 30) == 5
     assert chosen(book, 1, 111, 120, 5, 5) == 7
     assert chosen(book, 1, 90, 111, 6, 9) == 6
+
+
+def test_who_is_the_touch_alone_leaves_a_hole_if_the_next_level_is_far(book):
+    """Asks of one order at 110 and 112, two bids at 100 before 99."""
+    slot = {int(order["order_id"]): i for i, order in enumerate(book.orders[0]) if order["size"] > 0}
+    assert leaves_a_hole(book, 0, 1, slot[6], 1.0) and not leaves_a_hole(book, 0, 1, slot[6], 2.0)
+    assert leaves_a_hole(book, 0, 1, slot[7], 1.0) is False  # not at the touch
+    assert not leaves_a_hole(book, 0, 0, slot[0], 0.5) and not leaves_a_hole(book, 0, 0, slot[5], 0.5)
 
 
 def test_an_empty_bin_has_none(book):

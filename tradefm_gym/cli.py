@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tradefm_gym.cli_model import Tokenize, Train
+from tradefm_gym.cli_paper import Paper
 from tradefm_gym.cli_reading import Reading
 from tradefm_gym.cli_realism import Realism
 from tradefm_gym.cli_view import View
@@ -287,6 +288,7 @@ Command = (
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Realism, tyro.conf.subcommand("realism")]
+    | Annotated[Paper, tyro.conf.subcommand("paper")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[View, tyro.conf.subcommand("view")]

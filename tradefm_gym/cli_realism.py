@@ -46,7 +46,9 @@ class Realism:
     events: int | None = None  # events of a long rollout; 16,384
     # reaction, markouts, exploits, impact, control, extremes, with commas: also run markets with agents in them, under
     # stress, and from volatile moments, --seeds of them. Take 200 or more: fewer do not show that no attack pays, and
-    # without exploits no flow is shown to be fit for anything
+    # without exploits no flow is shown to be fit for anything.
+    # memorisation, code_length, tokenizer_drift, trained_on: what models keep, what raw events cost them, how their
+    # tokens age, and what is learned from a flow. None of these needs agents
     probes: str = ""
     folds: int = 0  # look at each day in so many growing parts, too, with baselines fitted to each; not by probes
     quick: bool = False  # a small effort, to see that it works: no figures to rely on

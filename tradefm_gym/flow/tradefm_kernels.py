@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from tradefm_gym.flow.cancels import order_to_cancel
+from tradefm_gym.flow.cancels import leaves_a_hole, order_to_cancel
 from tradefm_gym.flow.followers import add_pressure
-from tradefm_gym.flow.placement import place, place_by_touch, touch_lots, usual_touch
+from tradefm_gym.flow.placement import SPAN, place, place_by_touch, touch_lots, usual_touch
 from tradefm_gym.market.compiler import KERNEL, PARALLEL, SERIAL
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -253,7 +253,11 @@ def _propose_row(
                 best = np.int64(bid if side == BUY else ask)
                 first, last = (np.int64(1), best - 1) if side == BUY else (best + 1, np.int64(2**30))
                 slot = order_to_cancel(book, m, s, first, last, least_lots, most_lots, uniforms[m, 3], kept[m])
-            if slot >= 0:
+            span = placement[m, SPAN]
+            alone = slot >= 0 and state["mid_mode"] == MID_TOUCH and span > 0.0
+            if alone and leaves_a_hole(book, m, s, slot, span):
+                event["order_id"] = book.row[m, NEXT_ID]  # nobody's yet: a no-op
+            elif slot >= 0:
                 event["order_id"], event["size"] = book.orders[m, slot]["order_id"], 0
             elif dense[m, s] < 0.0:
                 event["order_id"] = book.row[m, NEXT_ID]  # nobody's yet: a no-op

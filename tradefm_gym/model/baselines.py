@@ -63,7 +63,38 @@ class Markov:
         """Mean negative log-likelihood of all but each sequence's first token."""
         return self._nats(sequences, self.strength)
 
+    def event_nats(self, sequence: np.ndarray) -> np.ndarray:
+        """Negative log-likelihood (n - 1,) of each token of a sequence (n,) but the first."""
+        return -np.log(self._probabilities([sequence], self.strength))
+
+    def draw(self, start: int, uniforms: np.ndarray) -> np.ndarray:
+        """A path of the chain.
+
+        Args:
+            start: token that the first one follows.
+            uniforms: (n, 2) numbers in [0, 1): the first chooses between chain and unigram, the second the token.
+
+        Returns:
+            (n,) int64 tokens.
+        """
+        totals = np.cumsum(self._pair_counts)
+        firsts = np.searchsorted(self._pairs, np.arange(VOCABULARY + 1) * VOCABULARY)
+        unigram = np.cumsum(self.unigram.probabilities)
+        path, token = np.zeros(len(uniforms), np.int64), int(start)
+        for i, (choice, uniform) in enumerate(uniforms):
+            first, count = firsts[token], int(self._context_counts[token])
+            if choice * (count + self.strength) < count:
+                before = int(totals[first - 1]) if first else 0
+                token = int(self._pairs[np.searchsorted(totals, before + int(uniform * count), "right")] % VOCABULARY)
+            else:
+                token = min(int(np.searchsorted(unigram, uniform * unigram[-1], "right")), VOCABULARY - 1)
+            path[i] = token
+        return path
+
     def _nats(self, sequences, strength) -> float:
+        return float(-np.log(self._probabilities(sequences, strength)).mean())
+
+    def _probabilities(self, sequences, strength) -> np.ndarray:
         previous = np.concatenate([s[:-1] for s in sequences]).astype(np.int64)
         tokens = np.concatenate([s[1:] for s in sequences]).astype(np.int64)
         pairs = previous * VOCABULARY + tokens
@@ -72,5 +103,4 @@ class Markov:
         context = self._context_counts[previous]
         conditional = count / np.maximum(context, 1)
         weight = context / (context + strength)
-        p = weight * conditional + (1 - weight) * self.unigram.probabilities[tokens]
-        return float(-np.log(p).mean())
+        return weight * conditional + (1 - weight) * self.unigram.probabilities[tokens]

@@ -78,6 +78,15 @@ def sums(block: np.ndarray, number: int, columns: Sequence[np.ndarray]) -> np.nd
     return np.stack([np.bincount(block, column, number) for column in columns], axis=1)
 
 
+def mean_of(values: np.ndarray, block: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+    """Mean of values (n,), with an interval over blocks, whose labels (n,) need not be in order."""
+    place, number = dense(block)
+    table = sums(place, number, [np.asarray(values, np.float64), np.ones(len(values))])
+    total = resampled([number], replicates, seed)[0] @ table
+    with np.errstate(invalid="ignore"):
+        return estimate(total[:, 0] / total[:, 1])
+
+
 def series(name: str, value: np.ndarray, length: int | None = None) -> np.ndarray:
     """``value`` as (n,) float64, finite and not empty, of ``length`` if that is given; else a ValueError."""
     array = numbers(value)

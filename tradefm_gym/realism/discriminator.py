@@ -69,11 +69,34 @@ def discriminate(
         held = [part == fold for part in parts]
         scores = [of[chosen] for of, chosen in zip(score, held, strict=True)]
         blocks = [side.block[chosen] for side, chosen in zip((ours, theirs), held, strict=True)]
-        won_here, pairs_here = _pairs(scores, blocks, weights)
+        won_here, pairs_here = pairs_won(scores, blocks, weights)
         won += won_here
         pairs += pairs_here
     with np.errstate(invalid="ignore"):
         return estimate(won / pairs)
+
+
+def area(
+    first: np.ndarray,
+    second: np.ndarray,
+    first_block: np.ndarray,
+    second_block: np.ndarray,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Estimate:
+    """Area under the ROC curve of a score: how often one of the first scores more than one of the second.
+
+    Args:
+        first: (n,) float64 scores.
+        second: (m,) float64 scores.
+        first_block: (n,) int64, scores that depend on each other.
+        second_block: (m,) int64; its labels have nothing to do with those of the first.
+        replicates: of the bootstrap.
+        seed: of the bootstrap.
+    """  # fmt: skip
+    (ours, number), (theirs, others) = dense(first_block), dense(second_block)
+    won, pairs = pairs_won([first, second], [ours, theirs], resampled([number, others], replicates, seed))
+    return estimate(won / pairs)
 
 
 def _side(name: str, features: np.ndarray, block: np.ndarray) -> _Side:
@@ -142,7 +165,7 @@ def _classifier(model: str, seed: int):
     )
 
 
-def _pairs(
+def pairs_won(
     scores: list[np.ndarray], blocks: list[np.ndarray], weights: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weight of the pairs in which the real window scores more, and of all pairs: (1 + replicates,) each."""

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from tradefm_gym.flow.indicators import INDICATORS
 from tradefm_gym.realism import control, stress
@@ -12,9 +11,12 @@ from tradefm_gym.realism.fill_chances import DEPTHS, WAITS
 from tradefm_gym.realism.impact import AFTER, PARTICIPATION
 from tradefm_gym.realism.impact import SIZES as PARENT_SIZES
 from tradefm_gym.realism.markouts import HORIZONS
+from tradefm_gym.realism.model_tables import QUANTITIES as OF_MODELS
+from tradefm_gym.realism.model_tables import model_tables
 from tradefm_gym.realism.probes import AGENT
 from tradefm_gym.realism.response import LAGS, SIZES
 from tradefm_gym.realism.rows import Row, Rows
+from tradefm_gym.realism.table_cells import Cell, ProbeTable, cell, words
 
 _BRIEF_LAGS = (1, 10, 100, 1000)
 _BRIEF_HORIZONS = ("after_1_events", "after_100_events", "after_1_s", "after_10_s")
@@ -37,26 +39,10 @@ _WITHIN = tuple(f"within_{wait}_{unit}" for unit, waits in WAITS.items() for wai
 _MARKED = "marked by the record's 95% band"
 
 
-class Cell(NamedTuple):
-    """A value, its interval, and its mark: "near" in the record's band, "far" outside, "paid" for an attack."""
-
-    value: str
-    interval: str = ""
-    mark: str = ""
-
-
-class ProbeTable(NamedTuple):
-    """A table; each line is a name and its cells."""
-
-    title: str
-    caption: str
-    head: tuple[str, ...]
-    lines: list[tuple[str, tuple[Cell, ...]]]
-
-
 def of_a_probe(row: Row) -> bool:
     """Whether a row has its place in these tables."""
-    return row.quantity.removeprefix(AGENT).removeprefix("buy_").removeprefix("sell_").startswith(_QUANTITIES)
+    name = row.quantity.removeprefix(AGENT).removeprefix("buy_").removeprefix("sell_")
+    return name.startswith((*_QUANTITIES, *OF_MODELS))
 
 
 def probe_tables(rows: Rows, set_name: str, flows: Sequence[str], brief: bool = False) -> list[ProbeTable]:
@@ -77,6 +63,7 @@ def probe_tables(rows: Rows, set_name: str, flows: Sequence[str], brief: bool = 
         _controls(rows, set_name, flows, brief),
         _stresses(rows, set_name, flows),
         _extremes(rows, set_name, flows),
+        *model_tables(rows, set_name, flows),
     ]
     return [table for table in found if table.lines]
 
@@ -88,8 +75,8 @@ def _responses(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> 
         lines = []
         for size in SIZES:
             name = f"{quantity}_{size}"
-            lines += _beside_record(rows, set_name, name, lags, flows, "takers", _words(size), brief)
-        yield ProbeTable(f"{what} after takers", caption, ("", *map(_words, lags)), lines)
+            lines += _beside_record(rows, set_name, name, lags, flows, "takers", words(size), brief)
+        yield ProbeTable(f"{what} after takers", caption, ("", *map(words, lags)), lines)
 
 
 def _markouts(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Iterable[ProbeTable]:
@@ -97,9 +84,7 @@ def _markouts(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> I
     caption = f"The mid's move after a passive fill, signed for the maker, who loses by a negative one; {_MARKED}"
     for quantity in list(_UNITS)[: 1 if brief else None]:
         lines = _beside_record(rows, set_name, quantity, horizons, flows, "makers", "", brief)
-        yield ProbeTable(
-            f"Markout of passive fills in {_UNITS[quantity]}", caption, ("", *map(_words, horizons)), lines
-        )
+        yield ProbeTable(f"Markout of passive fills in {_UNITS[quantity]}", caption, ("", *map(words, horizons)), lines)
 
 
 def _fills(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> ProbeTable:
@@ -110,10 +95,10 @@ def _fills(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> Prob
     quantities = [f"fill_probability_{depth}" for depth in depths]
     quantities += [] if brief else [name for name in queues if not name.startswith(AGENT)]
     for quantity in quantities:
-        name = _words(quantity.removeprefix("fill_probability_"))
+        name = words(quantity.removeprefix("fill_probability_"))
         lines += _beside_record(rows, set_name, quantity, waits, flows, "orders", name, brief)
     caption = f"Of a first fill if the order is left alone, by better prices ahead of it on arrival; {_MARKED}"
-    return ProbeTable("Chance of a fill", caption, ("", *map(_words, waits)), lines)
+    return ProbeTable("Chance of a fill", caption, ("", *map(words, waits)), lines)
 
 
 def _beside_record(
@@ -129,7 +114,7 @@ def _beside_record(
         if not any(row is not None and math.isfinite(row.value) for row in found):
             continue
         bands = [rows.get(set_name, quantity, metric, "real") if arm in flows else None for metric in metrics]
-        lines.append((f"{name}: {said}" if name else said, tuple(map(_cell, found, bands))))
+        lines.append((f"{name}: {said}" if name else said, tuple(map(cell, found, bands))))
     return lines
 
 
@@ -140,11 +125,11 @@ def _exploits(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
         paid = [rows.get(set_name, attack, "paid", flow) for flow in flows]
         cells = []
         for profit, told in zip(profits, paid, strict=True):
-            cell = _cell(profit)
+            shown = cell(profit)
             pays = told is not None and told.value > 0
-            cells.append(cell._replace(value=f"{cell.value} paid", mark="paid") if pays else cell)
+            cells.append(shown._replace(value=f"{shown.value} paid", mark="paid") if pays else shown)
         if any(row is not None for row in profits):
-            lines.append((_words(attack.removeprefix("exploit_")), tuple(cells)))
+            lines.append((words(attack.removeprefix("exploit_")), tuple(cells)))
     caption = "Mean profit of an episode in basis points of the value of a median order, without fees"
     return ProbeTable("Scripted attacks", caption, ("attack", *flows), lines)
 
@@ -163,7 +148,7 @@ def _impact(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
     for name, quantity, metric in asked:
         found = [rows.get(set_name, quantity, metric, flow) for flow in flows]
         if any(row is not None for row in found):
-            lines.append((name, tuple(map(_cell, found))))
+            lines.append((name, tuple(map(cell, found))))
     caption = "Against the same market without the parent order; sizes in medians, at 20% participation"
     return ProbeTable("Impact of parent orders", caption, ("", *flows), lines)
 
@@ -189,7 +174,7 @@ def _controls(rows: Rows, set_name: str, flows: Sequence[str], brief: bool) -> P
         "Less the same market untold (same start and random numbers). Marked: the interval leaves out 0; monotone: "
         "each step from class to class goes that way, and its interval leaves out 0, too"
     )
-    return ProbeTable("Indicators told alone", caption, ("", *map(_words, control.MEASURES)), lines)
+    return ProbeTable("Indicators told alone", caption, ("", *map(words, control.MEASURES)), lines)
 
 
 def _measures(
@@ -210,9 +195,9 @@ def _one_way(rows: Rows, set_name: str, quantity: str, flow: str, measure: str, 
 
 def _against_zero(row: Row | None) -> Cell:
     """A cell, green where its interval leaves out 0."""
-    cell = _cell(row)
+    found = cell(row)
     clear = row is not None and math.isfinite(row.low + row.high) and (row.low > 0 or row.high < 0)
-    return cell._replace(mark="near") if clear else cell
+    return found._replace(mark="near") if clear else found
 
 
 def _stresses(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
@@ -224,11 +209,11 @@ def _stresses(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
                 metrics = [f"{quantity}_after_{lag}" for lag in stress.LAGS]
                 metrics += [f"{quantity}_recovery", f"{quantity}_recovered"]
                 found = [rows.get(set_name, f"stress_{name}", metric, flow) for metric in metrics]
-                lines.append((f"{flow}: {_words(name)}, {_STRESS_UNITS[quantity]}", tuple(map(_cell, found))))
+                lines.append((f"{flow}: {words(name)}, {_STRESS_UNITS[quantity]}", tuple(map(cell, found))))
             metrics = [f"variance_{part}" for part in ("during", "soon", "late")]
             found = [rows.get(set_name, f"stress_{name}", metric, flow) for metric in metrics]
-            told = (_cell(found[0]), Cell(""), Cell(""), *map(_cell, found[1:]), Cell(""), Cell(""))
-            lines.append((f"{flow}: {_words(name)}, variance ratio: until 0, 256, then", told))
+            told = (cell(found[0]), Cell(""), Cell(""), *map(cell, found[1:]), Cell(""), Cell(""))
+            lines.append((f"{flow}: {words(name)}, variance ratio: until 0, 256, then", told))
     lines = [line for line in lines if any(cell.value not in ("", "-") for cell in line[1])]
     caption = (
         "Less the same market without the scenario, by events after its end; recovered: events until a market is back "
@@ -248,21 +233,6 @@ def _extremes(rows: Rows, set_name: str, flows: Sequence[str]) -> ProbeTable:
             ]
             if any(row is not None for row in found):
                 windows = max(row.n for row in found if row is not None)
-                lines.append((f"{flow}: {_words(quantity)} ({windows})", tuple(map(_cell, found))))
+                lines.append((f"{flow}: {words(quantity)} ({windows})", tuple(map(cell, found))))
     caption = "Windows of 128 events by the mid's realised variance, the top decile apart; nats given the events before"
     return ProbeTable("Extreme regimes", caption, ("", "recorded variance", "variance / recorded", "nats"), lines)
-
-
-def _cell(row: Row | None, band: Row | None = None) -> Cell:
-    if row is None or not math.isfinite(row.value):
-        return Cell("-")
-    interval = f"{row.low:.2f} to {row.high:.2f}" if math.isfinite(row.low + row.high) else ""
-    mark = ""
-    if band is not None and math.isfinite(band.low + band.high):
-        mark = "near" if band.low <= row.value <= band.high else "far"
-    value = f"{row.value:,.0f}" if abs(row.value) >= 100 else f"{row.value:.3f}"
-    return Cell(value, interval, mark)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

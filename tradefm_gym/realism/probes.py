@@ -2,9 +2,11 @@
 
 ``reaction`` asks what takers do to the price, ``markouts`` what becomes of resting orders, ``exploits`` whether
 scripted attacks earn money, ``impact`` what a parent order costs, ``control`` whether a flow does what its indicators
-say and how it bears stress, ``extremes`` how it does in the most volatile tenth of the test part.
-Those that the record can answer are told of it and of its training part, too. What an agent met has quantities that
-begin with ``agent_``, so that it stands beside what the flow's own takers and makers met.
+say and how it bears stress, ``extremes`` how it does in the most volatile tenth of the test part. ``memorisation`` asks
+what a model kept of the orders that it learned from, ``code_length`` what raw events cost it, ``tokenizer_drift`` how a
+tokenizer ages over a day, and ``trained_on`` what a classifier that learns from a flow is worth on the record. Those
+that the record can answer are told of it and of its training part, too. What an agent met has quantities that begin
+with ``agent_``, so that it stands beside what the flow's own takers and makers met.
 """
 
 import math
@@ -17,26 +19,38 @@ from typing import Any
 import numpy as np
 
 from tradefm_gym.flow.protocol import FlowModel
+from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
+from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.realism import (
     averages,
     bootstrap,
+    code_length,
     control,
+    discriminator,
+    encoded_day,
     exploits,
     extremes,
     fill_chances,
     impact,
     intervention,
     markouts,
+    matches,
+    memorisation,
     response,
     stress,
+    tokenizer_drift,
+    trained_on,
+    within_bins,
 )
+from tradefm_gym.realism.arms import parsed
 from tradefm_gym.realism.part_files import hash_of
 from tradefm_gym.realism.rows import Row, Rows
 from tradefm_gym.realism.sections import Subject
 from tradefm_gym.realism.verdict import LEAST
 
 RECORDS = ("real", "drift")  # arms that are probed beside flows
-OF_FLOWS = ("exploits", "impact", "control", "extremes")  # probes that no record can answer
+# Probes that no record can answer.
+OF_FLOWS = ("exploits", "impact", "control", "extremes", "memorisation", "code_length", "tokenizer_drift")
 AGENT = "agent_"
 _FIRST_SEED = np.uint64(1) << np.uint64(49)  # neither those of forecasts nor of long rollouts
 
@@ -96,6 +110,40 @@ def extreme_windows(subject: Subject) -> list[Row]:
     return _rows(subject, extremes.extreme_rows(subject.recorded, subject.flow_at))
 
 
+def memory(subject: Subject) -> list[Row]:
+    """How much of the training part a flow repeats, and what else of it a model gives away."""
+    assert subject.paths is not None and subject.recorded is not None
+    name, model, _ = parsed(subject.arm)
+    day = _encoded(subject, model if name == "tradefm" else "")
+    generated = [encoded_day.path_tokens(path, day.tokenizer) for path in subject.paths()]
+    told = [*memorisation.match_rows(memorisation.Pieces(day), generated)]
+    if name == "tradefm":
+        told += [*memorisation.chance_rows(day), *memorisation.model_rows(day, model or BUNDLED_MODEL)]
+    return _rows(subject, told)
+
+
+def raw_codes(subject: Subject) -> list[Row]:
+    """Code length of the test part's raw events; of flows with a likelihood of tokens only."""
+    return _of_model(subject, code_length.code_rows)
+
+
+def ageing(subject: Subject) -> list[Row]:
+    """Code length by quarter of the day with frozen and with rolling edges; of flows with a tokenizer only."""
+    return _of_model(subject, tokenizer_drift.drift_rows)
+
+
+def lessons(subject: Subject) -> list[Row]:
+    """What a classifier that learned on an arm is worth on the test part, beside one that learned on the record."""
+    assert subject.paths is not None and subject.recorded is not None
+    if subject.arm == "real":  # it would be tried on what it learned
+        return []
+    one = subject.recorded
+    skipped = trained_on.SKIPPED if subject.make_flow is not None else 0
+    taught = trained_on.examples(subject.paths(), skipped)
+    real, tested = (trained_on.examples([one.path.between(*one.part(name))]) for name in ("train", "test"))
+    return _rows(subject, trained_on.trained_rows(taught, real, tested, subject.measured.seeds, subject.replicates))
+
+
 PROBES: dict[str, Callable[[Subject], list[Row]]] = {
     "reaction": reaction,
     "markouts": resting_orders,
@@ -103,6 +151,10 @@ PROBES: dict[str, Callable[[Subject], list[Row]]] = {
     "impact": parent_orders,
     "control": told_and_stressed,
     "extremes": extreme_windows,
+    "memorisation": memory,
+    "code_length": raw_codes,
+    "tokenizer_drift": ageing,
+    "trained_on": lessons,
 }
 
 
@@ -123,19 +175,10 @@ def code() -> str:
     """Hash of what probes are computed with: when it changes they are run again."""
     own = sys.modules[__name__]
     return hash_of(
-        own,
-        response,
-        markouts,
-        fill_chances,
-        exploits,
-        impact,
-        control,
-        stress,
-        extremes,
-        intervention,
-        averages,
-        bootstrap,
-    )
+        own, response, markouts, fill_chances, exploits, impact, control, stress, extremes, intervention, averages,
+        bootstrap, memorisation, matches, encoded_day, within_bins, code_length, tokenizer_drift, trained_on,
+        discriminator,
+    )  # fmt: skip
 
 
 def against_record(rows: Iterable[Row], set_name: str, arm: str) -> list[Row]:
@@ -187,6 +230,22 @@ def _markouts_against_record(rows: Rows, set_name: str, arm: str) -> list[Row]:
         Row(set_name, "markout", metric, arm, float(np.mean(of)) if of else math.nan, n=n, seeds=seeds)
         for metric, of in shares.items()
     ]
+
+
+def _encoded(subject: Subject, model: str) -> encoded_day.EncodedDay:
+    """The subject's day under a model's tokenizer, the bundled one's without a name."""
+    assert subject.recorded is not None
+    tokenizer = TradeTokenizer.load(checkpoint(model or BUNDLED_MODEL)[0])
+    return encoded_day.EncodedDay.of(subject.recorded.recorded, tokenizer)
+
+
+def _of_model(subject: Subject, told: Callable[..., Iterable[Mapping[str, Any]]]) -> list[Row]:
+    """Rows of a TradeFM flow's model on the subject's day; none of other flows."""
+    assert subject.recorded is not None
+    name, model, _ = parsed(subject.arm)
+    if name != "tradefm":
+        return []
+    return _rows(subject, told(_encoded(subject, model), subject.recorded.recorded, model or BUNDLED_MODEL))
 
 
 def _starts(flow: FlowModel, agents: int) -> tuple[np.ndarray, np.ndarray]:
