@@ -1,0 +1,163 @@
+"""Reference schedules for the execution task: volume's, a part of it, and that of Almgren and Chriss."""
+
+import math
+from typing import Any
+
+import numpy as np
+from tradefm_gym.agents.policies import ConstantPolicy
+
+from tradefm_gym import ExecutionRole, TradingSession
+
+CROSSES = 1.0
+
+
+class VWAP(ConstantPolicy):
+    """Keeps to volume: after each interval the part of the order is done that the volume's part is expected to be.
+
+    With v what others have traded so far, u the usual volume of an interval and m the intervals left, the part is
+    (v + u) / (v + m u). What others trade is no part of the observation, so the role itself counts: make it with
+    ``task``, ``{"schedule": "vwap"}``. With another schedule this is that schedule, unbent.
+
+    Args:
+        aggressiveness: from resting behind the touch (-1) to crossing (1).
+    """
+
+    def __init__(self, aggressiveness: float = 0.0):
+        super().__init__("vwap", 0.0, aggressiveness)
+        self.task: dict[str, Any] = {"schedule": "vwap"}
+
+
+class POV(ConstantPolicy):
+    """Trades a part of what others traded since the last decision; what that leaves at the deadline crosses.
+
+    As with ``VWAP`` the role counts: make it with ``task``.
+
+    Args:
+        participation: that part.
+        aggressiveness: from resting behind the touch (-1) to crossing (1).
+    """
+
+    def __init__(self, participation: float = 0.1, aggressiveness: float = 0.0):
+        super().__init__("pov", 0.0, aggressiveness)
+        self.task: dict[str, Any] = {"schedule": "pov", "participation": participation}
+
+
+class AlmgrenChriss:
+    """The schedule of least mean + ``risk_aversion`` x variance of the cost under linear impact.
+
+    Almgren and Chriss, "Optimal execution of portfolio transactions", Journal of Risk 3 (2000), equations 15 to 20.
+    With one decision as the unit of time and n of them, what is left after j is the part
+    sinh(k (n - j)) / sinh(k n) of the order, where 2 (cosh k - 1) = risk_aversion x volatility^2 / (temporary -
+    permanent / 2). Without risk aversion this is TWAP. Costs are counted in basis points of the arrival notional, and
+    lots as parts of the parent order, so that one set of parameters suits all start contexts.
+
+    Args:
+        risk_aversion: for each basis point.
+        volatility: standard deviation of the mid's move between two decisions, basis points.
+        temporary: what a lot costs more, in basis points, if the whole order instead of nothing is traded in one
+            decision.
+        permanent: how far the whole order moves the mid for good, basis points.
+        aggressiveness: from resting behind the touch (-1) to crossing (1).
+
+    Raises:
+        ValueError: if a parameter is not allowed; under so much permanent impact there is no optimal schedule.
+    """
+
+    name = "almgren_chriss"
+
+    def __init__(
+        self,
+        risk_aversion: float = 0.1,
+        volatility: float = 1.0,
+        temporary: float = 10.0,
+        permanent: float = 0.0,
+        aggressiveness: float = 0.0,
+    ):
+        for name, value in (("risk_aversion", risk_aversion), ("volatility", volatility), ("permanent", permanent)):
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; it must be a finite number of at least 0")
+        if not permanent / 2.0 < temporary < math.inf:
+            raise ValueError(f"temporary is {temporary!r}; it must be more than half of permanent, {permanent / 2.0!r}")
+        self.risk_aversion, self.volatility = risk_aversion, volatility
+        self.temporary, self.permanent, self.aggressiveness = temporary, permanent, aggressiveness
+
+    @property
+    def urgency(self) -> float:
+        """The k of the schedule, for each decision."""
+        squared = self.risk_aversion * self.volatility**2 / (self.temporary - 0.5 * self.permanent)
+        return math.acosh(1.0 + 0.5 * squared)
+
+    def remaining(self, decision: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+        """Part of the order (n,) float64 that is left after so many of all decisions, both (n,)."""
+        left, whole = np.maximum(decisions - decision, 0.0), np.asarray(decisions, np.float64)
+        k = self.urgency
+        if k * whole.max(initial=0.0) < 1e-6:
+            return left / whole
+        # sinh(k left) / sinh(k whole), in a form that does not overflow.
+        return np.exp(k * (left - whole)) * np.expm1(-2.0 * k * left) / np.expm1(-2.0 * k * whole)
+
+    def act(self, observation: np.ndarray, info: dict[str, np.ndarray]) -> np.ndarray:
+        """Actions (n, 2) float32 of an executor with TWAP's schedule; ``info`` has ``decision`` and ``decisions``."""
+        done, decisions = np.asarray(info["decision"]), np.asarray(info["decisions"])
+        part = self.remaining(done, decisions) - self.remaining(done + 1, decisions)
+        factor = np.maximum(part * decisions, 0.0)  # of TWAP's slice
+        faster = np.log(np.maximum(factor, 1.0)) / np.log(np.maximum(decisions, 2))
+        deviation = np.where(factor < 1.0, factor - 1.0, faster)
+        actions = np.stack([deviation, np.full(len(done), self.aggressiveness)], axis=1)
+        return np.clip(actions, -1.0, 1.0).astype(np.float32)
+
+    @classmethod
+    def fit(
+        cls,
+        flow: Any = "zero_intelligence",
+        risk_aversion: float = 0.1,
+        *,
+        num_envs: int = 64,
+        seed: int = 0,
+        aggressiveness: float = 0.0,
+        **task: Any,
+    ) -> "AlmgrenChriss":
+        """Measures impact and volatility with crossing orders of random size in markets of this flow.
+
+        Temporary impact is the slope of the cost against the mid at the decision, for each lot, over the part of the
+        order that was traded; permanent impact that of the mid's move until the next decision; the volatility is what
+        is left of these moves. A slope of the mid below 0 counts as 0.
+
+        Args:
+            flow: name of a flow, or one made for ``num_envs`` markets.
+            risk_aversion: for each basis point.
+            num_envs: markets, one episode each.
+            seed: of the first market and the sizes.
+            aggressiveness: of the policy; what is measured always crosses.
+            **task: arguments of ``ExecutionRole``.
+
+        Raises:
+            ValueError: if the measured temporary impact is not above half of the permanent one.
+        """
+        part, cost, move = _measure(flow, num_envs, seed, task)
+        traded = part > 0
+        temporary = np.polyfit(part[traded], cost[traded] / part[traded], 1, w=np.sqrt(part[traded]))[0]
+        permanent, drift = np.polyfit(part, move, 1)
+        volatility = float((move - drift - permanent * part).std())
+        permanent = max(float(permanent), 0.0)
+        return cls(risk_aversion, volatility, float(temporary), permanent, aggressiveness)
+
+
+def _measure(flow: Any, num_envs: int, seed: int, task: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Part of the order, cost and move of the mid (bps, against the agent) of every decision but the last ones."""
+    session = TradingSession(num_envs, ExecutionRole(**task), flow)
+    session.seed(np.ones(num_envs, np.bool_), np.arange(seed, seed + num_envs))
+    session.reset()
+    start, before = session.start_info(), session.step_info()
+    generator, found = np.random.default_rng(seed), []
+    while session.running.any():
+        running = session.running.copy()
+        actions = np.stack([generator.uniform(-1.0, 0.6, num_envs), np.full(num_envs, CROSSES)], axis=1)
+        session.step(actions.astype(np.float32), running)
+        now, still = session.step_info(), session.running
+        part = (now["executed"] - before["executed"]) / start["quantity"]
+        move = 1e4 * start["side"] * (now["mid"] - before["mid"]) / now["arrival_mid"]
+        found.append(np.stack([part, now["terms"]["spread"], move])[:, still])
+        before = now
+    part, cost, move = np.concatenate(found, axis=1)
+    return part, cost, move
