@@ -7,8 +7,10 @@ import numpy as np
 from tradefm_gym.agents.policies import ConstantPolicy
 
 from tradefm_gym import ExecutionRole, TradingSession
+from tradefm_gym.envs.observation import block_slices
 
 CROSSES = 1.0
+SPREAD = block_slices()["spread"].start
 
 
 class VWAP(ConstantPolicy):
@@ -119,9 +121,10 @@ class AlmgrenChriss:
     ) -> "AlmgrenChriss":
         """Measures impact and volatility with crossing orders of random size in markets of this flow.
 
-        Temporary impact is the slope of the cost against the mid at the decision, for each lot, over the part of the
-        order that was traded; permanent impact that of the mid's move until the next decision; the volatility is what
-        is left of these moves. A slope of the mid below 0 counts as 0.
+        What a lot costs against the mid at the decision is explained by the spread of that moment and the part of the
+        order that was traded, whose slope is the temporary impact. Permanent impact is the slope of the mid's move
+        until the next decision over that part, and the volatility what is left of these moves. A slope of the mid
+        below 0 counts as 0.
 
         Args:
             flow: name of a flow, or one made for ``num_envs`` markets.
@@ -132,32 +135,39 @@ class AlmgrenChriss:
             **task: arguments of ``ExecutionRole``.
 
         Raises:
-            ValueError: if the measured temporary impact is not above half of the permanent one.
+            ValueError: if ``task`` has other blocks than the usual ones, or the measured temporary impact
+                is not above half of the permanent one.
         """
-        part, cost, move = _measure(flow, num_envs, seed, task)
+        part, cost, move, spread = _measure(flow, num_envs, seed, task)
         traded = part > 0
-        temporary = np.polyfit(part[traded], cost[traded] / part[traded], 1, w=np.sqrt(part[traded]))[0]
+        weight = np.sqrt(part[traded])  # a cost for each lot is an average over so many
+        causes = np.stack([spread[traded], part[traded]], axis=1) * weight[:, None]
+        temporary = np.linalg.lstsq(causes, cost[traded] / weight, rcond=None)[0][1]
         permanent, drift = np.polyfit(part, move, 1)
         volatility = float((move - drift - permanent * part).std())
         permanent = max(float(permanent), 0.0)
         return cls(risk_aversion, volatility, float(temporary), permanent, aggressiveness)
 
 
-def _measure(flow: Any, num_envs: int, seed: int, task: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Part of the order, cost and move of the mid (bps, against the agent) of every decision but the last ones."""
+def _measure(flow: Any, num_envs: int, seed: int, task: dict[str, Any]) -> np.ndarray:
+    """Of all decisions but the last ones (4, M): part of the order, cost and move of the mid (bps), usual spreads.
+
+    Costs and moves are positive where they run against the agent; the spread is that before the orders.
+    """
+    if task.get("blocks") is not None or task.get("observation", "flat") != "flat":
+        raise ValueError("task has its own blocks or observation; the fit reads the usual flat ones")
     session = TradingSession(num_envs, ExecutionRole(**task), flow)
     session.seed(np.ones(num_envs, np.bool_), np.arange(seed, seed + num_envs))
-    session.reset()
+    observation = session.reset()
     start, before = session.start_info(), session.step_info()
     generator, found = np.random.default_rng(seed), []
     while session.running.any():
-        running = session.running.copy()
         actions = np.stack([generator.uniform(-1.0, 0.6, num_envs), np.full(num_envs, CROSSES)], axis=1)
-        session.step(actions.astype(np.float32), running)
+        spread = observation[:, SPREAD]
+        observation = session.step(actions.astype(np.float32)).observation
         now, still = session.step_info(), session.running
         part = (now["executed"] - before["executed"]) / start["quantity"]
         move = 1e4 * start["side"] * (now["mid"] - before["mid"]) / now["arrival_mid"]
-        found.append(np.stack([part, now["terms"]["spread"], move])[:, still])
+        found.append(np.stack([part, now["terms"]["spread"], move, spread])[:, still])
         before = now
-    part, cost, move = np.concatenate(found, axis=1)
-    return part, cost, move
+    return np.concatenate(found, axis=1)
