@@ -63,6 +63,22 @@ class AvellanedaStoikov:
                 raise ValueError(f"{name} is {value!r}; it must be a positive number")
         self.risk_aversion, self.decay, self.size = risk_aversion, decay, size
 
+    def quotes(
+        self, variance: np.ndarray, time_left: np.ndarray, decisions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Half of the spread, and the shift of both quotes for each unit of inventory.
+
+        Args:
+            variance: s^2, (n,), in the unit of the distances.
+            time_left: (n,), part of the episode.
+            decisions: (n,), of an episode.
+
+        Returns:
+            Two (n,) float64 in that unit.
+        """
+        risk = self.risk_aversion * variance * time_left * decisions
+        return 0.5 * risk + np.log1p(self.risk_aversion / self.decay) / self.risk_aversion, risk
+
     def act(self, observation: np.ndarray, info: dict[str, np.ndarray]) -> np.ndarray:
         """Actions (n, 4) float32 of a market maker.
 
@@ -72,9 +88,8 @@ class AvellanedaStoikov:
         """
         spread = _usual_spread(info)
         variance = (np.asarray(info["usual_move"], np.float64) / spread) ** 2
-        risk = self.risk_aversion * variance * seen(observation, "time_left") * info["decisions"]
-        half = 0.5 * risk + np.log1p(self.risk_aversion / self.decay) / self.risk_aversion
-        return _quotes(observation, info, -seen(observation, "inventory") * risk * spread, half * spread, self.size)
+        half, lean = self.quotes(variance, seen(observation, "time_left"), info["decisions"])
+        return _quotes(observation, info, -seen(observation, "inventory") * lean * spread, half * spread, self.size)
 
 
 class GLFT:

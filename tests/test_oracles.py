@@ -84,19 +84,15 @@ def test_avellaneda_and_stoikov_are_near_the_optimum_of_a_session_on_a_grid_unde
         value = np.ones(len(LOTS))
         for step in range(steps):  # backwards from the end
             half, lean = quotes((step + 0.5) / steps)
-            matrix = poisson_generator(half + lean * LOTS, half - lean * LOTS, g, k, intensity, deviation)
-            value = value + matrix @ value / steps
+            bids, asks = np.maximum(half + lean * LOTS, 0.0), np.maximum(half - lean * LOTS, 0.0)  # none beyond the mid
+            value = value + poisson_generator(bids, asks, g, k, intensity, deviation) @ value / steps
         return -math.log(value[len(LOTS) // 2]) / g
 
-    def theirs(left):
-        risk = g * deviation**2 * left
-        return 0.5 * risk + math.log1p(g / k) / g, risk
-
-    half = math.log1p(g / k) / g
-    ours = worth(theirs)
+    policy, half = AvellanedaStoikov(g, k), math.log1p(g / k) / g
+    ours = worth(lambda left: policy.quotes(deviation**2, left, 1))
     grid = [worth(lambda left, h=h, s=s: (h * half, s)) for h in (0.7, 1.0, 1.4, 2.0) for s in (0.0, 0.1, 0.2, 0.4)]
     assert ours > 0.95 * max(grid)
-    assert ours > worth(lambda left: (theirs(left)[0], 0.0))  # the spread alone, symmetric about the mid
+    assert ours > worth(lambda left: (policy.quotes(deviation**2, left, 1)[0], 0.0))  # the same spread about the mid
 
 
 def test_without_risk_aversion_makers_quote_where_a_fill_times_its_distance_is_most():
@@ -105,8 +101,7 @@ def test_without_risk_aversion_makers_quote_where_a_fill_times_its_distance_is_m
     half, lean = GLFT(1e-6, 2.0, 0.5).quotes(np.array(0.5))
     assert float(half) == pytest.approx(best, abs=0.01)
     assert float(lean) < 0.01
-    policy = AvellanedaStoikov(1e-6, 2.0)
-    assert math.log1p(policy.risk_aversion / policy.decay) / policy.risk_aversion == pytest.approx(best, abs=0.01)
+    assert float(AvellanedaStoikov(1e-6, 2.0).quotes(0.25, 1.0, 64)[0]) == pytest.approx(best, abs=0.01)
 
 
 def many(session, policies):
