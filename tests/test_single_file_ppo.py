@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from tradefm_gym.agents.cleanrl_ppo import ActorCritic, Arguments, Rollout, advantages, draw, main, train, update
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ippo.py"
@@ -49,7 +50,7 @@ def test_an_update_learns_what_pays_and_passes_over_who_had_nothing_to_decide():
         reward = torch.where(active > 0, -(action[:, 0] - 0.6).square(), 100.0 * action[:, 0].neg())
         parts = [torch.as_tensor(seen), action, log_probability, reward, value, torch.ones(256), active]
         update(model, optimizer, Rollout(*(part[None] for part in parts), torch.zeros(256)), settings)
-    assert float(model.policy(torch.zeros(1, 1)).mean) > 0.2
+    assert model.policy(torch.zeros(1, 1)).mean.item() > 0.2
 
 
 @pytest.mark.parametrize("role", ["execution", "market_making", "trading"])
