@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 import tyro
+from gymnasium import spaces
 from rich.console import Console
 from torch import nn
 from torch.distributions import Normal
@@ -129,13 +130,17 @@ def update(model: ActorCritic, optimizer: torch.optim.Optimizer, rollout: Rollou
 
 
 def train(arguments: Arguments, progress: Callable[[int, float], None] | None = None) -> ActorCritic:
-    """Trains from scratch; ``progress`` is told the decisions so far and the mean return of the episodes that ended."""
+    """Trains from scratch; ``progress`` is told the decisions so far and the mean return of ended episodes.
+
+    The mean is NaN where no episode ended. A session's end counts as an end even if the flow ran out before the task.
+    """
     torch.manual_seed(arguments.seed)
     n = arguments.num_envs
     session = TradingSession(n, ROLES[arguments.role](decisions=arguments.decisions), arguments.flow)
     session.seed(np.ones(n, np.bool_), np.arange(n) + (arguments.seed << 32))
     observation = session.reset()
-    model = ActorCritic(observation.shape[1], session.role.action_space.shape[0], arguments.width, arguments.deviation)
+    actions = spaces.flatdim(session.role.action_space)
+    model = ActorCritic(observation.shape[1], actions, arguments.width, arguments.deviation)
     optimizer = torch.optim.Adam(model.parameters(), arguments.learning_rate, eps=1e-5)
     sums, updates = np.zeros(n), -(-arguments.steps // (n * arguments.rollout))
     for number in range(updates):
@@ -208,7 +213,12 @@ def main(arguments: Arguments) -> None:
     """Trains and prints."""
     torch.set_num_threads(1)  # the networks are tiny, and idle threads spin on the cores that markets need
     console = Console(width=100)
-    train(arguments, lambda steps, mean: console.print(f"{steps:>10} decisions, mean return {mean:+.3f} bps"))
+
+    def tell(steps: int, mean: float) -> None:
+        if np.isfinite(mean):  # rollouts may be shorter than episodes
+            console.print(f"{steps:>10} decisions, mean return {mean:+.3f} bps")
+
+    train(arguments, tell)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from tradefm_gym import ExecutionRole, TradingSession
 from tradefm_gym.envs.observation import block_slices
 
 CROSSES = 1.0
+NOTHING = 1e-6  # a temporary impact of less (bps of the whole order) is rounding
 SPREAD = block_slices()["spread"].start
 
 
@@ -69,7 +70,7 @@ class AlmgrenChriss:
 
     def __init__(
         self,
-        risk_aversion: float = 0.1,
+        risk_aversion: float = 0.001,
         volatility: float = 1.0,
         temporary: float = 10.0,
         permanent: float = 0.0,
@@ -112,7 +113,7 @@ class AlmgrenChriss:
     def fit(
         cls,
         flow: Any = "zero_intelligence",
-        risk_aversion: float = 0.1,
+        risk_aversion: float = 0.001,
         *,
         num_envs: int = 64,
         seed: int = 0,
@@ -124,7 +125,9 @@ class AlmgrenChriss:
         What a lot costs against the mid at the decision is explained by the spread of that moment and the part of the
         order that was traded, whose slope is the temporary impact. Permanent impact is the slope of the mid's move
         until the next decision over that part, and the volatility what is left of these moves. A slope of the mid
-        below 0 counts as 0.
+        below 0 counts as 0. So does one of twice the temporary impact or more, as others who follow may cause: then the
+        model in discrete time has no optimum, and the schedule is that of continuous time, in which all schedules pay
+        the permanent impact alike.
 
         Args:
             flow: name of a flow, or one made for ``num_envs`` markets.
@@ -135,8 +138,7 @@ class AlmgrenChriss:
             **task: arguments of ``ExecutionRole``.
 
         Raises:
-            ValueError: if ``task`` has other blocks than the usual ones, or the measured temporary impact
-                is not above half of the permanent one.
+            ValueError: if ``task`` has other blocks than the usual ones, or larger orders cost no more.
         """
         part, cost, move, spread = _measure(flow, num_envs, seed, task)
         traded = part > 0
@@ -145,8 +147,13 @@ class AlmgrenChriss:
         temporary = np.linalg.lstsq(causes, cost[traded] / weight, rcond=None)[0][1]
         permanent, drift = np.polyfit(part, move, 1)
         volatility = float((move - drift - permanent * part).std())
-        permanent = max(float(permanent), 0.0)
-        return cls(risk_aversion, volatility, float(temporary), permanent, aggressiveness)
+        if temporary < NOTHING:
+            raise ValueError(
+                f"flow is {getattr(flow, 'name', flow)!r}, in which larger orders cost no more; nothing can be fitted"
+            )
+        if not 0.0 <= permanent < 2.0 * temporary:
+            permanent = 0.0
+        return cls(risk_aversion, volatility, float(temporary), float(permanent), aggressiveness)
 
 
 def _measure(flow: Any, num_envs: int, seed: int, task: dict[str, Any]) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import tyro
+from gymnasium import spaces
 from rich.console import Console
 from tradefm_gym.agents.cleanrl_ppo import ActorCritic, Arguments, Rollout, draw, update
 
@@ -43,7 +44,7 @@ class SharedPolicy:
 
     def __init__(self, session: TradingSession, seats: tuple[int, ...], settings: Settings):
         role, ppo = session.roles[seats[0]], settings.ppo
-        size, actions = role.observation_space.shape[0], role.action_space.shape[0]
+        size, actions = (spaces.flatdim(space) for space in (role.observation_space, role.action_space))
         self.seats, self.settings = seats, settings
         self.model = ActorCritic(size, actions, ppo.width, ppo.deviation)
         self.optimizer = torch.optim.Adam(self.model.parameters(), ppo.learning_rate, eps=1e-5)
@@ -97,8 +98,8 @@ def train(settings: Settings, console: Console) -> list[dict[str, float]]:
 
 def new_session(settings: Settings) -> TradingSession:
     """Markets of one maker and two executors, of a side each that is drawn for every episode."""
-    task = {"decisions": settings.decisions}
-    roles = [MarketMakingRole(**task), ExecutionRole(**task), ExecutionRole(**task)]
+    count = settings.decisions
+    roles = [MarketMakingRole(decisions=count), ExecutionRole(decisions=count), ExecutionRole(decisions=count)]
     session = TradingSession(settings.num_envs, roles, settings.flow)
     seeds = np.arange(settings.num_envs) + (settings.seed << 32)
     session.seed(np.ones(settings.num_envs, np.bool_), seeds)

@@ -61,12 +61,23 @@ def test_almgren_and_chriss_measure_the_impact_of_their_market():
     assert fitted.volatility < 3.0  # rounding to half ticks
 
 
-def test_almgren_and_chriss_fit_a_market_of_zero_intelligence():
-    fitted = AlmgrenChriss.fit("zero_intelligence", 0.3, num_envs=16, decisions=32)
+@pytest.mark.parametrize("flow", ["zero_intelligence", "hawkes"])
+def test_almgren_and_chriss_fit_a_market_that_moves(flow):
+    fitted = AlmgrenChriss.fit(flow, 0.3, num_envs=16, decisions=32)
     assert fitted.volatility > 0.0
     assert fitted.temporary > 0.5 * fitted.permanent >= 0.0
-    again = AlmgrenChriss.fit("zero_intelligence", 0.3, num_envs=16, decisions=32)
-    assert vars(again) == vars(fitted)
+    assert vars(AlmgrenChriss.fit(flow, 0.3, num_envs=16, decisions=32)) == vars(fitted)
+
+
+def test_a_market_in_which_size_costs_nothing_fits_no_schedule():
+    deep = QuietFlow(4, quiet_bank([(998, 10_000)], [(1002, 10_000)]))
+    with pytest.raises(ValueError, match="flow is 'quiet', in which larger orders cost no more"):
+        AlmgrenChriss.fit(deep, num_envs=4, quantity=200, decisions=8)
+
+
+def test_the_fit_reads_the_usual_observation_only():
+    with pytest.raises(ValueError, match="task has its own blocks or observation"):
+        AlmgrenChriss.fit(num_envs=2, blocks=["spread"])
 
 
 @pytest.mark.parametrize("policy", [VWAP(), POV(0.2)])
