@@ -120,8 +120,8 @@ def decide(
         actions += policy.act(seen)
     results = session.step_roles(actions)
     reward = np.stack([result.reward for result in results])
-    ended = np.stack([result.terminated | result.truncated for result in results]) & active
-    sums += np.where(active, reward, 0.0)
+    ended = np.stack([result.terminated | result.truncated for result in results])
+    sums += reward  # who had finished before earns nothing
     for name, policy in policies.items():
         policy.keep(reward, ended, active)
         for seat in policy.seats:
