@@ -2,7 +2,7 @@
 
 from tradefm_gym.agents.comparison import Estimate, PolicySummary, bootstrap, compare
 from tradefm_gym.agents.evaluation import Evaluator, evaluate
-from tradefm_gym.agents.makers import AvellanedaStoikov, FixedSpread, making_policies
+from tradefm_gym.agents.makers import GLFT, AvellanedaStoikov, FixedSpread, fill_intensities, making_policies
 from tradefm_gym.agents.policies import (
     ConstantPolicy,
     CrossingTWAP,
@@ -13,9 +13,14 @@ from tradefm_gym.agents.policies import (
     Random,
     reference_policies,
 )
-from tradefm_gym.agents.traders import Momentum, Noise, trading_policies
+from tradefm_gym.agents.schedules import POV, VWAP, AlmgrenChriss
+from tradefm_gym.agents.traders import Momentum, Noise, ZeroIntelligence, trading_policies
 
 __all__ = [
+    "GLFT",
+    "POV",
+    "VWAP",
+    "AlmgrenChriss",
     "AvellanedaStoikov",
     "ConstantPolicy",
     "CrossingTWAP",
@@ -30,9 +35,11 @@ __all__ = [
     "PolicySummary",
     "PostAndWait",
     "Random",
+    "ZeroIntelligence",
     "bootstrap",
     "compare",
     "evaluate",
+    "fill_intensities",
     "making_policies",
     "reference_policies",
     "trading_policies",

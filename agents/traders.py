@@ -1,4 +1,4 @@
-"""Reference traders: one that follows the market, and one that knows nothing."""
+"""Reference traders: one that follows the market, and two that know nothing."""
 
 from typing import Any
 
@@ -49,6 +49,29 @@ class Noise:
         return np.array([(target, self.aggressiveness) for target in targets], np.float32).reshape(-1, 2)
 
 
+class ZeroIntelligence:
+    """Buys or sells at a random price at every decision, knowing its limit and nothing else.
+
+    Gode and Sunder, "Allocative efficiency of markets with zero-intelligence traders", Journal of Political Economy
+    101 (1993). The target is uniform over all positions within the limit, the price from behind the own touch to
+    crossing; both are drawn from the row's seed and decision.
+
+    Args:
+        seed: mixed with the rows' seeds.
+    """
+
+    name = "zero_intelligence"
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def act(self, observation: np.ndarray, info: dict[str, np.ndarray]) -> np.ndarray:
+        """Actions (n, 2) float32 of a trader; ``info`` has columns (n,) ``seed`` and ``decision``."""
+        pairs = zip(info["seed"].tolist(), info["decision"].tolist(), strict=True)
+        draws = [np.random.default_rng([self.seed, *pair]).uniform(-1.0, 1.0, 2) for pair in pairs]
+        return np.array(draws, np.float32).reshape(-1, 2)
+
+
 def trading_policies() -> list[Any]:
     """The traders that a learner is measured against."""
-    return [Momentum(), Noise()]
+    return [Momentum(), Noise(), ZeroIntelligence()]

@@ -1,0 +1,176 @@
+"""Settings whose answers are known: optimal schedules and quotes, sums that are zero, and no profit from nothing."""
+
+import math
+
+import numpy as np
+import pytest
+from tradefm_gym.agents import GLFT, AlmgrenChriss, AvellanedaStoikov, Momentum, ZeroIntelligence, making_policies
+
+from tradefm_gym import ExecutionRole, MarketMakingRole, TradingRole, TradingSession
+from tradefm_gym.market.accounts import equity
+
+DECISIONS = 16
+LOTS = np.arange(-12, 13)  # inventories of the markets with Poisson flow
+
+
+def linear_market(schedules, temporary, permanent):
+    """Cost of selling one order by schedules (M, n) of parts: a price that impact alone moves, trade by trade."""
+    price, cost = np.zeros(len(schedules)), np.zeros(len(schedules))
+    for part in schedules.T:
+        cost += part * (temporary * part - price)
+        price -= permanent * part
+    return cost
+
+
+@pytest.mark.parametrize(("risk_aversion", "permanent"), [(0.0, 0.0), (0.02, 0.0), (0.1, 4.0), (1.0, 12.0)])
+def test_almgren_and_chriss_rank_first_among_a_thousand_schedules_under_linear_impact(risk_aversion, permanent):
+    policy, generator = AlmgrenChriss(risk_aversion, 3.0, 10.0, permanent), np.random.default_rng(0)
+    ours = -np.diff(policy.remaining(np.arange(DECISIONS + 1), np.full(DECISIONS + 1, DECISIONS)))
+    assert ours.sum() == pytest.approx(1.0)
+    far = generator.dirichlet(np.ones(DECISIONS), 500)
+    near = np.abs(ours * (1.0 + generator.normal(0.0, 0.05, (499, DECISIONS))))
+    schedules = np.concatenate([ours[None], far, near / near.sum(axis=1, keepdims=True)])
+    left = 1.0 - np.cumsum(schedules, axis=1)
+    score = linear_market(schedules, 10.0, permanent) + risk_aversion * 9.0 * (left**2).sum(axis=1)
+    assert len(score) == 1000
+    assert score.argmin() == 0
+
+
+def poisson_generator(bids, asks, g, k, intensity, deviation):
+    """Growth of the expected CARA utility per unit of time under quotes at these distances, (Q, Q).
+
+    Of u = -exp(-g (cash + q S)) v(q): the mid diffuses, and quotes meet Poisson flow of intensity A exp(-k d). None
+    buys at the largest inventory, none sells at the smallest.
+    """
+    buys, sells = intensity * np.exp(-k * bids), intensity * np.exp(-k * asks)
+    buys[-1], sells[0] = 0.0, 0.0
+    matrix = np.diag(0.5 * (g * deviation * LOTS) ** 2 - buys - sells)
+    matrix += np.diag((buys * np.exp(-g * bids))[:-1], 1) + np.diag((sells * np.exp(-g * asks))[1:], -1)
+    return matrix
+
+
+def earned(half, lean, g, k, intensity, deviation):
+    """Certainty equivalent per unit of time, far from the end, of quotes half + lean q and half - lean q away."""
+    matrix = poisson_generator(half + lean * LOTS, half - lean * LOTS, g, k, intensity, deviation)
+    return -np.linalg.eigvals(matrix).real.max() / g
+
+
+def best_possible(g, k, intensity, deviation):
+    """The same for the optimal quotes, whose equation is linear in v^(-k / g) (Gueant and others, proposition 1)."""
+    matrix = np.diag(0.5 * k * g * (deviation * LOTS) ** 2)
+    pay = intensity * (1.0 + g / k) ** -(1.0 + k / g)
+    matrix -= pay * (np.eye(len(LOTS), k=1) + np.eye(len(LOTS), k=-1))
+    return -np.linalg.eigvalsh(matrix).min() / k
+
+
+@pytest.mark.parametrize(("g", "k", "intensity", "deviation"), [(0.1, 1.5, 5.0, 0.5), (0.05, 2.0, 0.8, 0.3)])
+def test_glft_is_near_the_optimum_on_a_grid_under_poisson_flow(g, k, intensity, deviation):
+    market = (g, k, intensity, deviation)
+    half, lean = (float(value) for value in GLFT(g, k, intensity).quotes(np.array(deviation)))
+    optimum, ours = best_possible(*market), earned(half, lean, *market)
+    grid = [earned(h, s, *market) for h in np.linspace(0.3, 3.0, 28) * half for s in np.linspace(-1.0, 4.0, 26) * lean]
+    assert max(grid) <= optimum * (1.0 + 1e-9)
+    assert ours > 0.98 * max(grid)
+    assert ours > 0.98 * optimum
+    assert np.mean(np.array(grid) < ours) > 0.97
+    assert earned(half, 0.0, *market) < ours
+    assert earned(half, -lean, *market) < 0.5 * ours
+
+
+def test_avellaneda_and_stoikov_are_near_the_optimum_of_a_session_on_a_grid_under_poisson_flow():
+    g, k, intensity, deviation, steps = 0.1, 1.5, 140.0, 2.0, 2000  # the example of their paper, one unit of time
+
+    def worth(quotes):
+        value = np.ones(len(LOTS))
+        for step in range(steps):  # backwards from the end
+            half, lean = quotes((step + 0.5) / steps)
+            bids, asks = np.maximum(half + lean * LOTS, 0.0), np.maximum(half - lean * LOTS, 0.0)  # none beyond the mid
+            value = value + poisson_generator(bids, asks, g, k, intensity, deviation) @ value / steps
+        return -math.log(value[len(LOTS) // 2]) / g
+
+    policy, half = AvellanedaStoikov(g, k), math.log1p(g / k) / g
+    ours = worth(lambda left: policy.quotes(deviation**2, left, 1))
+    grid = [worth(lambda left, h=h, s=s: (h * half, s)) for h in (0.7, 1.0, 1.4, 2.0) for s in (0.0, 0.1, 0.2, 0.4)]
+    assert ours > 0.95 * max(grid)
+    assert ours > worth(lambda left: (policy.quotes(deviation**2, left, 1)[0], 0.0))  # the same spread about the mid
+
+
+def test_without_risk_aversion_makers_quote_where_a_fill_times_its_distance_is_most():
+    distances = np.linspace(0.05, 3.0, 1000)
+    best = distances[(distances * np.exp(-2.0 * distances)).argmax()]
+    half, lean = GLFT(1e-6, 2.0, 0.5).quotes(np.array(0.5))
+    assert float(half) == pytest.approx(best, abs=0.01)
+    assert float(lean) < 0.01
+    assert float(AvellanedaStoikov(1e-6, 2.0).quotes(0.25, 1.0, 64)[0]) == pytest.approx(best, abs=0.01)
+
+
+def many(session, policies):
+    """Plays one episode of everybody in every market; yields after each decision."""
+    seen, decision = session.reset_roles(), 0
+    starts = [session.start_info(seat) for seat in range(len(policies))]
+    while session.running.any():
+        base = {"seed": session.seeds, "decision": np.full(session.num_envs, decision)}
+        pairs = zip(policies, seen, starts, strict=True)
+        seen = [r.observation for r in session.step_roles([p.act(one, base | start) for p, one, start in pairs])]
+        decision += 1
+        yield decision
+
+
+def everybody(num_envs, flow, **options):
+    policies = [*making_policies(), Momentum(), ZeroIntelligence(), AlmgrenChriss(aggressiveness=1.0)]
+    roles = [*(MarketMakingRole(decisions=12) for _ in making_policies()), TradingRole(decisions=12)]
+    roles += [TradingRole(decisions=12), ExecutionRole(decisions=12, quantity=200)]
+    session = TradingSession(num_envs, roles, flow, **options)
+    session.seed(np.ones(num_envs, bool), np.arange(num_envs))
+    return session, policies
+
+
+@pytest.mark.parametrize("flow", ["zero_intelligence", "hawkes"])
+def test_a_closed_market_is_a_game_of_sum_zero(flow):
+    session, policies = everybody(8, flow)
+    accounts = session.market.accounts
+    for _ in many(session, policies):
+        mid2 = session.roles[0].state["decision_mid2"]
+        assert equity(accounts, np.repeat(mid2[:, None], accounts.shape[1], axis=1)).sum(axis=1).tolist() == [0] * 8
+    assert (accounts["volume"][:, :-1].sum(axis=1) > 0).all()
+    assert (equity(accounts, np.repeat(mid2[:, None], accounts.shape[1], axis=1)) != 0).any()
+
+
+def test_what_fees_take_is_all_that_a_closed_market_loses():
+    session, policies = everybody(8, "zero_intelligence", maker_fee=7, taker_fee=150)
+    accounts = session.market.accounts
+    for _ in many(session, policies):
+        mid2 = session.roles[0].state["decision_mid2"]
+        worth = equity(accounts, np.repeat(mid2[:, None], accounts.shape[1], axis=1)).sum(axis=1)
+        np.testing.assert_array_equal(worth, -accounts["fees"].sum(axis=1))
+    assert (accounts["fees"].sum(axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("flow", ["zero_intelligence", "hawkes"])
+def test_a_random_trader_makes_no_profit_after_costs(flow):
+    session = TradingSession(64, TradingRole(decisions=24), flow, maker_fee=100, taker_fee=300)
+    session.seed(np.ones(64, bool), np.arange(64))
+    for _ in many(session, [ZeroIntelligence()]):
+        pass
+    profit = session.final_info()["profit_bps"]
+    assert (session.final_info()["traded"] > 0).all()
+    assert profit.mean() + 3.0 * profit.std(ddof=1) / 8.0 < 0.0
+
+
+@pytest.mark.parametrize(("deviation", "noise"), [(1.0, 1.0), (2.0, 0.5), (0.3, 3.0)])
+def test_best_responses_end_in_the_equilibrium_of_kyle(deviation, noise):
+    """One period, Kyle (1985): slope sqrt(variance / noise variance) / 2, and half of the secret is told.
+
+    Both sides answer what the other did in drawn auctions: the insider by the slope of the price that it met, the maker
+    by the regression of the value on the whole order.
+    """
+    generator = np.random.default_rng(1)
+    value, crowd = deviation * generator.standard_normal(200_000), noise * generator.standard_normal(200_000)
+    slope = deviation / noise
+    for _ in range(20):
+        order = value / (2.0 * slope)  # what (value - slope order) order is most at
+        flow = order + crowd
+        slope = float(flow @ value / (flow @ flow))
+    assert slope == pytest.approx(0.5 * deviation / noise, rel=0.02)
+    assert np.var(value - slope * flow) == pytest.approx(0.5 * deviation**2, rel=0.02)
+    assert np.mean((value - slope * flow) * order) == pytest.approx(0.5 * deviation * noise, rel=0.02)

@@ -1,0 +1,114 @@
+"""The learners on the batched session: their sums by hand, and a few updates of each."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+pytest.importorskip("torch")
+
+import torch
+from tradefm_gym.agents.cleanrl_ppo import ActorCritic, Arguments, Rollout, advantages, draw, main, train, update
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "ippo.py"
+TINY = {"decisions": 6, "num_envs": 8, "rollout": 8, "minibatches": 2, "epochs": 2, "width": 8}
+
+
+def rollout_of(reward, value, ended, last, active=None):
+    reward, value, ended = (torch.tensor(column, dtype=torch.float32)[:, None] for column in (reward, value, ended))
+    active = torch.ones_like(reward) if active is None else torch.tensor(active, dtype=torch.float32)[:, None]
+    zeros = torch.zeros(len(reward), 1, 1)
+    return Rollout(zeros, zeros, zeros[..., 0], reward, value, ended, active, torch.tensor([last]))
+
+
+def test_advantages_are_sums_that_stop_at_the_end_of_an_episode():
+    rollout = rollout_of([1.0, 2.0, 4.0], [0.5, 0.25, 1.0], [0, 1, 0], 8.0)
+    expected = [(1 + 0.25 - 0.5) + 0.5 * (2 - 0.25), 2 - 0.25, 4 + 8 - 1]
+    assert advantages(rollout, 1.0, 0.5)[:, 0].tolist() == expected
+
+
+def test_an_untrained_policy_means_the_zero_action():
+    model = ActorCritic(5, 2, 8, 0.5)
+    policy = model.policy(torch.randn(4, 5))
+    assert not policy.mean.any()
+    assert torch.allclose(policy.stddev, torch.tensor(0.5))
+    action, log_probability, value = draw(model, np.zeros((4, 5), np.float32))
+    assert (action.shape, log_probability.shape, value.shape) == ((4, 2), (4,), (4,))
+
+
+def test_an_update_learns_what_pays_and_passes_over_who_had_nothing_to_decide():
+    torch.manual_seed(0)
+    model, settings = ActorCritic(1, 1, 8, 0.5), Arguments(minibatches=4, epochs=4, learning_rate=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
+    for _ in range(10):
+        seen = np.zeros((256, 1), np.float32)
+        action, log_probability, value = draw(model, seen)
+        active = (torch.arange(256) % 2).float()
+        reward = torch.where(active > 0, -(action[:, 0] - 0.6).square(), 100.0 * action[:, 0].neg())
+        parts = [torch.as_tensor(seen), action, log_probability, reward, value, torch.ones(256), active]
+        update(model, optimizer, Rollout(*(part[None] for part in parts), torch.zeros(256)), settings)
+    assert model.policy(torch.zeros(1, 1)).mean.item() > 0.2
+
+
+@pytest.mark.parametrize("role", ["execution", "market_making", "trading"])
+def test_a_few_updates_in_every_role_are_the_same_twice(role):
+    told = [[], []]
+    models = [train(Arguments(role=role, steps=200, **TINY), lambda *news, i=i: told[i].append(news)) for i in range(2)]
+    assert [steps for steps, _ in told[0]] == [64, 128, 192, 256]
+    assert np.isfinite([mean for _, mean in told[0]]).all()
+    assert told[0] == told[1]
+    for one, two in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, two) and torch.isfinite(one).all()
+    assert any(p.any() for p in models[0].actor[-1].parameters())
+
+
+def test_it_prints(capsys):
+    main(Arguments(steps=64, **TINY))
+    assert "64 decisions, mean return" in capsys.readouterr().out
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="rollout is 0; it must be at least 1"):
+        Arguments(rollout=0)
+    with pytest.raises(ValueError, match="minibatches is 9; it must be at most num_envs times rollout"):
+        Arguments(num_envs=2, rollout=4, minibatches=9)
+
+
+def example():
+    spec = importlib.util.spec_from_file_location("ippo", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ippo"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_maker_and_two_executors_share_two_networks(capsys):
+    module = example()
+    settings = module.Settings(num_envs=4, decisions=6, updates=3, ppo=Arguments(**TINY))
+    history = module.train(settings, Console(width=100))
+    assert len(history) == 3
+    assert np.isfinite([list(means.values()) for means in history]).all()
+    assert "update    3: mean return, bps: maker" in capsys.readouterr().out
+
+
+def test_returns_of_shared_policies_are_those_of_whole_episodes():
+    module = example()
+    settings = module.Settings(num_envs=4, decisions=6, ppo=Arguments(**TINY))
+    session = module.new_session(settings)
+    seen = session.reset_roles()
+    policies = {name: module.SharedPolicy(session, seats, settings) for name, seats in module.SEATS.items()}
+    sums, returns = np.zeros((3, 4)), {name: [] for name in module.SEATS}
+    while not returns["maker"]:
+        finals = [session.final_info(seat) for seat in range(3)]
+        seen = module.decide(session, policies, seen, sums, returns)
+    assert len(finals) == 3
+    assert len(returns["executor"]) == 8
+    used = [policy.columns for policy in policies.values()]
+    assert len(used[0]) == len(used[1]) == 6
+    ended, active = (torch.stack([column[place] for column in used[1]]) for place in (5, 6))
+    assert ended.sum(dim=0).tolist() == [1.0] * 8  # each once
+    reward = torch.stack([column[3] for column in used[1]])
+    assert sorted((reward * active).sum(dim=0).tolist()) == pytest.approx(sorted(returns["executor"]), abs=1e-3)
