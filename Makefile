@@ -19,8 +19,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: $(INSTALLED)
 	$(BIN)/python examples/train_execution.py $(ARGS)
 
+# A file's tests share what they compile and play, so they stay in one process.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

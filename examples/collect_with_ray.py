@@ -77,7 +77,8 @@ def main(arguments: Arguments) -> None:
     import ray
 
     ray.init(include_dashboard=False)
-    weights = np.zeros((ExecutionRole().observation_space.shape[0], 2), np.float32)
+    told = int(np.prod(ExecutionRole().observation_space.shape or ()))
+    weights = np.zeros((told, 2), np.float32)
     start = time.perf_counter()
     steps = collect(arguments, weights)
     seconds = time.perf_counter() - start
