@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from small_tradefm import SHARES, write_checkpoint, zero_intelligence_bank
+from small_tradefm import SHARES, even_bank, write_checkpoint
 
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, density
 from tradefm_gym.flow.tilting import Corrections, tilt_kinds, weigh
@@ -162,7 +162,7 @@ def test_a_network_without_takers_of_a_side_stays_as_it_is():
 
 def test_the_file_is_part_of_the_model(tmp_path):
     folder = write_checkpoint(tmp_path / "small")
-    before, bank = model_hash(folder), zero_intelligence_bank()
+    before, bank = model_hash(folder), even_bank()
     assert ClosedLoop.load(folder) == ClosedLoop() and TradeFMFlow(folder, bank=bank).persistence == (0.0, 0.0)
     ClosedLoop((0.01, 0.002), 0.25, 2.0, 1.0, {"assets": ["A"]}).save(folder)
     assert ClosedLoop.load(folder) == ClosedLoop((0.01, 0.002), 0.25, 2.0, 1.0, {"assets": ["A"]})
