@@ -6,6 +6,7 @@ decision: over an episode such terms add up to it exactly.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar
@@ -48,40 +49,39 @@ def _against(price: np.ndarray, state: np.ndarray) -> np.ndarray:
     return state["cash"] + _rounded(state["side"] * state["executed"] * price)
 
 
+class _Slippage:
+    """Executions against a price of the episode so far."""
+
+    price: ClassVar[Callable[[np.ndarray], np.ndarray]]
+
+    def gain(self, interval: Interval) -> np.ndarray:
+        """See ``Term.gain``."""
+        price = type(self).price
+        return _against(price(interval.after), interval.after) - _against(price(interval.before), interval.before)
+
+
 @dataclass(frozen=True)
-class TwapSlippage:
+class TwapSlippage(_Slippage):
     """Executions against the average of the mids after each decision (without own orders)."""
 
     name: ClassVar[str] = "twap_slippage"
-
-    def gain(self, interval: Interval) -> np.ndarray:
-        """See ``Term.gain``."""
-        before, after = interval.before, interval.after
-        return _against(_mean_mid(after), after) - _against(_mean_mid(before), before)
+    price = staticmethod(_mean_mid)
 
 
 @dataclass(frozen=True)
-class VwapSlippage:
+class VwapSlippage(_Slippage):
     """Executions against the average price at which others have traded with each other in the episode."""
 
     name: ClassVar[str] = "vwap_slippage"
-
-    def gain(self, interval: Interval) -> np.ndarray:
-        """See ``Term.gain``."""
-        before, after = interval.before, interval.after
-        return _against(_mean_price(after), after) - _against(_mean_price(before), before)
+    price = staticmethod(_mean_price)
 
 
 @dataclass(frozen=True)
-class PovSlippage:
+class PovSlippage(_Slippage):
     """Executions against the average price of somebody who keeps to the role's ``participation`` of others' volume."""
 
     name: ClassVar[str] = "pov_slippage"
-
-    def gain(self, interval: Interval) -> np.ndarray:
-        """See ``Term.gain``."""
-        before, after = interval.before, interval.after
-        return _against(_participant_price(after), after) - _against(_participant_price(before), before)
+    price = staticmethod(_participant_price)
 
 
 @dataclass(frozen=True)
