@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from tradefm_gym.agents.makers import seen
+from tradefm_gym.agents.policies import Random
 
 
 class Momentum:
@@ -49,7 +50,7 @@ class Noise:
         return np.array([(target, self.aggressiveness) for target in targets], np.float32).reshape(-1, 2)
 
 
-class ZeroIntelligence:
+class ZeroIntelligence(Random):
     """Buys or sells at a random price at every decision, knowing its limit and nothing else.
 
     Gode and Sunder, "Allocative efficiency of markets with zero-intelligence traders", Journal of Political Economy
@@ -61,15 +62,6 @@ class ZeroIntelligence:
     """
 
     name = "zero_intelligence"
-
-    def __init__(self, seed: int = 0):
-        self.seed = seed
-
-    def act(self, observation: np.ndarray, info: dict[str, np.ndarray]) -> np.ndarray:
-        """Actions (n, 2) float32 of a trader; ``info`` has columns (n,) ``seed`` and ``decision``."""
-        pairs = zip(info["seed"].tolist(), info["decision"].tolist(), strict=True)
-        draws = [np.random.default_rng([self.seed, *pair]).uniform(-1.0, 1.0, 2) for pair in pairs]
-        return np.array(draws, np.float32).reshape(-1, 2)
 
 
 def trading_policies() -> list[Any]:
