@@ -26,6 +26,7 @@ _WEYL_0 = np.uint64(0x9E3779B9)
 _WEYL_1 = np.uint64(0xBB67AE85)
 _MASK = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
+_FEW = 4096  # words: up to so many the calling thread draws them alone
 _BLOCK_SHIFT = 16  # counter word 3 is purpose + (block << 16)
 
 
@@ -107,7 +108,8 @@ def bits_array(seeds, episodes, indices, purpose: int, count: int) -> np.ndarray
     """
     seeds, episodes, indices = _rows(seeds, episodes, indices)
     out = np.empty((len(seeds), count), np.uint32)
-    _fill_bits(seeds, episodes, indices, purpose, out)
+    fill = _fill_bits if out.size > _FEW else _fill_few_bits
+    fill(seeds, episodes, indices, purpose, out)
     return out
 
 
@@ -129,13 +131,24 @@ def _rows(seeds, episodes, indices) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return seeds, episodes, indices
 
 
+@njit(cache=True, nogil=True)
+def _fill_row(seed, episode, index, purpose, out):
+    for first in range(0, out.shape[0], 4):
+        words = _block(seed, episode, index, purpose, first // 4)
+        for j in range(min(4, out.shape[0] - first)):
+            out[first + j] = words[j]
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _fill_bits(seeds, episodes, indices, purpose, out):
     for m in prange(out.shape[0]):
-        for first in range(0, out.shape[1], 4):
-            words = _block(seeds[m], episodes[m], indices[m], purpose, first // 4)
-            for j in range(min(4, out.shape[1] - first)):
-                out[m, first + j] = words[j]
+        _fill_row(seeds[m], episodes[m], indices[m], purpose, out[m])
+
+
+@njit(cache=True, nogil=True)
+def _fill_few_bits(seeds, episodes, indices, purpose, out):
+    for m in range(out.shape[0]):
+        _fill_row(seeds[m], episodes[m], indices[m], purpose, out[m])
 
 
 @njit(cache=True, nogil=True, parallel=True)

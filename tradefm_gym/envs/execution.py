@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tradefm_gym.arguments import one_of, shortened, whole
+from tradefm_gym.envs import execution_step
 from tradefm_gym.envs import observation as seen
 from tradefm_gym.envs.execution_ledger import STATE, settle_interval
 from tradefm_gym.envs.execution_orders import POV, TWAP, VWAP, close_interval, open_interval
@@ -105,6 +106,8 @@ class ExecutionRole(SeatRole):
     opening = staticmethod(open_interval)
     settling = staticmethod(settle_interval)
     filling = staticmethod(fill_observations)
+    opening_step = (execution_step.open_slice, execution_step.open_slice_parallel)
+    closing_step = (execution_step.close, execution_step.close_parallel)
     chosen_fields = (*SeatRole.chosen_fields, "schedule", "base")
 
     def __init__(
@@ -140,6 +143,8 @@ class ExecutionRole(SeatRole):
     def plan(self, options: dict[str, Any]) -> list[Task]:
         """The task of each row, as ``options`` or the constructor fix it."""
         n = len(self.state)
+        if all(options.get(name) is None for name in self.option_names):
+            return [self._task(dict.fromkeys(self.option_names))] * n
         given = {name: per_row(name, options.get(name), n) for name in self.option_names}
         return [self._task({name: values[m] for name, values in given.items()}) for m in range(n)]
 
@@ -161,7 +166,7 @@ class ExecutionRole(SeatRole):
             if (self.quantity if plan is None else plan[i].quantity) is not None:
                 continue
             part = self.participation if plan is None else plan[i].participation
-            parent = self._usual_parent(bank.scale[context], paces[i], part)
+            parent = self._usual_parent(float(bank.scale[context]["lots_per_event"]), paces[i], part)
             if not parent.quantity:
                 raise ValueError(
                     f"quantity is None, but {parent.reason} (start context {context} of {bank.origin!r}); give a "
@@ -176,35 +181,40 @@ class ExecutionRole(SeatRole):
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
-        self.scale[rows] = scale[rows]
-        paces = self.clock.events(self.interval, self.scale)
-        for m in np.flatnonzero(rows).tolist():
-            self._begin(m, plan[m], 1 if draws[m, 0] & 1 else -1, float(paces[m]))
+        chosen = np.flatnonzero(rows)
+        usual = self.scale[chosen] = scale[chosen]
+        paces, tasks = self.clock.events(self.interval, usual), [plan[m] for m in chosen.tolist()]
+        parents = [
+            self._parent(*one) for one in zip(tasks, usual["lots_per_event"].tolist(), paces.tolist(), strict=True)
+        ]
+        state = np.zeros(len(chosen), STATE)
+        state["side"] = np.where(draws[chosen, 0] & 1, 1, -1)
+        fixed = np.array([task.side or 0 for task in tasks], np.int64)
+        state["side"][fixed != 0] = fixed[fixed != 0]
+        state["quantity"] = [parent.quantity for parent in parents]
+        state["decisions"] = [parent.decisions for parent in parents]
+        state["spread"] = np.maximum(1, np.rint(usual["spread"]))
+        state["pace"] = paces
+        state["variance"] = usual["volatility"] ** 2 * paces
+        state["schedule_kind"] = SCHEDULES[self.schedule]
+        state["participation"] = [task.participation for task in tasks]
+        state["usual_lots"] = usual["lots_per_event"] * paces
+        self.state[chosen], self.resting[chosen] = state, np.zeros((), RESTING)
+        self.reasons[chosen] = [parent.reason for parent in parents]
         self._look_first(rows)
-        for m in np.flatnonzero(rows).tolist():
-            self.state[m]["limit"] = _limit_ticks(plan[m], self.state[m])
+        for m, task in zip(chosen.tolist(), tasks, strict=True):
+            if task.limit_bps is not None or task.limit_price is not None:
+                self.state[m]["limit"] = _limit_ticks(task, self.state[m])
         self._know_first(rows)
 
-    def _begin(self, m: int, task: Task, side: int, pace: float) -> None:
-        scale, quantity = self.scale[m], task.quantity
-        decisions, reason = self.decisions, ""
-        if quantity is None:
-            quantity, decisions, reason, _ = self._usual_parent(scale, pace, task.participation)
-        self.state[m] = np.zeros((), STATE)
-        self.resting[m] = np.zeros((), RESTING)
-        state = self.state[m]
-        state["side"] = side if task.side is None else task.side
-        state["quantity"], state["decisions"] = quantity, decisions
-        state["spread"] = max(1, round(float(scale["spread"])))
-        state["pace"] = pace
-        state["variance"] = float(scale["volatility"]) ** 2 * pace
-        state["schedule_kind"], state["participation"] = SCHEDULES[self.schedule], task.participation
-        state["usual_lots"] = float(scale["lots_per_event"]) * pace
-        self.reasons[m] = reason
+    def _parent(self, task: Task, lots_per_event: float, pace: float) -> Parent:
+        if task.quantity is not None:
+            return Parent(task.quantity, self.decisions, "", False)
+        return self._usual_parent(lots_per_event, pace, task.participation)
 
-    def _usual_parent(self, scale: np.ndarray, pace: float, participation: float) -> Parent:
+    def _usual_parent(self, lots_per_event: float, pace: float, participation: float) -> Parent:
         said = f"{pace:g} events" if self.interval is None else f"{self.interval} {self.clock.unit}"
-        return usual_parent(float(scale["lots_per_event"]), pace, self.decisions, participation, said)
+        return usual_parent(lots_per_event, pace, self.decisions, participation, said)
 
     @staticmethod
     def held(state: np.ndarray) -> np.ndarray:

@@ -75,6 +75,23 @@ def _participate(state):
         state["pov_notional"] += np.int64(np.floor(1000.0 * paid + 0.5))
 
 
+@njit(cache=True, nogil=True)
+def settle_row_of(
+    state, resting, records, record_count, fills, fill_count, account, depth_prices, depth_sizes, prices, sizes, seat,
+    taker_fee, taker_rate, terms,
+):  # fmt: skip
+    """``settle_interval`` of one row; returns its reward, and whether the task is over."""
+    read_tape(state, resting, records, record_count, fills, fill_count, seat)
+    _participate(state)
+    learn_flow(state)
+    over = _book_terms(state, account, taker_fee, taker_rate, terms)
+    cost = terms[0] + terms[1] + terms[2] + terms[3]
+    state["cost"] += cost
+    look(state, resting, depth_prices, depth_sizes, prices, sizes)
+    remember_move(state)
+    return -10_000.0 * float(cost) / float(state["quantity"] * state["arrival_mid2"] * HALF_TICK), over
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def settle_interval(
     state,
@@ -123,13 +140,7 @@ def settle_interval(
         reward[m] = 0.0
         terminated[m] = False
         if rows[m]:
-            row = state[m]
-            read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
-            _participate(row)
-            learn_flow(row)
-            terminated[m] = _book_terms(row, accounts[m, seat], taker_fee, taker_rate, terms[m])
-            cost = terms[m, 0] + terms[m, 1] + terms[m, 2] + terms[m, 3]
-            row["cost"] += cost
-            reward[m] = -10_000.0 * float(cost) / float(row["quantity"] * row["arrival_mid2"] * HALF_TICK)
-            look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
-            remember_move(row)
+            reward[m], terminated[m] = settle_row_of(
+                state[m], resting[m], records[m], record_count[m], fills[m], fill_count[m], accounts[m, seat],
+                depth_prices[m], depth_sizes[m], prices[m], sizes[m], seat, taker_fee, taker_rate, terms[m],
+            )  # fmt: skip

@@ -63,6 +63,19 @@ def within(price, side, limit):
     return price if limit == 0 or side * price <= side * limit else limit
 
 
+@njit(cache=True, nogil=True)
+def open_row_of(state, resting, prices, sizes, actions, now, seat, events):
+    """``open_interval`` of one row; returns the number of orders."""
+    raise_target(state, float(actions[0]))
+    state["crossing"] = 1 if actions[1] >= 0.0 else 0
+    open_row(state)
+    side, wanted = state["side"], state["target"] - state["executed"]
+    price = within(wanted_price(state, side, prices, sizes, float(actions[1])), side, state["limit"])
+    written, kept = take_back(state, resting, side, price, wanted, MAX_RESTING, events, 0, now, seat)
+    order_id, missing, room = 2 * state["decision"], wanted - kept, state["quantity"] - state["executed"]
+    return place(state, resting, LIMIT, side, order_id, price, missing, room, events, written, now, seat)
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def open_interval(state, resting, prices, sizes, actions, rows, clock_ns, seat, events, count):
     """Turns actions into the orders that open an interval.
@@ -85,18 +98,24 @@ def open_interval(state, resting, prices, sizes, actions, rows, clock_ns, seat, 
     for m in prange(state.shape[0]):
         count[m] = 0
         if rows[m]:
-            row = state[m]
-            raise_target(row, float(actions[m, 0]))
-            row["crossing"] = 1 if actions[m, 1] >= 0.0 else 0
-            open_row(row)
-            side, wanted, now = row["side"], row["target"] - row["executed"], clock_ns[m]
-            price = wanted_price(row, side, prices[m], sizes[m], float(actions[m, 1]))
-            price = within(price, side, row["limit"])
-            written, kept = take_back(row, resting[m], side, price, wanted, MAX_RESTING, events[m], 0, now, seat)
-            order_id, missing, room = 2 * row["decision"], wanted - kept, row["quantity"] - row["executed"]
-            count[m] = place(
-                row, resting[m], LIMIT, side, order_id, price, missing, room, events[m], written, now, seat
-            )
+            count[m] = open_row_of(state[m], resting[m], prices[m], sizes[m], actions[m], clock_ns[m], seat, events[m])
+
+
+@njit(cache=True, nogil=True)
+def close_row_of(state, resting, records, record_count, fills, fill_count, now, seat, events):
+    """``close_interval`` of one row; returns the number of orders."""
+    follow_row(state, resting, records, record_count, fills, fill_count, seat)
+    deadline = state["decision"] + 1 == state["decisions"]
+    if deadline:
+        left = state["quantity"] - state["executed"]
+    else:
+        left = state["target"] - state["executed"] if state["crossing"] == 1 else np.int64(0)
+    waits = deadline and state["late"] == 1 and state["own_count"] > 0
+    if left <= 0 and not waits:
+        return 0
+    order_id, room = 2 * state["decision"] + MARKET_ID, state["quantity"] - state["executed"]
+    lots = np.int64(0) if waits else state["side"] * left
+    return cross(state, resting, lots, room, state["limit"], order_id, events, now, seat)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -121,15 +140,6 @@ def close_interval(state, resting, records, record_count, fills, fill_count, row
     for m in prange(state.shape[0]):
         count[m] = 0
         if rows[m]:
-            row = state[m]
-            follow_row(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
-            deadline = row["decision"] + 1 == row["decisions"]
-            if deadline:
-                left = row["quantity"] - row["executed"]
-            else:
-                left = row["target"] - row["executed"] if row["crossing"] == 1 else np.int64(0)
-            waits = deadline and row["late"] == 1 and row["own_count"] > 0
-            if left > 0 or waits:
-                order_id, room = 2 * row["decision"] + MARKET_ID, row["quantity"] - row["executed"]
-                lots = np.int64(0) if waits else row["side"] * left
-                count[m] = cross(row, resting[m], lots, room, row["limit"], order_id, events[m], clock_ns[m], seat)
+            count[m] = close_row_of(
+                state[m], resting[m], records[m], record_count[m], fills[m], fill_count[m], clock_ns[m], seat, events[m]
+            )

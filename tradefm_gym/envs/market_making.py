@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tradefm_gym.envs import position_step
 from tradefm_gym.envs.position_orders import open_quotes
 from tradefm_gym.envs.position_role import PositionRole, lots, position_terms, usual_orders
 from tradefm_gym.envs.seat_role import per_row
@@ -61,6 +62,8 @@ class MarketMakingRole(PositionRole):
     option_names: tuple[str, ...] = ("size", "inventory_limit")
     presets = MAKING_ACTIONS
     opening = staticmethod(open_quotes)
+    opening_step = (position_step.open_quotes, position_step.open_quotes_parallel)
+    closing_step = (position_step.close, position_step.close_parallel)
     number_rule = "four numbers from -1 to 1, distance of the bid and of the ask, skew and size"
 
     def __init__(

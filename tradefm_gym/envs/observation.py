@@ -125,7 +125,14 @@ def fill_market(state, scale, prices, sizes, clock_ns, side, out, at):
 
 
 @njit(cache=True, nogil=True)
-def _fill_row(state, scale, prices, sizes, clock_ns, own_price, ahead, out):
+def clip(low, high, out):
+    """Brings one row's observation into the space."""
+    for column in range(out.shape[0]):
+        out[column] = min(max(out[column], low[column]), high[column])
+
+
+@njit(cache=True, nogil=True)
+def fill_row(state, scale, prices, sizes, clock_ns, own_price, ahead, out):
     """Writes one row (SIZE,) float32; the order of the lines is the order of BLOCKS."""
     side = state["side"]
     own = 0 if side > 0 else 1
@@ -167,6 +174,5 @@ def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, low
     """
     for m in prange(state.shape[0]):
         own_price = resting[m, 0]["price"]
-        _fill_row(state[m], scale[m], prices[m], sizes[m], clock_ns[m], own_price, ahead[m], out[m])
-        for column in range(SIZE):
-            out[m, column] = min(max(out[m, column], low[column]), high[column])
+        fill_row(state[m], scale[m], prices[m], sizes[m], clock_ns[m], own_price, ahead[m], out[m])
+        clip(low, high, out[m])

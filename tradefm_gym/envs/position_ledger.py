@@ -72,6 +72,26 @@ def _book_terms(state, account, taker_fee, taker_rate, penalty, quadratic, terms
     return over
 
 
+@njit(cache=True, nogil=True)
+def settle_row_of(
+    state, resting, records, record_count, fills, fill_count, account, depth_prices, depth_sizes, prices, sizes, seat,
+    taker_fee, taker_rate, penalty, quadratic, terms,
+):  # fmt: skip
+    """``settle_interval`` of one row; returns its reward, and whether the task is over."""
+    _, bought, sold = read_tape(state, resting, records, record_count, fills, fill_count, seat)
+    state["bought"] += bought
+    state["sold"] += sold
+    learn_flow(state)
+    look(state, resting, depth_prices, depth_sizes, prices, sizes)
+    remember_move(state)
+    over = _book_terms(state, account, taker_fee, taker_rate, penalty, quadratic, terms)
+    total = np.int64(0)
+    for i in range(TERMS):
+        total += terms[i]
+    state["profit"] += total
+    return 10_000.0 * float(total) / float(state["limit"] * state["arrival_mid2"] * HALF_TICK), over
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def settle_interval(
     state,
@@ -125,16 +145,8 @@ def settle_interval(
         reward[m] = 0.0
         terminated[m] = False
         if rows[m]:
-            row = state[m]
-            _, bought, sold = read_tape(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
-            row["bought"] += bought
-            row["sold"] += sold
-            learn_flow(row)
-            look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
-            remember_move(row)
-            terminated[m] = _book_terms(row, accounts[m, seat], taker_fee, taker_rate, penalty, quadratic, terms[m])
-            total = np.int64(0)
-            for i in range(TERMS):
-                total += terms[m, i]
-            row["profit"] += total
-            reward[m] = 10_000.0 * float(total) / float(row["limit"] * row["arrival_mid2"] * HALF_TICK)
+            reward[m], terminated[m] = settle_row_of(
+                state[m], resting[m], records[m], record_count[m], fills[m], fill_count[m], accounts[m, seat],
+                depth_prices[m], depth_sizes[m], prices[m], sizes[m], seat, taker_fee, taker_rate, penalty, quadratic,
+                terms[m],
+            )  # fmt: skip

@@ -6,7 +6,7 @@ positive is up.
 
 from numba import njit, prange
 
-from tradefm_gym.envs.observation import MARKET_BLOCKS, MARKET_SIZE, Block, fill_market, log_lots, ratio
+from tradefm_gym.envs.observation import MARKET_BLOCKS, MARKET_SIZE, Block, clip, fill_market, log_lots, ratio
 from tradefm_gym.envs.seat import HALF_TICK
 
 POSITION_BLOCKS = (
@@ -21,7 +21,7 @@ POSITION_BLOCKS = (
 
 
 @njit(cache=True, nogil=True)
-def _fill_row(state, resting, scale, prices, sizes, clock_ns, ahead, out):
+def fill_row(state, resting, scale, prices, sizes, clock_ns, ahead, out):
     """Writes one row (obs,) float32; the order of the lines is the order of POSITION_BLOCKS."""
     fill_market(state, scale, prices, sizes, clock_ns, 1, out, 0)
     limit, spread, mid = float(state["limit"]), scale["spread"], 0.5 * state["decision_mid2"]
@@ -66,6 +66,5 @@ def fill_observations(state, resting, scale, prices, sizes, clock_ns, ahead, low
         out: (N, obs) float32.
     """
     for m in prange(state.shape[0]):
-        _fill_row(state[m], resting[m], scale[m], prices[m], sizes[m], clock_ns[m], ahead[m], out[m])
-        for column in range(out.shape[1]):
-            out[m, column] = min(max(out[m, column], low[column]), high[column])
+        fill_row(state[m], resting[m], scale[m], prices[m], sizes[m], clock_ns[m], ahead[m], out[m])
+        clip(low, high, out[m])

@@ -41,6 +41,24 @@ def quote_prices(state, prices, sizes, bid_distance, ask_distance, skew):
     return priced(bid), priced(ask)
 
 
+@njit(cache=True, nogil=True)
+def quote_row_of(state, resting, prices, sizes, actions, now, seat, events):
+    """``open_quotes`` of one row; returns the number of orders."""
+    open_row(state)
+    bid, ask = quote_prices(state, prices, sizes, float(actions[0]), float(actions[1]), float(actions[2]))
+    lots = _rounded(0.5 * (1.0 + float(actions[3])) * float(state["size"]))
+    bids = max(min(lots, state["limit"] - state["inventory"]), np.int64(0))
+    asks = max(min(lots, state["limit"] + state["inventory"]), np.int64(0))
+    most = MAX_RESTING // 2
+    written, kept_bids = take_back(state, resting, BUY, bid, bids, most, events, 0, now, seat)
+    written, kept_asks = take_back(state, resting, SELL, ask, asks, most, events, written, now, seat)
+    order_id, kind = 2 * state["decision"], POST_ONLY_SLIDE
+    missing, room = bids - kept_bids, state["limit"] - state["inventory"]
+    written = place(state, resting, kind, BUY, order_id, bid, missing, room, events, written, now, seat)
+    missing, room = asks - kept_asks, state["limit"] + state["inventory"]
+    return place(state, resting, kind, SELL, order_id + 1, ask, missing, room, events, written, now, seat)
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def open_quotes(state, resting, prices, sizes, actions, rows, clock_ns, seat, events, count):
     """Turns a market maker's actions into quotes.
@@ -63,24 +81,22 @@ def open_quotes(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
     for m in prange(state.shape[0]):
         count[m] = 0
         if rows[m]:
-            row, written, now = state[m], 0, clock_ns[m]
-            open_row(row)
-            bid, ask = quote_prices(
-                row, prices[m], sizes[m], float(actions[m, 0]), float(actions[m, 1]), float(actions[m, 2])
-            )
-            lots = _rounded(0.5 * (1.0 + float(actions[m, 3])) * float(row["size"]))
-            bids = max(min(lots, row["limit"] - row["inventory"]), np.int64(0))
-            asks = max(min(lots, row["limit"] + row["inventory"]), np.int64(0))
-            most = MAX_RESTING // 2
-            written, kept_bids = take_back(row, resting[m], BUY, bid, bids, most, events[m], written, now, seat)
-            written, kept_asks = take_back(row, resting[m], SELL, ask, asks, most, events[m], written, now, seat)
-            order_id, kind = 2 * row["decision"], POST_ONLY_SLIDE
-            missing, room = bids - kept_bids, row["limit"] - row["inventory"]
-            written = place(row, resting[m], kind, BUY, order_id, bid, missing, room, events[m], written, now, seat)
-            missing, room = asks - kept_asks, row["limit"] + row["inventory"]
-            count[m] = place(
-                row, resting[m], kind, SELL, order_id + 1, ask, missing, room, events[m], written, now, seat
-            )
+            count[m] = quote_row_of(state[m], resting[m], prices[m], sizes[m], actions[m], clock_ns[m], seat, events[m])
+
+
+@njit(cache=True, nogil=True)
+def target_row_of(state, resting, prices, sizes, actions, now, seat, events):
+    """``open_target`` of one row; returns the number of orders."""
+    open_row(state)
+    state["target"] = _rounded(float(actions[0]) * float(state["limit"]))
+    state["crossing"] = 1 if actions[1] >= 0.0 else 0
+    missing = state["target"] - state["inventory"]
+    side, wanted = np.int64(1 if missing >= 0 else -1), abs(missing)
+    price = wanted_price(state, side, prices, sizes, float(actions[1]))
+    written, _ = take_back(state, resting, -side, np.int64(0), np.int64(0), MAX_RESTING, events, 0, now, seat)
+    written, kept = take_back(state, resting, side, price, wanted, MAX_RESTING, events, written, now, seat)
+    order_id, room = 2 * state["decision"], state["limit"] - side * state["inventory"]
+    return place(state, resting, LIMIT, side, order_id, price, wanted - kept, room, events, written, now, seat)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -102,21 +118,30 @@ def open_target(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
     for m in prange(state.shape[0]):
         count[m] = 0
         if rows[m]:
-            row, now = state[m], clock_ns[m]
-            open_row(row)
-            row["target"] = _rounded(float(actions[m, 0]) * float(row["limit"]))
-            row["crossing"] = 1 if actions[m, 1] >= 0.0 else 0
-            missing = row["target"] - row["inventory"]
-            side, wanted = np.int64(1 if missing >= 0 else -1), abs(missing)
-            price = wanted_price(row, side, prices[m], sizes[m], float(actions[m, 1]))
-            written, _ = take_back(
-                row, resting[m], -side, np.int64(0), np.int64(0), MAX_RESTING, events[m], 0, now, seat
+            count[m] = target_row_of(
+                state[m], resting[m], prices[m], sizes[m], actions[m], clock_ns[m], seat, events[m]
             )
-            written, kept = take_back(row, resting[m], side, price, wanted, MAX_RESTING, events[m], written, now, seat)
-            order_id, room = 2 * row["decision"], row["limit"] - side * row["inventory"]
-            count[m] = place(
-                row, resting[m], LIMIT, side, order_id, price, wanted - kept, room, events[m], written, now, seat
-            )
+
+
+@njit(cache=True, nogil=True)
+def close_row_of(state, resting, records, record_count, fills, fill_count, account, now, seat, events):
+    """``close_interval`` of one row; returns the number of orders."""
+    follow_row(state, resting, records, record_count, fills, fill_count, seat)
+    state["closing_cash"], state["closing_inventory"] = account["cash"], account["inventory"]
+    deadline = state["decision"] + 1 == state["decisions"]
+    lots = np.int64(0)
+    if deadline:
+        state["worst_fill"] = 0
+        waits = state["late"] == 1 and state["own_count"] > 0
+        lots = np.int64(0) if waits else -account["inventory"]
+    elif state["crossing"] == 1:
+        lots = state["target"] - account["inventory"]
+    if not deadline and lots == 0:
+        return 0
+    room = state["limit"] + abs(account["inventory"])
+    if not deadline:
+        room = state["limit"] - (1 if lots > 0 else -1) * account["inventory"]
+    return cross(state, resting, lots, room, 0, 2 * state["decision"] + 1, events, now, seat)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -145,20 +170,7 @@ def close_interval(
     for m in prange(state.shape[0]):
         count[m] = 0
         if rows[m]:
-            row, account = state[m], accounts[m, seat]
-            follow_row(row, resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
-            row["closing_cash"], row["closing_inventory"] = account["cash"], account["inventory"]
-            deadline = row["decision"] + 1 == row["decisions"]
-            lots = np.int64(0)
-            if deadline:
-                row["worst_fill"] = 0
-                waits = row["late"] == 1 and row["own_count"] > 0
-                lots = np.int64(0) if waits else -account["inventory"]
-            elif row["crossing"] == 1:
-                lots = row["target"] - account["inventory"]
-            if deadline or lots != 0:
-                room = row["limit"] + abs(account["inventory"])
-                if not deadline:
-                    room = row["limit"] - (1 if lots > 0 else -1) * account["inventory"]
-                order_id = 2 * row["decision"] + 1
-                count[m] = cross(row, resting[m], lots, room, 0, order_id, events[m], clock_ns[m], seat)
+            count[m] = close_row_of(
+                state[m], resting[m], records[m], record_count[m], fills[m], fill_count[m], accounts[m, seat],
+                clock_ns[m], seat, events[m],
+            )  # fmt: skip

@@ -91,16 +91,17 @@ class PositionRole(SeatRole):
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
-        self.scale[rows] = scale[rows]
-        paces = self.clock.events(self.interval, self.scale)
-        for m in np.flatnonzero(rows).tolist():
-            self.state[m], self.resting[m] = np.zeros((), STATE), np.zeros((), RESTING)
-            state, usual = self.state[m], self.scale[m]
-            state["limit"], state["size"] = self.limits(usual, plan[m])
-            state["decisions"] = self.decisions
-            state["spread"] = max(1, round(float(usual["spread"])))
-            state["pace"] = paces[m]
-            state["variance"] = float(usual["volatility"]) ** 2 * state["pace"]
+        chosen = np.flatnonzero(rows)
+        usual = self.scale[chosen] = scale[chosen]
+        paces = self.clock.events(self.interval, usual)
+        state = np.zeros(len(chosen), STATE)
+        for i, m in enumerate(chosen.tolist()):
+            state["limit"][i], state["size"][i] = self.limits(usual[i], plan[m])
+        state["decisions"] = self.decisions
+        state["spread"] = np.maximum(1, np.rint(usual["spread"]))
+        state["pace"] = paces
+        state["variance"] = usual["volatility"] ** 2 * paces
+        self.state[chosen], self.resting[chosen] = state, np.zeros((), RESTING)
         self._look_first(rows)
         self._know_first(rows)
 

@@ -20,6 +20,8 @@ from tradefm_gym.envs.seat import HALF_TICK, MAX_RESTING, begin_episode, catch_u
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
+from tradefm_gym.market.refusals import check_departed
+from tradefm_gym.market.rows import CRAMPED, OVERRUN
 from tradefm_gym.market.simulator import MarketSimulator
 
 MAX_DECISIONS = 2048  # two order ids each
@@ -59,6 +61,10 @@ class SeatRole(ABC):
     opening: Callable[..., None]  # actions to the orders that open an interval
     settling: Callable[..., None]  # tape and account to terms and reward
     filling: Callable[..., None]  # state to observation
+    # Where they are those of this very class: a whole decision in two loops over markets, each of which is a pair, in
+    # this thread and over all. See ``execution_step``.
+    opening_step: tuple[Callable[..., None], Callable[..., None]]
+    closing_step: tuple[Callable[..., None], Callable[..., None]]
     spare = 1  # new orders that are read before dead ones leave the list
     chosen_fields: tuple[str, ...] = ("target", "crossing")  # of the state, written by ``opening``
 
@@ -107,6 +113,8 @@ class SeatRole(ABC):
         self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
         self.scale = np.zeros(n, SCALE)
         self._block = EventBlock.empty(n, MAX_RESTING + 2)
+        self._until, self._ends = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self._scratch = np.zeros((2, n, 2, LEVELS + 1), np.int64)
         self._before: np.ndarray | None = None  # the state as the last decision left it, of a reward that compares
 
     def _fresh(self, n: int) -> Knowledge:
@@ -132,6 +140,51 @@ class SeatRole(ABC):
             where = f" of row {row}" if n > 1 else ""
             raise ValueError(f"action{where} is {values[row].tolist()}; it must be {self.action_rule}")
         return self.presets[np.where(rows, values, 0)] if self.discrete else values
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether ``open_step`` and ``close_step`` are what the other methods do; a subclass may have changed those."""
+        return {"opening_step", "closing_step"} <= vars(type(self)).keys() and not self.late
+
+    def open_step(self, rows: np.ndarray, actions: np.ndarray, threads: bool) -> tuple[np.ndarray, np.ndarray]:
+        """``orders``, and the interval as far as its events are there: for a seat alone in its markets and in time.
+
+        Returns:
+            Background events (N,) int64 of each row by the interval's end, and how its loop ended (``market.rows``).
+        """
+        if self.reward is not None:
+            self._before = self.state.copy()
+        market, block = self.market, self._block
+        self.opening_step[threads](
+            *market.parts, market.config.agent_ids, self.seat, self.interval, *self.true, actions, rows, *block,
+            self._until, self._ends,
+        )  # fmt: skip
+        check_departed(block, self._ends, market)
+        return self._until, self._ends
+
+    def close_step(self, rows: np.ndarray, threads: bool) -> tuple[Outcome, np.ndarray]:
+        """``closing``, what it brings, ``settle`` and ``observe``."""
+        market, block, (low, high) = self.market, self._block, self._bounds
+        n, ledger = len(self.state), type(self).term_names
+        outcome = Outcome(np.zeros(n), np.zeros((n, len(ledger)), np.int64), np.zeros(n, np.bool_))
+        out, taking, again = np.empty((n, len(low)), np.float32), rows, False
+        while True:
+            self.closing_step[threads](
+                *market.parts, market.config.agent_ids, self.seat, *self.true, self.scale, low, high, taking, again,
+                *self._scratch, *block, self._ends, outcome.terms, outcome.reward, outcome.terminated, out,
+                *self._charges(),
+            )  # fmt: skip
+            if not self._ends.any():  # ENDED is 0
+                break
+            check_departed(block, self._ends, market)
+            if (self._ends == OVERRUN).any():
+                self._check_tape(rows)
+            taking, again = self._ends == CRAMPED, True
+            market.widen()
+        if self.reward is not None:
+            outcome = self._rewarded(outcome, rows)
+        self.terms = outcome.terms
+        return outcome, self._composed(out)
 
     def action_masks(self) -> np.ndarray:
         """Which of ``presets`` can be done as they say now (N, k) bool; number 0 always can.
@@ -273,6 +326,10 @@ class SeatRole(ABC):
         out = np.empty((len(state), len(low)), np.float32)
         clock, ahead = self.market.clock_ns, self._queue_ahead()
         self.filling(state, resting, self.scale, prices, sizes, clock, ahead, low, high, out)
+        return self._composed(out)
+
+    def _composed(self, out: np.ndarray) -> np.ndarray:
+        """The blocks that were chosen, made of the usual ones and of what ``_see_<name>`` gives."""
         return out if self.layout.is_usual else self.layout.compose(out, lambda name: getattr(self, f"_see_{name}")())
 
     def present(self, observation: np.ndarray) -> Any:

@@ -23,6 +23,7 @@ from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.scenarios import Scenario, read_scenarios
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.config import MAX_RATE
+from tradefm_gym.market.rows import STARVED
 from tradefm_gym.market.simulator import MarketSimulator
 
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
@@ -30,6 +31,7 @@ _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 _ROLE_ROOM = 256  # and for each further role
 MAX_FEE = 2**31
 _FEW = 64  # up to this many markets a session keeps to the calling thread
+_MUCH = 4096  # or more, if all of them together take no more events in an interval
 
 
 def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,6 +151,8 @@ class TradingSession(SessionTime, SessionCopies):
             role.attach(self.market, seat)
         self._starts.check_sampler()
         n = self.num_envs
+        self._alone = count == 1 and self.clock is EVENTS and getattr(self.roles[0], "has_steps", False)
+        self._in_threads = n > _FEW or n * (self.interval or 0) > _MUCH
         self.seeds = np.zeros(n, np.uint64)
         self.episodes = np.zeros(n, np.uint32)
         self.context_of = np.zeros(n, np.int64)
@@ -208,25 +212,22 @@ class TradingSession(SessionTime, SessionCopies):
         scenarios = self._scenarios(options)
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
-        chosen = np.flatnonzero(rows).tolist()
-        for m in chosen:
-            if fixed[m] >= 0:
-                self.context_of[m] = fixed[m]
-            else:
-                self.context_of[m] = self.contexts[(self._bits(m, _CONTEXT_DRAW)[0] * len(self.contexts)) >> 32]
+        chosen = np.flatnonzero(rows)
+        drawn = self.contexts[(self._bits(chosen, _CONTEXT_DRAW)[:, 0].astype(np.int64) * len(self.contexts)) >> 32]
+        wanted = np.array(fixed)[chosen]
+        self.context_of[chosen] = np.where(wanted >= 0, wanted, drawn)
         self.market.seed(self.seeds, self.episodes, rows)
-        self.stress.choose(np.array(chosen, np.int64), [scenarios[m] for m in chosen])
+        self.stress.choose(chosen, [scenarios[m] for m in chosen.tolist()])
         self.stress.reset(self.market, rows, self.context_of, self.seeds, self.episodes)
         scale = self.flow.bank.scale[self.context_of]
         for i, (role, plan) in enumerate(zip(self.roles, plans, strict=True)):
             draws = np.zeros((n, 4), np.uint32)
-            for m in chosen:
-                draws[m] = self._bits(m, _ROLE_DRAW + i)
+            draws[chosen] = self._bits(chosen, _ROLE_DRAW + i)
             role.reset(rows, scale, draws, plan)
         self.running |= rows
         self.active |= rows
         if self.twin is not None:
-            self.twin.depart(chosen)
+            self.twin.depart(chosen.tolist())
         return self.observe()
 
     def observe(self) -> tuple[np.ndarray, ...]:
@@ -244,7 +245,6 @@ class TradingSession(SessionTime, SessionCopies):
             raise ValueError(f"step was called on a session of {len(self.roles)} roles; call step_roles")
         return self.step_roles((actions,), rows)[0]
 
-    @_few_stay_in_thread
     def step_roles(
         self, actions: Sequence[np.ndarray | None], rows: np.ndarray | None = None
     ) -> tuple[StepResult, ...]:
@@ -263,6 +263,34 @@ class TradingSession(SessionTime, SessionCopies):
         for role, action, taking in zip(roles, actions, active, strict=True):
             left = action is None and len(roles) > 1 and not taking.any()
             checked.append(np.zeros((self.num_envs, 1), np.float32) if left else role.check(action, taking))
+        if self._alone:
+            results = self._step_alone(rows, active[0], checked[0])
+        else:
+            results = self._step_together(rows, active, checked)
+        for result, still in zip(results, self.active, strict=True):
+            still &= ~(result.terminated | result.truncated)
+        self.running &= self.active.any(axis=0)
+        if self.twin is not None:
+            self.twin.follow()
+        return results
+
+    def _step_alone(self, rows: np.ndarray, taking: np.ndarray, action: np.ndarray) -> tuple[StepResult, ...]:
+        """A step of a session of one role that has it in two loops; what happens is what happens otherwise."""
+        role, exhausted = self.roles[0], np.zeros(self.num_envs, np.bool_)
+        until, ends = role.open_step(taking, action, self._in_threads)  # type: ignore[attr-defined]
+        if ends.any():  # starved or cramped
+            exhausted = self._go_on(until, ends == STARVED)
+        outcome, observation = role.close_step(taking, self._in_threads)  # type: ignore[attr-defined]
+        truncated = exhausted & taking & ~outcome.terminated
+        return (StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated),)
+
+    @_few_stay_in_thread
+    def _go_on(self, until: np.ndarray, starved: np.ndarray) -> np.ndarray:
+        return self._run(until, starved)
+
+    @_few_stay_in_thread
+    def _step_together(self, rows: np.ndarray, active: np.ndarray, checked: list[np.ndarray]) -> tuple[StepResult, ...]:
+        roles = self.roles
         self._send([role.orders(taking, act) for role, taking, act in zip(roles, active, checked, strict=True)])
         exhausted = self._pass_interval(rows)
         self._send([role.closing(taking) for role, taking in zip(roles, active, strict=True)])
@@ -270,14 +298,10 @@ class TradingSession(SessionTime, SessionCopies):
         if self._late:
             self._finish(active)
         results = []
-        for role, taking, still in zip(roles, active, self.active, strict=True):
+        for role, taking in zip(roles, active, strict=True):
             reward, terms, terminated = role.settle(taking)
             truncated = exhausted & taking & ~terminated
-            still &= ~(terminated | truncated)
             results.append(StepResult(role.observe(), reward, terms, terminated, truncated))
-        self.running &= self.active.any(axis=0)
-        if self.twin is not None:
-            self.twin.follow()
         return tuple(results)
 
     def start_info(self, role: int = 0) -> dict[str, Any]:
@@ -320,5 +344,6 @@ class TradingSession(SessionTime, SessionCopies):
                 total.update(np.ascontiguousarray(kept[field]).tobytes())
         return total.hexdigest()
 
-    def _bits(self, m: int, index: int) -> tuple[int, ...]:
-        return tuple(int(word) for word in rng.bits(self.seeds[m], self.episodes[m], index, rng.EPISODE))
+    def _bits(self, rows: np.ndarray, index: int) -> np.ndarray:
+        """Random words (k, 4) uint32 of the episodes of rows (k,)."""
+        return rng.bits_array(self.seeds[rows], self.episodes[rows], index, rng.EPISODE, 4)

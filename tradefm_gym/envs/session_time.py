@@ -40,17 +40,23 @@ class SessionTime:
         """
         return self._run(self.market.background_count + np.where(rows, events, 0))
 
-    def _run(self, until: np.ndarray, **ends: np.ndarray) -> np.ndarray:
-        """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows."""
+    def _run(self, until: np.ndarray, starved: np.ndarray | None = None, **ends: np.ndarray) -> np.ndarray:
+        """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows.
+
+        Rows (N,) bool that are known to be starved get their events first.
+        """
         market, flow = self.market, self.stress
         exhausted = np.zeros(self.num_envs, np.bool_)
-        while (starved := market.advance(until_count=until, **ends)).any():
+        if starved is None or not starved.any():
+            starved = market.advance(until_count=until, **ends)
+        while starved.any():
             block = flow.next_events(market, starved)
             ended = starved & (block.count == 0)
             if ended.any():
                 exhausted |= ended
                 until = np.where(ended, market.background_count, until)
             market.feed(block)
+            starved = market.advance(until_count=until, **ends)
         return exhausted
 
     def _pass_interval(self, rows: np.ndarray) -> np.ndarray:

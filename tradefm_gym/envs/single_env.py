@@ -21,7 +21,7 @@ from tradefm_gym.envs.tasks import (
     drawn_seed,
     history_for,
     known_options,
-    plain_row,
+    only_row,
     seed_words,
     task_arguments,
     task_session,
@@ -61,7 +61,7 @@ class SessionEnv(gymnasium.Env):
         observation = self.session.reset(options=options)
         if self.history is not None:
             self.history.look()
-        return self._shown(observation), plain_row(self.session.start_info(), 0)
+        return self._shown(observation), only_row(self.session.start_info())
 
     def step(self, action: np.ndarray | int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One decision and the interval after it."""
@@ -76,9 +76,9 @@ class SessionEnv(gymnasium.Env):
         if self.history is not None:
             self.history.look()
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
-        info = plain_row(self.session.step_info(), 0)
+        info = only_row(self.session.step_info())
         if terminated or truncated:
-            info |= plain_row(self.session.final_info(), 0)
+            info |= only_row(self.session.final_info())
         return self._shown(result.observation), float(result.reward[0]), terminated, truncated, info
 
     def snapshot(self) -> SessionState:

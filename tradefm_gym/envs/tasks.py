@@ -131,6 +131,14 @@ def plain_row(columns: dict[str, Any], m: int) -> dict[str, Any]:
     return row
 
 
+def only_row(columns: dict[str, Any]) -> dict[str, Any]:
+    """Info columns of a single market as plain Python values (arrays where it has several)."""
+    return {
+        key: only_row(column) if isinstance(column, dict) else column.item() if column.ndim == 1 else column[0].copy()
+        for key, column in columns.items()
+    }
+
+
 def whole_seed(name: str, seed: Any, also: str = " or None") -> int:
     """A seed as Gymnasium has them; ``also`` says what else would have done."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:

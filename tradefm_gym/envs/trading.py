@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tradefm_gym.envs import position_step
 from tradefm_gym.envs.position_orders import open_target
 from tradefm_gym.envs.position_role import PositionRole, lots, position_terms, usual_orders
 from tradefm_gym.envs.quoting import steps_inside
@@ -57,6 +58,8 @@ class TradingRole(PositionRole):
     option_names: tuple[str, ...] = ("max_position",)
     presets = TRADING_ACTIONS
     opening = staticmethod(open_target)
+    opening_step = (position_step.open_target, position_step.open_target_parallel)
+    closing_step = (position_step.close, position_step.close_parallel)
     number_rule = "two numbers from -1 to 1, target and aggressiveness"
 
     def __init__(

@@ -2,16 +2,18 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from tradefm_gym.arguments import row_numbers
 from tradefm_gym.data.archive import pack, read_archive, unpack, write_archive
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import BACKGROUND, ORDER, RECORD, EventBlock
 from tradefm_gym.market.layout import BACKGROUND_LIVE
-from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, MarketState
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator, StartStates
 
 SPLITS = ("train", "validation", "test")
 
@@ -114,6 +116,12 @@ class ContextBank:
     def __len__(self) -> int:
         return len(self.clock_ns)
 
+    @cached_property
+    def states(self) -> StartStates:
+        """The same for markets, which share the arrays."""
+        scalars = np.stack([self.clock_ns, self.mid2, self.next_id], axis=1).astype(np.int64)
+        return StartStates(self.orders, self.order_start, self.records, self.record_start, scalars)
+
     @classmethod
     def from_states(cls, states: list[StartState], split_code: np.ndarray, origin: str = "") -> "ContextBank":
         """Collects start states; ``split_code`` (n,) says which part each belongs to."""
@@ -164,7 +172,8 @@ class ContextBank:
         if len(contexts) and not (0 <= contexts.min() and contexts.max() < len(self)):
             wrong = contexts[(contexts < 0) | (contexts >= len(self))][0]
             raise ValueError(f"context {wrong} does not exist; allowed are 0 to {len(self) - 1}")
-        market.load_rows(rows, [MarketState(*self.state(context)[:5]) for context in contexts.tolist()])
+        rising = len(rows) == 0 or (0 <= rows[0] and rows[-1] < market.num_markets and (np.diff(rows) > 0).all())
+        market.load_states(rows if rising else row_numbers(rows, market.num_markets), self.states, contexts)
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the content."""

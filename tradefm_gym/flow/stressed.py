@@ -56,14 +56,14 @@ class StressedFlow:
 
     def choose(self, rows: np.ndarray, scenarios: Sequence[Scenario | None]) -> None:
         """Sets the scenarios of the next episodes in rows (k,), each as ``read_scenario`` gave it; None: the usual."""
-        for row, scenario in zip(rows, scenarios, strict=True):
+        for row, scenario in zip(rows.tolist(), scenarios, strict=True):
             self._chosen[row] = self.usual if scenario is None else scenario
 
     def running(self) -> np.ndarray:
         """The scenario of each row in words (see ``scenarios.described``), "" without one: (N,) object."""
-        column = np.empty(self.num_envs, object)
-        for row, scenario in enumerate(self._scenario):
-            column[row] = described(scenario)
+        column = np.full(self.num_envs, "", object)
+        for row in np.flatnonzero(self._scenario != None).tolist():  # noqa: E711, of each entry
+            column[row] = described(self._scenario[row])
         return column
 
     @property

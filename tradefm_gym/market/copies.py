@@ -184,6 +184,15 @@ class MarketCopies:
             found |= {prefix_of(seat) + name: array for name, array in view._own_arrays().items()}
         return found
 
+    @property
+    def parts(self) -> tuple[np.ndarray, ...]:
+        """What loops over markets in other rooms take: see ``market.rows.depart``. Widened books lie elsewhere."""
+        return self._book_memory, self._ledger_memory, self._flow_queue, self._agent_queue, self._transit.names
+
+    def widen(self) -> None:
+        """Gives the books more room, after such a loop has found a row cramped."""
+        self._widen()
+
     def _widen(self, room: Room | None = None) -> None:
         """Gives the books more room: what is short is doubled, or at least ``room`` is had."""
         self._book_memory, self.book = books.widen(self._book_memory, self.book, self.config, room)

@@ -76,11 +76,16 @@ def read_refusal(refusal, width):
     return place // max(1, width), place % max(1, width), fault
 
 
+def refusal(place, fault):
+    """What ``read_refusal`` reads, of event number ``place`` of a block."""
+    return place << _FAULT_BITS | fault
+
+
 @njit(**SERIAL)
 def advance(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
     for m in range(ends.shape[0]):
-        ends[m] = _advance_row(
+        ends[m] = advance_row(
             book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
         )
 
@@ -89,13 +94,14 @@ def advance(book_memory, ledger_memory, flow_queue, agent_queue, until_count, un
 def advance_parallel(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """As :func:`advance`, over the threads."""
     for m in prange(ends.shape[0]):
-        ends[m] = _advance_row(
+        ends[m] = advance_row(
             book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
         )
 
 
 @njit(**KERNEL)
-def _advance_row(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, m):
+def advance_row(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, m):
+    """Carries out events of one row until an end is reached or it is starved; how that ended."""
     book, ledger = open_book(book_memory), open_ledger(ledger_memory)
     return _advance(book, ledger, flow_queue, agent_queue, until_count, until_ns, until_volume, m)
 
@@ -281,24 +287,44 @@ def submit(queue, clocks, names, seats, agent_ids, events, count):
             if fault != NONE:
                 return (m * width + k) << _FAULT_BITS | fault
     for m in range(queue.shape[0]):
-        head, end = clocks[m, AGENT_HEAD], clocks[m, AGENT_END]
-        if count[m] > 0 and head > 0:
-            for place in range(head, end):
-                queue[m, place - head] = queue[m, place]
-            end -= head
-            clocks[m, AGENT_HEAD] = 0
-        for k in range(count[m]):
-            place = end
-            while place > 0 and _is_later(names, m, queue[m, place - 1], events[m, k]):
-                queue[m, place] = queue[m, place - 1]
-                place -= 1
-            queue[m, place] = events[m, k]
-            end += 1
-        clocks[m, AGENT_END] = end
+        _submit_row(queue, clocks, names, events, count[m], m)
     return -1
 
 
-@njit(**SERIAL)
+@njit(**KERNEL)
+def submit_row(queue, clocks, names, seats, agent_ids, events, count, m):
+    """Sorts the first ``count`` orders of one row of a block into its queue; the first fault, and then none, or NONE."""
+    if clocks[m, AGENT_END] - clocks[m, AGENT_HEAD] + count > queue.shape[1]:
+        return FULL
+    for k in range(count):
+        fault = order_fault(events[m, k], seats, agent_ids)
+        if fault != NONE:
+            return fault
+    _submit_row(queue, clocks, names, events, count, m)
+    return NONE
+
+
+@njit(**KERNEL)
+def _submit_row(queue, clocks, names, events, count, m):
+    if count == 0:
+        return
+    head, end = clocks[m, AGENT_HEAD], clocks[m, AGENT_END]
+    if head > 0:
+        for place in range(head, end):
+            queue[m, place - head] = queue[m, place]
+        end -= head
+        clocks[m, AGENT_HEAD] = 0
+    for k in range(count):
+        place = end
+        while place > 0 and _is_later(names, m, queue[m, place - 1], events[m, k]):
+            queue[m, place] = queue[m, place - 1]
+            place -= 1
+        queue[m, place] = events[m, k]
+        end += 1
+    clocks[m, AGENT_END] = end
+
+
+@njit(**KERNEL)
 def _is_later(names, m, waiting, order):
     """Whether an order in the queue gives way to a new one."""
     if waiting["time_ns"] != order["time_ns"]:

@@ -38,32 +38,36 @@ def _clear(book, ledger, m):
 
 
 @njit(**SERIAL)
-def load(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
-    """Start states for ``rows``; their orders and records lie one after another, ``*_ends`` say where each ends.
+def load(book_memory, ledger_memory, rows, which, orders, order_start, records, record_start, scalars, ends):
+    """Start states ``which`` for ``rows``, of those that lie one after another in flat arrays (see ``StartStates``).
 
     Whether there was room for each is written to ``ends``: ENDED or CRAMPED.
     """
     for i in range(rows.shape[0]):
-        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load_row(
+            book_memory, ledger_memory, rows[i], which[i], orders, order_start, records, record_start, scalars
+        )
 
 
 @njit(**PARALLEL)
-def load_parallel(book_memory, ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends):
+def load_parallel(book_memory, ledger_memory, rows, which, orders, order_start, records, record_start, scalars, ends):
     """As :func:`load`, over the threads."""
     for i in prange(rows.shape[0]):
-        ends[i] = _load_row(book_memory, ledger_memory, rows[i], orders, order_ends, records, record_ends, scalars, i)
+        ends[i] = _load_row(
+            book_memory, ledger_memory, rows[i], which[i], orders, order_start, records, record_start, scalars
+        )
 
 
 @njit(**KERNEL)
-def _load_row(book_memory, ledger_memory, m, orders, order_ends, records, record_ends, scalars, i):
+def _load_row(book_memory, ledger_memory, m, state, orders, order_start, records, record_start, scalars):
     book, ledger = open_book(book_memory), open_ledger(ledger_memory)
-    return _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
+    return _load(book, ledger, m, state, orders, order_start, records, record_start, scalars)
 
 
 @njit(**KERNEL)
-def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i):
+def _load(book, ledger, m, state, orders, order_start, records, record_start, scalars):
     _clear(book, ledger, m)
-    for k in range(order_ends[i - 1] if i > 0 else 0, order_ends[i]):
+    for k in range(order_start[state], order_start[state + 1]):
         if not has_room(book, m):
             return CRAMPED
         order = orders[k]
@@ -71,30 +75,30 @@ def _load(book, ledger, m, orders, order_ends, records, record_ends, scalars, i)
         order_id, price, size = np.int64(order["order_id"]), np.int64(order["price"]), np.int64(order["size"])
         rest(book, m, order_id, order["time_ns"], price, size, np.int64(BACKGROUND), s)
         book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], order_id + 1)
-    first = record_ends[i - 1] if i > 0 else 0
-    for k in range(first, record_ends[i]):
+    last, capacity = record_start[state + 1], ledger.records.shape[1]
+    first = max(record_start[state], last - capacity)  # the ring holds no more than the tail
+    for k in range(first, last):
         ledger.records[m, k - first] = records[k]
-    ledger.clocks[m, RECORDS] = record_ends[i] - first
-    ledger.clocks[m, RECORD_PLACE] = (record_ends[i] - first) % ledger.records.shape[1]
-    ledger.clocks[m, CLOCK] = scalars[i, 0]
+    ledger.clocks[m, RECORDS] = last - first
+    ledger.clocks[m, RECORD_PLACE] = (last - first) % capacity
+    ledger.clocks[m, CLOCK] = scalars[state, 0]
     bid, ask = book.row[m, BEST], book.row[m, BEST + 1]
-    mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[i, 1]
+    mid2 = bid + ask if bid != EMPTY_BID and ask != EMPTY_ASK else scalars[state, 1]
     ledger.clocks[m, MID2] = mid2
     ledger.clocks[m, OUTSIDE_MID2] = mid2
-    book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[i, 2])
+    book.row[m, NEXT_ID] = max(book.row[m, NEXT_ID], scalars[state, 2])
     return ENDED
 
 
 @njit(**SERIAL)  # allocates, so it is no row kernel
-def check_orders(orders, ends, capacity, flow_ids, tick, lot):
-    """Index of the first state whose orders no book could hold, -1 if all are fine."""
-    seen = np.full(flow_ids, -1, np.int32)
-    first = 0
-    for i in range(ends.shape[0]):
-        if ends[i] - first > capacity:
+def check_orders(orders, start, which, capacity, flow_ids, tick, lot):
+    """The first of the states ``which`` whose orders no book could hold, -1 if all are fine."""
+    seen = np.full(flow_ids, -1, np.int64)
+    for i in which:
+        if start[i + 1] - start[i] > capacity:
             return i
         bid, ask = np.int64(EMPTY_BID), np.int64(EMPTY_ASK)
-        for k in range(first, ends[i]):
+        for k in range(start[i], start[i + 1]):
             order = orders[k]
             price = np.int64(order["price"])
             order_id = order["order_id"]
@@ -113,5 +117,4 @@ def check_orders(orders, ends, capacity, flow_ids, tick, lot):
                 return i
         if bid >= ask:
             return i
-        first = ends[i]
     return -1

@@ -146,7 +146,20 @@ class MarketView(MarketReadings):
         """As that of a market, into another one."""
         super().fork(rows, into, self if market is None else market)  # and restore refuses a view
 
-    seed, reset, load, load_rows, submit, feed, advance, execute, send, restore = map(
+    seed, reset, load, load_rows, load_states, widen, submit, feed, advance, execute, send, restore = map(
         _refused,
-        ("seed", "reset", "load", "load_rows", "submit", "feed", "advance", "execute", "send", "restore"),
+        (
+            "seed",
+            "reset",
+            "load",
+            "load_rows",
+            "load_states",
+            "widen",
+            "submit",
+            "feed",
+            "advance",
+            "execute",
+            "send",
+            "restore",
+        ),
     )

@@ -1,6 +1,6 @@
 """What the market says to a caller whose events or start states it does not take."""
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -9,6 +9,10 @@ from tradefm_gym.market import events, kernels, loading
 from tradefm_gym.market.book import MAX_PRICE, MIN_PRICE
 from tradefm_gym.market.config import MarketConfig
 from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, EventBlock
+from tradefm_gym.market.state import StartStates
+
+if TYPE_CHECKING:
+    from tradefm_gym.market.copies import MarketCopies
 
 
 def _named(names: str) -> str:
@@ -34,6 +38,14 @@ def check_block(name: str, block: EventBlock, num_markets: int) -> None:
         raise ValueError(f"{name}.events has {len(events)} rows; allowed is one for each of {num_markets}.")
     if not isinstance(count, np.ndarray) or count.dtype.kind not in "iu" or count.shape != (num_markets,):
         raise ValueError(f"{name}.count is {shortened(count)}; allowed are {num_markets} integers.")
+
+
+def check_departed(block: EventBlock, ends: np.ndarray, market: "MarketCopies") -> None:
+    """Refuses orders of which ``rows.depart`` said so; of a seat's own that is a queue without room for them."""
+    if (refused := ends >= kernels.REFUSED).any():
+        m = int(np.argmax(refused))
+        width = block.events.shape[1]
+        check_queued("orders", block, kernels.refusal(m * width, int(ends[m]) - kernels.REFUSED), market.config)
 
 
 def check_queued(name: str, block: EventBlock, refusal: int, config: MarketConfig) -> None:
@@ -111,10 +123,11 @@ def _wrong_count(name: str, block: EventBlock, m: int) -> ValueError:
     return ValueError(f"{name}.count is {block.count[m]} for market {m}; allowed is 0 to {most} events.")
 
 
-def check_orders(orders: np.ndarray, ends: np.ndarray, config: MarketConfig) -> None:
-    """Refuses start states that no book could have."""
+def check_orders(states: StartStates, which: np.ndarray, config: MarketConfig) -> None:
+    """Refuses start states (k,) int64 that no book could have."""
     flow_ids = 1 << (config.flow_ids - 1).bit_length()
-    failed = loading.check_orders(orders, ends, config.orders, flow_ids, config.tick, config.lot)
+    chosen = states.orders, states.order_start, which
+    failed = loading.check_orders(*chosen, config.orders, flow_ids, config.tick, config.lot)
     if failed >= 0:
         raise ValueError(
             f"orders of state {failed} make no book; allowed are at most {config.orders} background orders with "

@@ -28,16 +28,16 @@ from tradefm_gym.market.events import (
     ABSOLUTE,
     BACKGROUND,
     NO_LIMIT,
-    ORDER,
-    RECORD,
     EventBlock,
 )
 from tradefm_gym.market.readings import FEW, MarketReadings
 from tradefm_gym.market.snapshot import Snapshot
-from tradefm_gym.market.state import MarketState, Tape
+from tradefm_gym.market.state import MarketState, StartStates, Tape
 from tradefm_gym.market.transit import Transit
 
-__all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "Tape"]
+__all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "StartStates", "Tape"]
+
+_FEW_LOADED = 16  # below so many start states the calling thread loads them alone: each is a hundred kilobytes
 
 
 class MarketSimulator(MarketReadings):
@@ -63,6 +63,7 @@ class MarketSimulator(MarketReadings):
 
     def __init__(self, num_markets: int, config: MarketConfig | None = None):
         super().__init__(num_markets, config)
+        self._sound: tuple[StartStates, np.ndarray] | None = None  # start states, and which were looked at
         self._transit = Transit(self.num_markets, self.config, MarketSimulator)
 
     # --- Start ------------------------------------------------------------------------------------------
@@ -106,27 +107,34 @@ class MarketSimulator(MarketReadings):
         rows = self._rows(rows)
         if len(states) != len(rows):
             raise ValueError(f"states has {len(states)} entries for {len(rows)} rows; allowed is one each.")
-        if len(rows) == 0:
-            return
-        orders = np.concatenate([np.asarray(state.orders, ORDER) for state in states])
-        # The ring holds no more than the tail.
-        records = np.concatenate([np.asarray(state.records, RECORD)[-self.config.tape :] for state in states])
-        order_ends = np.cumsum([len(state.orders) for state in states])
-        record_ends = np.cumsum([min(len(state.records), self.config.tape) for state in states])
-        scalars = np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64)
-        refusals.check_orders(orders, order_ends, self.config)
-        most = int(np.diff(order_ends, prepend=0).max())
-        self._widen(Room(most, 0, 0))
-        load = loading.load if len(rows) < FEW else loading.load_parallel
+        if len(rows) > 0:
+            self.load_states(rows, StartStates.of(states), np.arange(len(rows)))
+
+    def load_states(self, rows: np.ndarray, states: StartStates, which: np.ndarray) -> None:
+        """As :meth:`load_rows`, of start states that lie in flat arrays.
+
+        Args:
+            rows: (k,) int64, all different.
+            states: they are looked at when they are first loaded, and not to be changed afterwards.
+            which: (k,) int64, the number of each row's.
+        """
+        if self._sound is None or self._sound[0] is not states:
+            self._sound = states, np.zeros(len(states.scalars), np.bool_)
+        new = np.unique(which[~self._sound[1][which]])
+        if len(new):
+            refusals.check_orders(states, new, self.config)
+            self._sound[1][new] = True
+            self._widen(Room(int(np.diff(states.order_start)[new].max()), 0, 0))
+        load = loading.load if len(rows) < _FEW_LOADED else loading.load_parallel
         ends = np.empty(len(rows), np.int64)
         while True:
-            load(self._book_memory, self._ledger_memory, rows, orders, order_ends, records, record_ends, scalars, ends)
+            load(self._book_memory, self._ledger_memory, rows, which, *states, ends)
             if not (ends == kernels.CRAMPED).any():
                 break
             self._widen()
         self._transit.restart(rows)
         for view in self._transit.views.values():
-            view.load_rows(rows, states)
+            view.load_states(rows, states, which)
 
     # --- Events -----------------------------------------------------------------------------------------
 

@@ -1,8 +1,11 @@
 """What a market hands out and takes in: its tape and start states (snapshots are in ``snapshot.py``)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from tradefm_gym.market.events import ORDER, RECORD
 
 
 class Tape(NamedTuple):
@@ -33,6 +36,29 @@ class MarketState(NamedTuple):
     clock_ns: int = 0
     mid2: int = 0  # doubled mid, used while a side is empty
     next_flow_id: int = 0  # at least one more than the largest id in ``orders``
+
+
+class StartStates(NamedTuple):
+    """Many start states in flat arrays; state i owns ``orders[order_start[i]:order_start[i + 1]]``."""
+
+    orders: np.ndarray  # (sum n,) ORDER, as in ``MarketState``
+    order_start: np.ndarray  # (k + 1,) int64
+    records: np.ndarray  # (sum r,) RECORD
+    record_start: np.ndarray  # (k + 1,) int64
+    scalars: np.ndarray  # (k, 3) int64: ``clock_ns``, ``mid2`` and ``next_flow_id``
+
+    @classmethod
+    def of(cls, states: Sequence[MarketState]) -> "StartStates":
+        """Collects start states."""
+        orders = [np.asarray(state.orders, ORDER) for state in states]
+        records = [np.asarray(state.records, RECORD) for state in states]
+        return cls(
+            np.concatenate(orders),
+            np.cumsum([0, *map(len, orders)]),
+            np.concatenate(records),
+            np.cumsum([0, *map(len, records)]),
+            np.array([(state.clock_ns, state.mid2, state.next_flow_id) for state in states], np.int64),
+        )
 
 
 def _read_ring(ring: np.ndarray, count: int, start: int | None, name: str) -> np.ndarray:

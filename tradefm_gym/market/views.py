@@ -150,7 +150,8 @@ def _read_touch(book_memory, m, without, out):
 
 
 @njit(**KERNEL)
-def _read_depth(book_memory, m, without, prices, sizes):
+def read_depth_row(book_memory, m, without, prices, sizes):
+    """The best levels of one row to row m of prices and sizes (N, 2, k) int64, 0 where there is none."""
     book = open_book(book_memory)
     for s in range(2):
         price = book.row[m, BEST + s]
@@ -168,6 +169,25 @@ def _read_depth(book_memory, m, without, prices, sizes):
 
 
 @njit(**KERNEL)
+def lots_ahead(book, m, slot):
+    """Lots before an order in the queue of its price."""
+    lots = np.int64(0)
+    slot = np.int64(book.orders[m, slot]["prev"])
+    while slot >= 0:
+        lots += book.orders[m, slot]["size"]
+        slot = np.int64(book.orders[m, slot]["prev"])
+    return lots
+
+
+@njit(**KERNEL)
+def queue_ahead_row(book_memory, m, owner, order_id):
+    """Lots ahead of an owner's order in one row, -1 if it is not live."""
+    book = open_book(book_memory)
+    slot = find(book, m, owner, order_id)
+    return lots_ahead(book, m, slot) if slot >= 0 else np.int64(-1)
+
+
+@njit(**KERNEL)
 def _read_orders(book_memory, m, owner, order_ids, prices, sizes, ahead):
     book = open_book(book_memory)
     for k in range(order_ids.shape[1]):
@@ -178,12 +198,7 @@ def _read_orders(book_memory, m, owner, order_ids, prices, sizes, ahead):
         if slot >= 0:
             prices[m, k] = book.orders[m, slot]["price"]
             sizes[m, k] = book.orders[m, slot]["size"]
-            lots = np.int64(0)
-            slot = np.int64(book.orders[m, slot]["prev"])
-            while slot >= 0:
-                lots += book.orders[m, slot]["size"]
-                slot = np.int64(book.orders[m, slot]["prev"])
-            ahead[m, k] = lots
+            ahead[m, k] = lots_ahead(book, m, slot)
 
 
 # --- Over all markets, in this thread or over all -----------------------------------------------------
@@ -207,14 +222,14 @@ def read_touch_parallel(book_memory, without, out):
 def read_depth(book_memory, without, prices, sizes):
     """The first k levels of each side to (N, 2, k) int64; missing levels are 0."""
     for m in range(prices.shape[0]):
-        _read_depth(book_memory, m, without, prices, sizes)
+        read_depth_row(book_memory, m, without, prices, sizes)
 
 
 @njit(**PARALLEL)
 def read_depth_parallel(book_memory, without, prices, sizes):
     """As :func:`read_depth`, over the threads."""
     for m in prange(prices.shape[0]):
-        _read_depth(book_memory, m, without, prices, sizes)
+        read_depth_row(book_memory, m, without, prices, sizes)
 
 
 @njit(**SERIAL)
