@@ -26,7 +26,6 @@ _WEYL_0 = np.uint64(0x9E3779B9)
 _WEYL_1 = np.uint64(0xBB67AE85)
 _MASK = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_FEW = 4096  # words: up to so many the calling thread draws them alone
 _BLOCK_SHIFT = 16  # counter word 3 is purpose + (block << 16)
 
 
@@ -108,8 +107,22 @@ def bits_array(seeds, episodes, indices, purpose: int, count: int) -> np.ndarray
     """
     seeds, episodes, indices = _rows(seeds, episodes, indices)
     out = np.empty((len(seeds), count), np.uint32)
-    fill = _fill_bits if out.size > _FEW else _fill_few_bits
-    fill(seeds, episodes, indices, purpose, out)
+    _fill_bits(seeds, episodes, indices, purpose, out)
+    return out
+
+
+def bits_of(seeds: np.ndarray, episodes: np.ndarray, rows: np.ndarray, index: int, purpose: int) -> np.ndarray:
+    """:func:`bits` of some of N markets: (k, 4) uint32.
+
+    Args:
+        seeds: (N,) uint64.
+        episodes: (N,) uint32.
+        rows: (k,) int64.
+        index: of all of them.
+        purpose: one of the constants of this module.
+    """
+    out = np.empty((len(rows), 4), np.uint32)
+    _fill_some(seeds, episodes, rows, index, purpose, out)
     return out
 
 
@@ -146,9 +159,9 @@ def _fill_bits(seeds, episodes, indices, purpose, out):
 
 
 @njit(cache=True, nogil=True)
-def _fill_few_bits(seeds, episodes, indices, purpose, out):
-    for m in range(out.shape[0]):
-        _fill_row(seeds[m], episodes[m], indices[m], purpose, out[m])
+def _fill_some(seeds, episodes, rows, index, purpose, out):
+    for i in range(rows.shape[0]):
+        _fill_row(seeds[rows[i]], episodes[rows[i]], index, purpose, out[i])
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -143,7 +143,7 @@ class ExecutionRole(SeatRole):
     def plan(self, options: dict[str, Any]) -> list[Task]:
         """The task of each row, as ``options`` or the constructor fix it."""
         n = len(self.state)
-        if all(options.get(name) is None for name in self.option_names):
+        if not options or all(options.get(name) is None for name in self.option_names):
             return [self._task(dict.fromkeys(self.option_names))] * n
         given = {name: per_row(name, options.get(name), n) for name in self.option_names}
         return [self._task({name: values[m] for name, values in given.items()}) for m in range(n)]
@@ -201,7 +201,7 @@ class ExecutionRole(SeatRole):
         state["usual_lots"] = usual["lots_per_event"] * paces
         self.state[chosen], self.resting[chosen] = state, np.zeros((), RESTING)
         self.reasons[chosen] = [parent.reason for parent in parents]
-        self._look_first(rows)
+        self._look_first(chosen)
         for m, task in zip(chosen.tolist(), tasks, strict=True):
             if task.limit_bps is not None or task.limit_price is not None:
                 self.state[m]["limit"] = _limit_ticks(task, self.state[m])
@@ -289,7 +289,7 @@ class ExecutionRole(SeatRole):
         """Decisions made, lots executed, the mid without own orders, and the terms of the cost in basis points."""
         state = self.state
         basis_points = 10_000.0 / (state["quantity"] * state["arrival_mid2"] * HALF_TICK).astype(np.float64)
-        terms = {name: self.terms[:, i] * basis_points for i, name in enumerate(self.term_names)}
+        terms = dict(zip(self.term_names, self.terms.T * basis_points, strict=True))
         return {
             "decision": state["decision"].copy(),
             "executed": state["executed"].copy(),

@@ -12,6 +12,7 @@ from tradefm_gym.envs.seat import (
     remember_move,
     unfilled_price,
 )
+from tradefm_gym.market.compiler import ROW
 from tradefm_gym.market.ledger import notional_fee
 
 STATE = np.dtype(
@@ -36,7 +37,7 @@ STATE = np.dtype(
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _book_terms(state, account, taker_fee, taker_rate, terms):
     """Writes the four terms of one interval, all of them differences of the integer account.
 
@@ -62,7 +63,7 @@ def _book_terms(state, account, taker_fee, taker_rate, terms):
     return left == 0 or state["decision"] == state["decisions"]
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _participate(state):
     """Lets somebody who takes ``participation`` of what others trade follow the interval, at its average price."""
     lots, notional = state["market_lots"] - state["lots_read"], state["market_notional"] - state["notional_read"]
@@ -75,7 +76,7 @@ def _participate(state):
         state["pov_notional"] += np.int64(np.floor(1000.0 * paid + 0.5))
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def settle_row_of(
     state, resting, records, record_count, fills, fill_count, account, depth_prices, depth_sizes, prices, sizes, seat,
     taker_fee, taker_rate, terms,

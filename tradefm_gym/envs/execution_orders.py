@@ -5,6 +5,7 @@ from numba import njit, prange
 
 from tradefm_gym.envs.quoting import cross, place, take_back, wanted_price
 from tradefm_gym.envs.seat import MAX_RESTING, follow_row, open_row
+from tradefm_gym.market.compiler import ROW
 from tradefm_gym.market.events import LIMIT
 
 SCALE_BITS = 20  # the schedule counts 2^-20 lots, times the number of decisions
@@ -12,7 +13,7 @@ MARKET_ID = 1  # order ids: 2 k for the limit order of decision k, 2 k + 1 for i
 TWAP, VWAP, POV = range(3)  # what the schedule keeps to
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _slice(state, one_slice, whole):
     """What the schedule wants of the coming interval where the agent bends nothing.
 
@@ -36,7 +37,7 @@ def _slice(state, one_slice, whole):
     return increment
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def raise_target(state, deviation):
     """Adds one slice, changed by the agent's ``deviation``, to the cumulative schedule.
 
@@ -57,13 +58,13 @@ def raise_target(state, deviation):
     state["target"] = state["schedule"] // (decisions << SCALE_BITS)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def within(price, side, limit):
     """A price (ticks) that is not beyond a limit; 0 stands for none."""
     return price if limit == 0 or side * price <= side * limit else limit
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def open_row_of(state, resting, prices, sizes, actions, now, seat, events):
     """``open_interval`` of one row; returns the number of orders."""
     raise_target(state, float(actions[0]))
@@ -101,7 +102,7 @@ def open_interval(state, resting, prices, sizes, actions, rows, clock_ns, seat, 
             count[m] = open_row_of(state[m], resting[m], prices[m], sizes[m], actions[m], clock_ns[m], seat, events[m])
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def close_row_of(state, resting, records, record_count, fills, fill_count, now, seat, events):
     """``close_interval`` of one row; returns the number of orders."""
     follow_row(state, resting, records, record_count, fills, fill_count, seat)

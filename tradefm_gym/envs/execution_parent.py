@@ -1,6 +1,7 @@
 """How big a parent order is where nobody says it: a part of what the start context's market usually trades."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 LEAST_PARENT = 64  # lots: below it a parent order cannot be divided finely enough to say anything
@@ -19,6 +20,7 @@ class Parent(NamedTuple):
     thin: bool  # the market usually trades less than a lot for each decision
 
 
+@lru_cache(maxsize=4096)
 def usual_parent(
     lots_per_event: float, interval: float, decisions: int, participation: float = PARTICIPATION, said: str = ""
 ) -> Parent:

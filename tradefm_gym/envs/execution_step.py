@@ -10,6 +10,7 @@ from numba import njit, prange
 from tradefm_gym.envs.execution_ledger import settle_row_of
 from tradefm_gym.envs.execution_orders import close_row_of, open_row_of
 from tradefm_gym.envs.observation import clip, fill_row
+from tradefm_gym.envs.quoting import outside
 from tradefm_gym.market.rows import (
     CLOCK,
     COUNT,
@@ -19,6 +20,7 @@ from tradefm_gym.market.rows import (
     OVERRUN,
     PARALLEL,
     RECORDS,
+    ROW,
     SERIAL,
     TAKER_FEE,
     TAKER_RATE,
@@ -26,10 +28,11 @@ from tradefm_gym.market.rows import (
     open_ledger,
     queue_ahead_row,
     read_depth_row,
+    worst,
 )
 
 
-@njit(**SERIAL)
+@njit(**ROW)
 def _open_slice_row(
     book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting, prices,
     sizes, actions, rows, events, count, until, ends, m,
@@ -53,7 +56,12 @@ def open_slice(
     """Opens the interval in the rows and lets it pass as far as events are there.
 
     Args:
-        book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids: of the market, as ``rows.depart`` has it.
+        book_memory: the books' block, as ``market.parts`` has it.
+        ledger_memory: the ledgers' block.
+        flow_queue: (N, Q) EVENT.
+        agent_queue: (N, Q') EVENT.
+        names: (N, 2) uint64, seed and episode.
+        agent_ids: order ids of a seat.
         seat: the owner of the orders.
         interval: background events.
         state: (N,) STATE.
@@ -66,12 +74,20 @@ def open_slice(
         count: (N,) int32, written.
         until: (N,) int64, written: background events by the end of the interval.
         ends: (N,) int64, written: what ``rows.depart`` said, ENDED where nobody acts.
+
+    Returns:
+        The largest of ``ends``, which is 0 where all have ENDED; or minus the number of the first row, counted from 1,
+        whose action is not in [-1, 1]: then nothing was done.
     """
+    wrong = outside(actions, rows)
+    if wrong < 0:
+        return wrong
     for m in range(state.shape[0]):
         _open_slice_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
         )  # fmt: skip
+    return worst(ends)
 
 
 @njit(**PARALLEL)
@@ -80,20 +96,24 @@ def open_slice_parallel(
     sizes, actions, rows, events, count, until, ends,
 ):  # fmt: skip
     """As :func:`open_slice`, over the threads."""
+    wrong = outside(actions, rows)
+    if wrong < 0:
+        return wrong
     for m in prange(state.shape[0]):
         _open_slice_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
         )  # fmt: skip
+    return worst(ends)
 
 
-@njit(**SERIAL)
+@njit(**ROW)
 def _close_row(
     book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, state, resting, prices, sizes, scale,
     low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated, out, m,
 ):  # fmt: skip
     ledger = open_ledger(ledger_memory)
-    clocks = ledger.clocks
+    clocks, rules = ledger.clocks, ledger.rules
     count[m], ends[m] = 0, ENDED
     if rows[m]:
         row, own = state[m], resting[m]
@@ -114,7 +134,7 @@ def _close_row(
         read_depth_row(book_memory, m, NOBODY, depth_prices, depth_sizes)
         reward[m], terminated[m] = settle_row_of(
             row, own, records, clocks[m, RECORDS], fills, clocks[m, FILLS], ledger.accounts[m, seat], depth_prices[m],
-            depth_sizes[m], prices[m], sizes[m], seat, ledger.rules[0, TAKER_FEE], ledger.rules[0, TAKER_RATE], terms[m],
+            depth_sizes[m], prices[m], sizes[m], seat, rules[0, TAKER_FEE], rules[0, TAKER_RATE], terms[m],
         )  # fmt: skip
     ahead = np.int64(0)
     if state[m]["resting"] > 0:
@@ -131,7 +151,12 @@ def close(
     """Closes the interval in the rows, books it, and looks at the book again.
 
     Args:
-        book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids: of the market, as ``rows.depart`` has it.
+        book_memory: the books' block, as ``market.parts`` has it.
+        ledger_memory: the ledgers' block.
+        flow_queue: (N, Q) EVENT.
+        agent_queue: (N, Q') EVENT.
+        names: (N, 2) uint64, seed and episode.
+        agent_ids: order ids of a seat.
         seat: the owner of the orders.
         state: (N,) STATE.
         resting: (N, .) RESTING, oldest first.
@@ -151,6 +176,9 @@ def close(
         reward: (N,) float64, written.
         terminated: (N,) bool, written.
         out: (N, obs) float32, written.
+
+    Returns:
+        The largest of ``ends``.
     """
     for m in range(state.shape[0]):
         _close_row(
@@ -158,6 +186,7 @@ def close(
             scale, low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated,
             out, m,
         )  # fmt: skip
+    return worst(ends)
 
 
 @njit(**PARALLEL)
@@ -172,3 +201,4 @@ def close_parallel(
             scale, low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated,
             out, m,
         )  # fmt: skip
+    return worst(ends)

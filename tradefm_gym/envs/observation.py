@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from tradefm_gym.market.compiler import ROW
+
 LEVELS = 5
 SLOW = 8  # decisions over which the slow averages of flow and volatility forget
 
@@ -78,19 +80,19 @@ MARKET_SIZE = sum(block.size for block in MARKET_BLOCKS)
 LOW, HIGH = bounds(BLOCKS)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def ratio(value, usual):
     """``value / usual``, where a usual value of zero (nothing ever happened) counts as one."""
     return value / usual if usual > 0.0 else value
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def log_lots(lots, usual):
     """How large sizes are told: log(1 + lots / usual)."""
     return math.log1p(ratio(lots, usual))
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def fill_market(state, scale, prices, sizes, clock_ns, side, out, at):
     """Writes MARKET_BLOCKS from place ``at`` of a row on, seen from ``side``; the order of the lines is theirs."""
     own = 0 if side > 0 else 1
@@ -124,14 +126,14 @@ def fill_market(state, scale, prices, sizes, clock_ns, side, out, at):
     out[base + 4] = ratio(side * 0.5 * (state["decision_mid2"] - state["previous_mid2"]), move)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def clip(low, high, out):
     """Brings one row's observation into the space."""
     for column in range(out.shape[0]):
         out[column] = min(max(out[column], low[column]), high[column])
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def fill_row(state, scale, prices, sizes, clock_ns, own_price, ahead, out):
     """Writes one row (SIZE,) float32; the order of the lines is the order of BLOCKS."""
     side = state["side"]

@@ -22,6 +22,7 @@ from tradefm_gym.envs.seat import (
     remember_move,
     unfilled_price,
 )
+from tradefm_gym.market.compiler import ROW
 from tradefm_gym.market.ledger import notional_fee
 
 STATE = np.dtype(
@@ -41,7 +42,7 @@ TERMS = 6
 TRADED, HELD, FEES, LIQUIDATION, UNFILLED, PENALTY = range(TERMS)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _book_terms(state, account, taker_fee, taker_rate, penalty, quadratic, terms):
     """Writes the terms of one interval, whose new mid is looked up already; True if the task is over.
 
@@ -72,7 +73,7 @@ def _book_terms(state, account, taker_fee, taker_rate, penalty, quadratic, terms
     return over
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def settle_row_of(
     state, resting, records, record_count, fills, fill_count, account, depth_prices, depth_sizes, prices, sizes, seat,
     taker_fee, taker_rate, penalty, quadratic, terms,

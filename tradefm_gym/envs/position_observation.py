@@ -8,6 +8,7 @@ from numba import njit, prange
 
 from tradefm_gym.envs.observation import MARKET_BLOCKS, MARKET_SIZE, Block, clip, fill_market, log_lots, ratio
 from tradefm_gym.envs.seat import HALF_TICK
+from tradefm_gym.market.compiler import ROW
 
 POSITION_BLOCKS = (
     *MARKET_BLOCKS,
@@ -20,7 +21,7 @@ POSITION_BLOCKS = (
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def fill_row(state, resting, scale, prices, sizes, clock_ns, ahead, out):
     """Writes one row (obs,) float32; the order of the lines is the order of POSITION_BLOCKS."""
     fill_market(state, scale, prices, sizes, clock_ns, 1, out, 0)

@@ -5,18 +5,19 @@ from numba import njit, prange
 
 from tradefm_gym.envs.quoting import cross, place, priced, take_back, wanted_price
 from tradefm_gym.envs.seat import MAX_RESTING, follow_row, open_row
+from tradefm_gym.market.compiler import ROW
 from tradefm_gym.market.events import BUY, LIMIT, POST_ONLY_SLIDE, SELL
 
 # Order ids: 2 k for the bid of decision k, 2 k + 1 for its ask and for what crosses at its end.
 BEHIND = 4  # ticks behind the touch that a distance reaches at least
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _rounded(value):
     return np.int64(np.floor(value + 0.5))
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _distance2(distance, spread, reach):
     """How far a quote is from the mid, in half ticks: -1 is the mid, 0 the touch, 1 ``reach`` ticks behind it."""
     if distance < 0.0:
@@ -24,7 +25,7 @@ def _distance2(distance, spread, reach):
     return spread + _rounded(2.0 * distance * float(reach))
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def quote_prices(state, prices, sizes, bid_distance, ask_distance, skew):
     """Bid and ask (ticks) of two quotes that do not cross the book without own orders, nor each other."""
     spread = state["spread"]
@@ -41,7 +42,7 @@ def quote_prices(state, prices, sizes, bid_distance, ask_distance, skew):
     return priced(bid), priced(ask)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def quote_row_of(state, resting, prices, sizes, actions, now, seat, events):
     """``open_quotes`` of one row; returns the number of orders."""
     open_row(state)
@@ -84,7 +85,7 @@ def open_quotes(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
             count[m] = quote_row_of(state[m], resting[m], prices[m], sizes[m], actions[m], clock_ns[m], seat, events[m])
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def target_row_of(state, resting, prices, sizes, actions, now, seat, events):
     """``open_target`` of one row; returns the number of orders."""
     open_row(state)
@@ -123,7 +124,7 @@ def open_target(state, resting, prices, sizes, actions, rows, clock_ns, seat, ev
             )
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def close_row_of(state, resting, records, record_count, fills, fill_count, account, now, seat, events):
     """``close_interval`` of one row; returns the number of orders."""
     follow_row(state, resting, records, record_count, fills, fill_count, seat)

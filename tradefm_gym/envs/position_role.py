@@ -102,7 +102,7 @@ class PositionRole(SeatRole):
         state["pace"] = paces
         state["variance"] = usual["volatility"] ** 2 * paces
         self.state[chosen], self.resting[chosen] = state, np.zeros((), RESTING)
-        self._look_first(rows)
+        self._look_first(chosen)
         self._know_first(rows)
 
     def _close(self, market: Any, rows: np.ndarray) -> EventBlock:
@@ -182,7 +182,7 @@ class PositionRole(SeatRole):
             "sold": state["sold"].copy(),
             "arrival_mid": 0.5 * state["arrival_mid2"],
             "mid": 0.5 * state["decision_mid2"],
-            "terms": {name: self.terms[:, i] * basis_points for i, name in enumerate(self.term_names)},
+            "terms": dict(zip(self.term_names, self.terms.T * basis_points, strict=True)),
         }
 
     def final_info(self) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from tradefm_gym.envs.observation import clip
 from tradefm_gym.envs.position_ledger import settle_row_of
 from tradefm_gym.envs.position_observation import fill_row
 from tradefm_gym.envs.position_orders import close_row_of, quote_row_of, target_row_of
+from tradefm_gym.envs.quoting import outside
 from tradefm_gym.market.rows import (
     CLOCK,
     COUNT,
@@ -16,6 +17,7 @@ from tradefm_gym.market.rows import (
     OVERRUN,
     PARALLEL,
     RECORDS,
+    ROW,
     SERIAL,
     TAKER_FEE,
     TAKER_RATE,
@@ -23,10 +25,11 @@ from tradefm_gym.market.rows import (
     open_ledger,
     queue_ahead_row,
     read_depth_row,
+    worst,
 )
 
 
-@njit(**SERIAL)
+@njit(**ROW)
 def _open_quotes_row(
     book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting, prices,
     sizes, actions, rows, events, count, until, ends, m,
@@ -50,7 +53,12 @@ def open_quotes(
     """Opens the interval in the rows and lets it pass as far as events are there.
 
     Args:
-        book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids: of the market, as ``rows.depart`` has it.
+        book_memory: the books' block, as ``market.parts`` has it.
+        ledger_memory: the ledgers' block.
+        flow_queue: (N, Q) EVENT.
+        agent_queue: (N, Q') EVENT.
+        names: (N, 2) uint64, seed and episode.
+        agent_ids: order ids of a seat.
         seat: the owner of the orders.
         interval: background events.
         state: (N,) STATE.
@@ -63,12 +71,20 @@ def open_quotes(
         count: (N,) int32, written.
         until: (N,) int64, written: background events by the end of the interval.
         ends: (N,) int64, written: what ``rows.depart`` said, ENDED where nobody acts.
+
+    Returns:
+        The largest of ``ends``, which is 0 where all have ENDED; or minus the number of the first row, counted from 1,
+        whose action is not in [-1, 1]: then nothing was done.
     """
+    wrong = outside(actions, rows)
+    if wrong < 0:
+        return wrong
     for m in range(state.shape[0]):
         _open_quotes_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
         )  # fmt: skip
+    return worst(ends)
 
 
 @njit(**PARALLEL)
@@ -77,14 +93,18 @@ def open_quotes_parallel(
     sizes, actions, rows, events, count, until, ends,
 ):  # fmt: skip
     """As :func:`open_quotes`, over the threads."""
+    wrong = outside(actions, rows)
+    if wrong < 0:
+        return wrong
     for m in prange(state.shape[0]):
         _open_quotes_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
         )  # fmt: skip
+    return worst(ends)
 
 
-@njit(**SERIAL)
+@njit(**ROW)
 def _open_target_row(
     book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting, prices,
     sizes, actions, rows, events, count, until, ends, m,
@@ -108,7 +128,12 @@ def open_target(
     """Opens the interval in the rows and lets it pass as far as events are there.
 
     Args:
-        book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids: of the market, as ``rows.depart`` has it.
+        book_memory: the books' block, as ``market.parts`` has it.
+        ledger_memory: the ledgers' block.
+        flow_queue: (N, Q) EVENT.
+        agent_queue: (N, Q') EVENT.
+        names: (N, 2) uint64, seed and episode.
+        agent_ids: order ids of a seat.
         seat: the owner of the orders.
         interval: background events.
         state: (N,) STATE.
@@ -121,12 +146,20 @@ def open_target(
         count: (N,) int32, written.
         until: (N,) int64, written: background events by the end of the interval.
         ends: (N,) int64, written: what ``rows.depart`` said, ENDED where nobody acts.
+
+    Returns:
+        The largest of ``ends``, which is 0 where all have ENDED; or minus the number of the first row, counted from 1,
+        whose action is not in [-1, 1]: then nothing was done.
     """
+    wrong = outside(actions, rows)
+    if wrong < 0:
+        return wrong
     for m in range(state.shape[0]):
         _open_target_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
         )  # fmt: skip
+    return worst(ends)
 
 
 @njit(**PARALLEL)
@@ -135,14 +168,18 @@ def open_target_parallel(
     sizes, actions, rows, events, count, until, ends,
 ):  # fmt: skip
     """As :func:`open_target`, over the threads."""
+    wrong = outside(actions, rows)
+    if wrong < 0:
+        return wrong
     for m in prange(state.shape[0]):
         _open_target_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
         )  # fmt: skip
+    return worst(ends)
 
 
-@njit(**SERIAL)
+@njit(**ROW)
 def _ahead(book_memory, m, seat, state, resting, side):
     """Lots ahead of the oldest own order of a side, 0 without one."""
     for i in range(state["own_count"]):
@@ -151,13 +188,14 @@ def _ahead(book_memory, m, seat, state, resting, side):
     return np.int64(0)
 
 
-@njit(**SERIAL)
+@njit(**ROW)
 def _close_row(
     book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, state, resting, prices, sizes, scale,
-    low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated, out, penalty, quadratic, m,
+    low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated,
+    out, penalty, quadratic, m,
 ):  # fmt: skip
     ledger = open_ledger(ledger_memory)
-    clocks = ledger.clocks
+    clocks, rules = ledger.clocks, ledger.rules
     count[m], ends[m] = 0, ENDED
     if rows[m]:
         row, own = state[m], resting[m]
@@ -187,7 +225,8 @@ def _close_row(
         read_depth_row(book_memory, m, NOBODY, depth_prices, depth_sizes)
         reward[m], terminated[m] = settle_row_of(
             row, own, records, clocks[m, RECORDS], fills, clocks[m, FILLS], ledger.accounts[m, seat], depth_prices[m],
-            depth_sizes[m], prices[m], sizes[m], seat, ledger.rules[0, TAKER_FEE], ledger.rules[0, TAKER_RATE], penalty, quadratic, terms[m],
+            depth_sizes[m], prices[m], sizes[m], seat, rules[0, TAKER_FEE], rules[0, TAKER_RATE], penalty,
+            quadratic, terms[m],
         )  # fmt: skip
     row, own = state[m], resting[m]
     ahead = (_ahead(book_memory, m, seat, row, own, 1), _ahead(book_memory, m, seat, row, own, -1))
@@ -198,12 +237,18 @@ def _close_row(
 @njit(**SERIAL)
 def close(
     book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, state, resting, prices, sizes, scale,
-    low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated, out, penalty, quadratic,
+    low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated,
+    out, penalty, quadratic,
 ):  # fmt: skip
     """Closes the interval in the rows, books it, and looks at the book again.
 
     Args:
-        book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids: of the market, as ``rows.depart`` has it.
+        book_memory: the books' block, as ``market.parts`` has it.
+        ledger_memory: the ledgers' block.
+        flow_queue: (N, Q) EVENT.
+        agent_queue: (N, Q') EVENT.
+        names: (N, 2) uint64, seed and episode.
+        agent_ids: order ids of a seat.
         seat: the owner of the orders.
         state: (N,) STATE.
         resting: (N, .) RESTING, oldest first.
@@ -225,6 +270,9 @@ def close(
         out: (N, obs) float32, written.
         penalty: see ``position_ledger.settle_interval``.
         quadratic: likewise.
+
+    Returns:
+        The largest of ``ends``.
     """
     for m in range(state.shape[0]):
         _close_row(
@@ -232,12 +280,14 @@ def close(
             scale, low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated,
             out, penalty, quadratic, m,
         )  # fmt: skip
+    return worst(ends)
 
 
 @njit(**PARALLEL)
 def close_parallel(
     book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, state, resting, prices, sizes, scale,
-    low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated, out, penalty, quadratic,
+    low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated,
+    out, penalty, quadratic,
 ):  # fmt: skip
     """As :func:`close`, over the threads."""
     for m in prange(state.shape[0]):
@@ -246,3 +296,4 @@ def close_parallel(
             scale, low, high, rows, again, depth_prices, depth_sizes, events, count, ends, terms, reward, terminated,
             out, penalty, quadratic, m,
         )  # fmt: skip
+    return worst(ends)

@@ -5,13 +5,14 @@ from numba import njit
 
 from tradefm_gym.envs.seat import LEAVING, MAX_RESTING, SENT, TAKING
 from tradefm_gym.market.book import MAX_PRICE, MIN_PRICE
+from tradefm_gym.market.compiler import ROW
 from tradefm_gym.market.events import ABSOLUTE, CANCEL, LIMIT, MARKET, NO_LIMIT
 
 _MARKET_IDS = 1 << 20  # those of late seats' market orders, told apart from what rests
 _TAKE_WITHIN = -1  # in place of a kind: a LIMIT of which nothing may rest
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def write_order(events, count, time_ns, seat, kind, side, order_id, price, size):
     """Appends an order; returns how many there are now."""
     event = events[count]
@@ -27,13 +28,13 @@ def write_order(events, count, time_ns, seat, kind, side, order_id, price, size)
     return count + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _cancel(order, lots, events, count, time_ns, seat):
     """Takes back ``lots`` of an order; 0 means all that remains, whatever was executed meanwhile."""
     return write_order(events, count, time_ns, seat, CANCEL, order["side"], order["order_id"], 0, lots)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def place(state, resting, kind, side, order_id, price, missing, room, events, count, time_ns, seat):
     """Sends an order for the lots that are missing; returns the number of orders.
 
@@ -64,7 +65,7 @@ def place(state, resting, kind, side, order_id, price, missing, room, events, co
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def cross(state, resting, lots, room, limit, order_id, events, time_ns, seat):
     """Cancels whatever rests and crosses with ``lots`` (positive buys); returns the number of orders.
 
@@ -83,13 +84,13 @@ def cross(state, resting, lots, room, limit, order_id, events, time_ns, seat):
     return place(state, resting, kind, side, order_id, limit, missing, room, events, count, time_ns, seat)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def priced(price):
     """The nearest price that a market takes."""
     return min(max(price, np.int64(MIN_PRICE)), np.int64(MAX_PRICE))
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def wanted_price(state, side, prices, sizes, aggressiveness):
     """The price (ticks) that an aggressiveness in [-1, 1] stands for in the book without own orders."""
     own = 0 if side > 0 else 1
@@ -114,7 +115,7 @@ def steps_inside(aggressiveness, spread):
     return ~between | ((steps > 0) & (steps < spread[:, None]))
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def take_back(state, resting, side, price, wanted, most, events, count, time_ns, seat):
     """Cancels what a side has too much of: orders at other prices, and of those at ``price`` the newest.
 
@@ -152,3 +153,14 @@ def take_back(state, resting, side, price, wanted, most, events, count, time_ns,
             full = False
         i -= 1
     return count, kept
+
+
+@njit(**ROW)
+def outside(actions, rows):
+    """Minus the number, counted from 1, of the first of the rows whose action is not in [-1, 1]; 0 if there is none."""
+    for m in range(actions.shape[0]):
+        if rows[m]:
+            for i in range(actions.shape[1]):
+                if not abs(actions[m, i]) <= 1.0:  # a NaN fails this too
+                    return np.int64(-1 - m)
+    return np.int64(0)

@@ -8,7 +8,9 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.envs.observation import LEVELS, SLOW
+from tradefm_gym.market.compiler import ROW, SERIAL
 from tradefm_gym.market.events import CANCEL, CANCELLED, PRINT, RESTED
+from tradefm_gym.market.rows import read_depth_row
 
 MAX_RESTING = 16  # own orders at once; those of one side rest at one price
 HALF_TICK = 500  # of money: doubled ticks to 1/1000 ticks
@@ -60,7 +62,7 @@ RESTING = np.dtype(
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _find(resting, own_count, order_id):
     for i in range(own_count):
         if resting[i]["order_id"] == order_id:
@@ -68,7 +70,7 @@ def _find(resting, own_count, order_id):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _read_records(state, resting, records, record_count, seat):
     """Follows the tape of events: own orders that rest or go, and what others took."""
     capacity = records.shape[0]
@@ -106,7 +108,7 @@ def _read_records(state, resting, records, record_count, seat):
     return flow
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _read_fills(state, resting, fills, fill_count, seat):
     """Follows the tape of fills for those of the own orders; returns the lots bought and those sold."""
     capacity = fills.shape[0]
@@ -142,7 +144,7 @@ def _read_fills(state, resting, fills, fill_count, seat):
     return bought, sold
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _drop_dead(state, resting):
     live = 0
     total = np.int64(0)
@@ -155,7 +157,7 @@ def _drop_dead(state, resting):
     state["resting"] = total
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def read_tape(state, resting, records, record_count, fills, fill_count, seat):
     """Follows both rings of the tape; returns the signed lots that others took, and own lots bought and sold."""
     # All events first, then all fills: sizes only add up, so their order among each other is free,
@@ -166,7 +168,7 @@ def read_tape(state, resting, records, record_count, fills, fill_count, seat):
     return flow, bought, sold
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _free_book(state, resting, depth_prices, depth_sizes, prices, sizes):
     """Copies the depth without own orders, all of which rest at one price of their side.
 
@@ -192,7 +194,7 @@ def _free_book(state, resting, depth_prices, depth_sizes, prices, sizes):
     return sizes[0, 0] > 0 and sizes[1, 0] > 0
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def look(state, resting, depth_prices, depth_sizes, prices, sizes):
     """Refreshes all that is known of the book: free depth, mid, spread, last levels; the old mid is remembered."""
     state["previous_mid2"] = state["decision_mid2"]
@@ -206,7 +208,7 @@ def look(state, resting, depth_prices, depth_sizes, prices, sizes):
             state["last_ask"] = prices[1, level]
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def unfilled_price(state, side):
     """What a lot costs (ticks) that the book could not fill: one spread beyond all that was seen of it."""
     last_level = state["last_ask"] if side > 0 else state["last_bid"]
@@ -218,7 +220,7 @@ def unfilled_price(state, side):
     return worst + side * state["spread"]
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def remember_move(state):
     """Lets the slow average of the mid's squared moves learn the last one, and the sum of mids the new one."""
     moved = 0.5 * float(state["decision_mid2"] - state["previous_mid2"])
@@ -226,7 +228,7 @@ def remember_move(state):
     state["mid2_sum"] += state["decision_mid2"]
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def _read_past(state, records, record_count):
     """Fills the slow averages from the tape that the start state brought along."""
     capacity = records.shape[0]
@@ -262,40 +264,62 @@ def _read_past(state, records, record_count):
         state["variance"] = squares / moves
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(**ROW)
+def _begin_row(
+    book_memory, without, state, resting, records, record_count, fill_count, depth_prices, depth_sizes, prices, sizes,
+    mid2, clock_ns, m,
+):  # fmt: skip
+    read_depth_row(book_memory, m, without, depth_prices, depth_sizes)
+    row = state[m]
+    row["decision_mid2"] = mid2[m]
+    row["start_ns"] = clock_ns[m]
+    row["records"] = record_count[m]
+    row["fills"] = fill_count[m]
+    look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
+    row["arrival_mid2"] = row["decision_mid2"]
+    row["previous_mid2"] = row["decision_mid2"]
+    _read_past(row, records[m], record_count[m])
+
+
+@njit(**SERIAL)
 def begin_episode(
-    state, resting, records, record_count, fill_count, depth_prices, depth_sizes, prices, sizes, rows, mid2, clock_ns
+    book_memory, without, state, resting, records, record_count, fill_count, depth_prices, depth_sizes, prices, sizes,
+    rows, mid2, clock_ns,
 ):  # fmt: skip
     """Takes the first look at the rows' start states; what a role fixes, and the variance, is set already.
 
     Args:
+        book_memory: the books' block.
+        without: whose orders are overlooked, see ``market.views``.
         state: (N,) with SEAT_FIELDS.
         resting: (N, .) RESTING.
         records: (N, R) RECORD, ring.
         record_count: (N,) int64.
         fill_count: (N,) int64.
-        depth_prices: (N, 2, LEVELS + 1) ticks.
-        depth_sizes: (N, 2, LEVELS + 1) lots.
+        depth_prices: (N, 2, LEVELS + 1) int64, scratch.
+        depth_sizes: (N, 2, LEVELS + 1) int64, scratch.
         prices: (N, 2, LEVELS) int64, written.
         sizes: (N, 2, LEVELS) int64, written.
-        rows: (N,) bool.
+        rows: (k,) int64, the rows that begin.
         mid2: (N,) int64 last known doubled mid.
         clock_ns: (N,) int64.
+
+    Returns:
+        The first row without a mid, or -1.
     """
-    for m in prange(state.shape[0]):
-        if rows[m]:
-            row = state[m]
-            row["decision_mid2"] = mid2[m]
-            row["start_ns"] = clock_ns[m]
-            row["records"] = record_count[m]
-            row["fills"] = fill_count[m]
-            look(row, resting[m], depth_prices[m], depth_sizes[m], prices[m], sizes[m])
-            row["arrival_mid2"] = row["decision_mid2"]
-            row["previous_mid2"] = row["decision_mid2"]
-            _read_past(row, records[m], record_count[m])
+    wrong = np.int64(-1)
+    for i in range(rows.shape[0]):
+        m = rows[i]
+        _begin_row(
+            book_memory, without, state, resting, records, record_count, fill_count, depth_prices, depth_sizes, prices,
+            sizes, mid2, clock_ns, m,
+        )  # fmt: skip
+        if wrong < 0 and state[m]["arrival_mid2"] <= 0:
+            wrong = m
+    return wrong
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def follow_row(state, resting, records, record_count, fills, fill_count, seat):
     """Reads the tape of an interval so far into what the seat sums up over it."""
     flow, bought, sold = read_tape(state, resting, records, record_count, fills, fill_count, seat)
@@ -312,13 +336,13 @@ def follow_tape(state, resting, records, record_count, fills, fill_count, rows, 
             follow_row(state[m], resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def open_row(state):
     """Begins to sum up an interval."""
     state["worst_fill"], state["flow"], state["bought"], state["sold"] = 0, 0.0, 0, 0
 
 
-@njit(cache=True, nogil=True)
+@njit(**ROW)
 def learn_flow(state):
     """Lets the slow average of what others took learn the last interval."""
     state["slow_flow"] += (state["flow"] - state["slow_flow"]) / SLOW

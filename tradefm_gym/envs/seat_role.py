@@ -21,7 +21,7 @@ from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.refusals import check_departed
-from tradefm_gym.market.rows import CRAMPED, OVERRUN
+from tradefm_gym.market.rows import CRAMPED, NOBODY, OVERRUN, REFUSED
 from tradefm_gym.market.simulator import MarketSimulator
 
 MAX_DECISIONS = 2048  # two order ids each
@@ -146,21 +146,28 @@ class SeatRole(ABC):
         """Whether ``open_step`` and ``close_step`` are what the other methods do; a subclass may have changed those."""
         return {"opening_step", "closing_step"} <= vars(type(self)).keys() and not self.late
 
-    def open_step(self, rows: np.ndarray, actions: np.ndarray, threads: bool) -> tuple[np.ndarray, np.ndarray]:
-        """``orders``, and the interval as far as its events are there: for a seat alone in its markets and in time.
+    def open_step(self, rows: np.ndarray, actions: Any, threads: bool) -> tuple[np.ndarray, np.ndarray, int]:
+        """``check``, ``orders``, and the interval as far as its events are there: for a seat alone and in time.
 
         Returns:
-            Background events (N,) int64 of each row by the interval's end, and how its loop ended (``market.rows``).
+            Background events (N,) int64 of each row by the interval's end; how its loop ended (``market.rows``); and
+            the worst of that.
         """
+        market, block = self.market, self._block
+        plain = not self.discrete and type(actions) is np.ndarray and actions.dtype == np.float32
+        if not plain or not actions.flags.carray or actions.shape != (len(self.state), self.presets.shape[1]):
+            actions = np.require(self.check(actions, rows), requirements="CAW")
         if self.reward is not None:
             self._before = self.state.copy()
-        market, block = self.market, self._block
-        self.opening_step[threads](
+        worst = self.opening_step[threads](
             *market.parts, market.config.agent_ids, self.seat, self.interval, *self.true, actions, rows, *block,
             self._until, self._ends,
         )  # fmt: skip
-        check_departed(block, self._ends, market)
-        return self._until, self._ends
+        if worst < 0:
+            self.check(actions, rows)  # which says what is wrong
+        if worst >= REFUSED:
+            check_departed(block, self._ends, market)
+        return self._until, self._ends, worst
 
     def close_step(self, rows: np.ndarray, threads: bool) -> tuple[Outcome, np.ndarray]:
         """``closing``, what it brings, ``settle`` and ``observe``."""
@@ -168,15 +175,13 @@ class SeatRole(ABC):
         n, ledger = len(self.state), type(self).term_names
         outcome = Outcome(np.zeros(n), np.zeros((n, len(ledger)), np.int64), np.zeros(n, np.bool_))
         out, taking, again = np.empty((n, len(low)), np.float32), rows, False
-        while True:
-            self.closing_step[threads](
-                *market.parts, market.config.agent_ids, self.seat, *self.true, self.scale, low, high, taking, again,
-                *self._scratch, *block, self._ends, outcome.terms, outcome.reward, outcome.terminated, out,
-                *self._charges(),
-            )  # fmt: skip
-            if not self._ends.any():  # ENDED is 0
-                break
-            check_departed(block, self._ends, market)
+        while worst := self.closing_step[threads](
+            *market.parts, market.config.agent_ids, self.seat, *self.true, self.scale, low, high, taking, again,
+            self._scratch[0], self._scratch[1], *block, self._ends, outcome.terms, outcome.reward,
+            outcome.terminated, out, *self._charges(),
+        ):  # fmt: skip
+            if worst >= REFUSED:
+                check_departed(block, self._ends, market)
             if (self._ends == OVERRUN).any():
                 self._check_tape(rows)
             taking, again = self._ends == CRAMPED, True
@@ -379,16 +384,15 @@ class SeatRole(ABC):
         return found
 
     def _look_first(self, rows: np.ndarray) -> None:
-        """Begins an episode in rows whose tasks are fixed; refuses start states without a mid."""
+        """Begins an episode in rows (k,) int64 whose tasks are fixed; refuses start states without a mid."""
         market, tape = self.market, self.market.tape
         self.state["late"][rows] = self.late
         counts = tape.records, tape.record_count, tape.fill_count
-        book = (*self._depth(market), self.prices, self.sizes)
-        begin_episode(self.state, self.resting, *counts, *book, rows, market.mid2, market.clock_ns)
-        wrong = rows & (self.state["arrival_mid2"] <= 0)
-        if wrong.any():
-            row = np.argmax(wrong)
-            raise ValueError(f"context of row {row} has no mid price; a start state needs orders on both sides")
+        depth = self._scratch[0], self._scratch[1], self.prices, self.sizes
+        without, clocks = self.seat if self.late else NOBODY, (market.mid2, market.clock_ns)
+        wrong = begin_episode(market.parts[0], without, self.state, self.resting, *counts, *depth, rows, *clocks)
+        if wrong >= 0:
+            raise ValueError(f"context of row {wrong} has no mid price; a start state needs orders on both sides")
 
     def _know_first(self, rows: np.ndarray) -> None:
         """Tells the seat of the rows all that is so."""

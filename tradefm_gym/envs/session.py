@@ -256,33 +256,27 @@ class TradingSession(SessionTime, SessionCopies):
             rows: (N,) bool, default all that are within an episode.
         """
         rows = self.running.copy() if rows is None else rows_mask("rows", rows, self.num_envs) & self.running
-        roles, active = self.roles, self.active & rows
-        if len(actions) != len(roles):
-            raise ValueError(f"actions has {len(actions)} entries; it must have one for each of {len(roles)} roles")
-        checked = []
-        for role, action, taking in zip(roles, actions, active, strict=True):
-            left = action is None and len(roles) > 1 and not taking.any()
-            checked.append(np.zeros((self.num_envs, 1), np.float32) if left else role.check(action, taking))
-        if self._alone:
-            results = self._step_alone(rows, active[0], checked[0])
-        else:
-            results = self._step_together(rows, active, checked)
+        if len(actions) != len(self.roles):
+            raise ValueError(
+                f"actions has {len(actions)} entries; it must have one for each of {len(self.roles)} roles"
+            )
+        results = (self._step_alone(rows, actions[0]),) if self._alone else self._step_together(rows, actions)
         for result, still in zip(results, self.active, strict=True):
             still &= ~(result.terminated | result.truncated)
-        self.running &= self.active.any(axis=0)
+        self.running &= self.active[0] if len(results) == 1 else self.active.any(axis=0)
         if self.twin is not None:
             self.twin.follow()
         return results
 
-    def _step_alone(self, rows: np.ndarray, taking: np.ndarray, action: np.ndarray) -> tuple[StepResult, ...]:
+    def _step_alone(self, rows: np.ndarray, action: Any) -> StepResult:
         """A step of a session of one role that has it in two loops; what happens is what happens otherwise."""
-        role, exhausted = self.roles[0], np.zeros(self.num_envs, np.bool_)
-        until, ends = role.open_step(taking, action, self._in_threads)  # type: ignore[attr-defined]
-        if ends.any():  # starved or cramped
-            exhausted = self._go_on(until, ends == STARVED)
-        outcome, observation = role.close_step(taking, self._in_threads)  # type: ignore[attr-defined]
-        truncated = exhausted & taking & ~outcome.terminated
-        return (StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated),)
+        role: Any = self.roles[0]
+        until, ends, worst = role.open_step(rows, action, self._in_threads)
+        exhausted = self._go_on(until, ends == STARVED) if worst else None
+        outcome, observation = role.close_step(rows, self._in_threads)
+        nowhere = np.zeros(self.num_envs, np.bool_)
+        truncated = nowhere if exhausted is None else exhausted & rows & ~outcome.terminated
+        return StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated)
 
     @_few_stay_in_thread
     def _go_on(self, until: np.ndarray, starved: np.ndarray) -> np.ndarray:
@@ -346,4 +340,4 @@ class TradingSession(SessionTime, SessionCopies):
 
     def _bits(self, rows: np.ndarray, index: int) -> np.ndarray:
         """Random words (k, 4) uint32 of the episodes of rows (k,)."""
-        return rng.bits_array(self.seeds[rows], self.episodes[rows], index, rng.EPISODE, 4)
+        return rng.bits_of(self.seeds, self.episodes, rows, index, rng.EPISODE)

@@ -54,7 +54,8 @@ class SessionEnv(gymnasium.Env):
         check_open(self, "reset")
         seed = None if seed is None else whole_seed("seed", seed)
         options = known_options(options, (*self.session.role.option_names, *MARKET_OPTIONS))
-        self.session.check_options(options)
+        if options:
+            self.session.check_options(options)
         super().reset(seed=seed)
         if seed is not None or not self.session.seeded[0]:
             self.session.seed(np.array([True]), seed_words([drawn_seed(self.np_random) if seed is None else seed]))

@@ -147,9 +147,9 @@ class SessionVectorEnv(VectorEnv):
 
     def _final(self, observation: np.ndarray, ended: np.ndarray) -> np.ndarray:
         """The last observations of the rows that ended, in an array of objects (N,)."""
-        rows = np.full(self.num_envs, None, object)
-        for m in np.flatnonzero(ended):
-            rows[m] = self._shown(observation[m].copy())
+        rows, shown = np.full(self.num_envs, None, object), self._shown(observation[ended])
+        for i, m in enumerate(np.flatnonzero(ended).tolist()):
+            rows[m] = {name: part[i] for name, part in shown.items()} if isinstance(shown, dict) else shown[i]
         return rows
 
     def _row_seeds(self, seed: Any) -> list[int | None]:
@@ -172,17 +172,27 @@ class SessionVectorEnv(VectorEnv):
         return mask.copy()
 
     def _merge(self, infos: dict[str, Any], columns: dict[str, Any], mask: np.ndarray) -> None:
-        """Adds columns (N, ...) where ``mask``, each with its companion mask, as Gymnasium's own classes do."""
-        if not mask.any():
-            return
+        """Adds columns (N, ...) where ``mask``, each with its companion mask, as Gymnasium's own classes do.
+
+        Columns are the caller's own: where all rows count they are taken as they are.
+        """
+        rows = np.flatnonzero(mask)
+        if len(rows):
+            self._merge_rows(infos, columns, mask, rows)
+
+    def _merge_rows(self, infos: dict[str, Any], columns: dict[str, Any], mask: np.ndarray, rows: np.ndarray) -> None:
         for key, column in columns.items():
+            known, flagged = infos.get(key), infos.get(f"_{key}")
             if isinstance(column, dict):
-                self._merge(infos.setdefault(key, {}), column, mask)
+                infos[key] = {} if known is None else known
+                self._merge_rows(infos[key], column, mask, rows)
+            elif len(rows) == self.num_envs:
+                infos[key] = column
             else:
-                empty = np.full(self.num_envs, None) if column.dtype == object else np.zeros_like(column)
-                chosen = mask.reshape(-1, *[1] * (column.ndim - 1))
-                infos[key] = np.where(chosen, column, infos.get(key, empty))
-            infos[f"_{key}"] = mask | infos.get(f"_{key}", False)
+                if known is None:
+                    infos[key] = known = np.full(len(mask), None) if column.dtype == object else np.zeros_like(column)
+                known[rows] = column[rows]
+            infos[f"_{key}"] = mask.copy() if flagged is None else mask | flagged
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:

@@ -39,7 +39,7 @@ from tradefm_gym.market.events import (
     SELL,
     EventBlock,
 )
-from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.market.simulator import FEW, MarketConfig, MarketSimulator
 from tradefm_gym.rng import FLOW, bits
 
 BLOCK = 64
@@ -83,6 +83,7 @@ class ZeroIntelligenceFlow:
         self._episodes = np.zeros(num_envs, np.uint32)
         self._proposals = np.zeros(num_envs, np.int64)  # background proposals made since the reset
         self._clock_ns = np.zeros(num_envs, np.int64)  # time of the last one
+        self._block = EventBlock.empty(num_envs, self.block)
 
     def market_config(self, seats: int = 1) -> MarketConfig:
         """Capacities with ample room for the resting orders at which this flow settles."""
@@ -102,10 +103,10 @@ class ZeroIntelligenceFlow:
         self._clock_ns[chosen] = self.bank.clock_ns[contexts]
 
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
-        """The next events of the rows ``wanted`` (N,) bool, a block of them each."""
-        block = EventBlock.empty(self.num_envs, self.block)
-        block.events["order_id"] = -1  # the market numbers them
-        _propose(
+        """The next events of the rows ``wanted`` (N,) bool, a block of them each; the next call writes to it anew."""
+        block = self._block
+        propose = _propose if self.num_envs < FEW else _propose_parallel
+        propose(
             block.events,
             block.count,
             wanted,
@@ -181,13 +182,16 @@ def _propose_row(
             event["order_id"] = CANCEL_RANDOM
             event["anchor"] = ABSOLUTE
             event["price"] = np.int64(mark_bits) >> 1
+            event["size"], event["max_rest"] = 0, NO_LIMIT
             live -= 1
         elif pick < resting_rate + rates[1]:
             event["kind"] = MARKET
+            event["order_id"], event["anchor"], event["price"] = -1, ABSOLUTE, 0  # the market numbers them
             event["size"] = sizes[1, np.int64(size_bits) >> (32 - SIZE_BITS)]
             event["max_rest"] = 0
         else:
             event["kind"] = LIMIT
+            event["order_id"] = -1
             event["anchor"] = OPPOSITE
             event["price"] = offsets[np.int64(mark_bits) >> (32 - OFFSET_BITS)]
             event["size"] = sizes[0, np.int64(size_bits) >> (32 - SIZE_BITS)]
@@ -196,15 +200,34 @@ def _propose_row(
     return clock_ns
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
+def _propose_for(
+    events, count, wanted, live, seeds, episodes, proposals, clock_ns, rates, offsets, sizes, waits, m,
+):  # fmt: skip
+    count[m] = 0
+    if wanted[m]:
+        clock_ns[m] = _propose_row(
+            events[m], live[m], seeds[m], episodes[m], proposals[m], clock_ns[m], rates, offsets, sizes, waits,
+        )  # fmt: skip
+        proposals[m] += events.shape[1]
+        count[m] = events.shape[1]
+
+
+@njit(cache=True, nogil=True)
 def _propose(
     events, count, wanted, live, seeds, episodes, proposals, clock_ns, rates, offsets, sizes, waits
 ):  # fmt: skip
+    for m in range(len(wanted)):
+        _propose_for(
+            events, count, wanted, live, seeds, episodes, proposals, clock_ns, rates, offsets, sizes, waits, m,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _propose_parallel(
+    events, count, wanted, live, seeds, episodes, proposals, clock_ns, rates, offsets, sizes, waits
+):  # fmt: skip
     for m in prange(len(wanted)):
-        if wanted[m]:
-            clock_ns[m] = _propose_row(
-                events[m], live[m], seeds[m], episodes[m], proposals[m], clock_ns[m],
-                rates, offsets, sizes, waits,
-            )  # fmt: skip
-            proposals[m] += events.shape[1]
-            count[m] = events.shape[1]
+        _propose_for(
+            events, count, wanted, live, seeds, episodes, proposals, clock_ns, rates, offsets, sizes, waits, m,
+        )  # fmt: skip

@@ -25,6 +25,8 @@ KERNEL: dict[str, Any] = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
+# The same for rows of other rooms' loops, which tests call from Python as well.
+ROW: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
 INLINE: dict[str, Any] = {**KERNEL, "forceinline": True}
 
 

@@ -244,29 +244,43 @@ def _send(book_memory, ledger_memory, m, kind, side, price, size, order_id, owne
     return carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, max_rest, anchor)
 
 
+@njit(**KERNEL)
+def _feed_fault(queue, clocks, events, count, m):
+    """The place of the first event of a row that no market would queue, with what is wrong; -1 if there is none."""
+    width = max(1, events.shape[1])
+    if count[m] < 0 or count[m] > events.shape[1]:
+        return m * width << _FAULT_BITS | COUNT_WRONG
+    if clocks[m, FLOW_WAITING] + count[m] > queue.shape[1]:
+        return m * width << _FAULT_BITS | FULL
+    for k in range(count[m]):
+        event = events[m, k]
+        if event["owner"] != BACKGROUND:
+            return (m * width + k) << _FAULT_BITS | OWNER
+        if event["kind"] > LAST_KIND:
+            return (m * width + k) << _FAULT_BITS | KIND
+        if event["anchor"] > LAST_ANCHOR:
+            return (m * width + k) << _FAULT_BITS | ANCHOR
+    return -1
+
+
+@njit(**KERNEL)
+def _feed_row(queue, clocks, events, count, m):
+    place = (clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]) % queue.shape[1]
+    for k in range(count[m]):
+        queue[m, place] = events[m, k]
+        place = place + 1 if place + 1 < queue.shape[1] else 0
+    clocks[m, FLOW_WAITING] += count[m]
+
+
 @njit(**SERIAL)
 def feed(queue, clocks, events, count):
     """Appends blocks to the rings of background events; the first refusal (see ``read_refusal``), or -1."""
-    width = max(1, events.shape[1])
     for m in range(queue.shape[0]):
-        if count[m] < 0 or count[m] > events.shape[1]:
-            return m * width << _FAULT_BITS | COUNT_WRONG
-        if clocks[m, FLOW_WAITING] + count[m] > queue.shape[1]:
-            return m * width << _FAULT_BITS | FULL
-        for k in range(count[m]):
-            event = events[m, k]
-            if event["owner"] != BACKGROUND:
-                return (m * width + k) << _FAULT_BITS | OWNER
-            if event["kind"] > LAST_KIND:
-                return (m * width + k) << _FAULT_BITS | KIND
-            if event["anchor"] > LAST_ANCHOR:
-                return (m * width + k) << _FAULT_BITS | ANCHOR
+        fault = _feed_fault(queue, clocks, events, count, m)
+        if fault >= 0:
+            return fault
     for m in range(queue.shape[0]):
-        place = (clocks[m, FLOW_HEAD] + clocks[m, FLOW_WAITING]) % queue.shape[1]
-        for k in range(count[m]):
-            queue[m, place] = events[m, k]
-            place = place + 1 if place + 1 < queue.shape[1] else 0
-        clocks[m, FLOW_WAITING] += count[m]
+        _feed_row(queue, clocks, events, count, m)
     return -1
 
 
@@ -293,7 +307,7 @@ def submit(queue, clocks, names, seats, agent_ids, events, count):
 
 @njit(**KERNEL)
 def submit_row(queue, clocks, names, seats, agent_ids, events, count, m):
-    """Sorts the first ``count`` orders of one row of a block into its queue; the first fault, and then none, or NONE."""
+    """Sorts the first ``count`` orders of one row into its queue, unless one has a fault; which that is, or NONE."""
     if clocks[m, AGENT_END] - clocks[m, AGENT_HEAD] + count > queue.shape[1]:
         return FULL
     for k in range(count):

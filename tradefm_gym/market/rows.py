@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.market.book import NOBODY
-from tradefm_gym.market.compiler import KERNEL, PARALLEL, SERIAL
+from tradefm_gym.market.compiler import KERNEL, PARALLEL, ROW, SERIAL
 from tradefm_gym.market.kernels import CRAMPED, ENDED, NONE, REFUSED, STARVED, advance_row, submit_row
 from tradefm_gym.market.layout import CLOCK, COUNT, FILLS, RECORDS
 from tradefm_gym.market.ledger import TAKER_FEE, TAKER_RATE, open_ledger
@@ -25,6 +25,7 @@ __all__ = [
     "PARALLEL",
     "RECORDS",
     "REFUSED",
+    "ROW",
     "SERIAL",
     "STARVED",
     "TAKER_FEE",
@@ -33,9 +34,10 @@ __all__ = [
     "open_ledger",
     "queue_ahead_row",
     "read_depth_row",
+    "worst",
 ]
 
-OVERRUN = -1  # beside how a loop ended: an interval has overwritten what it wrote on the tape
+OVERRUN = 3  # beside how a loop ended: an interval has overwritten what it wrote on the tape
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -65,3 +67,12 @@ def depart(book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids
     if fault != NONE:
         return REFUSED + fault
     return advance_row(book_memory, ledger_memory, flow_queue, agent_queue, until, _NEVER, _NEVER, m)
+
+
+@njit(**KERNEL)
+def worst(ends):
+    """The largest of how rows' loops ended, 0 if all have ENDED."""
+    most = np.int64(0)
+    for m in range(ends.shape[0]):
+        most = max(most, ends[m])
+    return most

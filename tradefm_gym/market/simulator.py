@@ -35,7 +35,7 @@ from tradefm_gym.market.snapshot import Snapshot
 from tradefm_gym.market.state import MarketState, StartStates, Tape
 from tradefm_gym.market.transit import Transit
 
-__all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "StartStates", "Tape"]
+__all__ = ["FEW", "MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "StartStates", "Tape"]
 
 _FEW_LOADED = 16  # below so many start states the calling thread loads them alone: each is a hundred kilobytes
 

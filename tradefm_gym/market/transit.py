@@ -60,6 +60,9 @@ class Transit:
         for column, name, given, bits in ((SEED, "seeds", seeds, 64), (EPISODE, "episodes", episodes, 32)):
             if given is None:
                 continue
+            if isinstance(given, np.ndarray) and given.dtype == f"u{bits // 8}" and given.shape == (len(self.names),):
+                self.names[rows, column] = given[rows]  # nothing can be wrong with them
+                continue
             values = numbers(given, "iu")
             if values is None or values.shape not in ((), (len(self.names),)) or values.min() < 0:
                 wanted = f"{len(self.names)} non-negative integers"
