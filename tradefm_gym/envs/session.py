@@ -153,6 +153,7 @@ class TradingSession(SessionTime, SessionCopies):
         n = self.num_envs
         self._alone = count == 1 and self.clock is EVENTS and getattr(self.roles[0], "has_steps", False)
         self._in_threads = n > _FEW or n * (self.interval or 0) > _MUCH
+        self._flow_names = np.full(n, self.flow.name, object), np.full(n, self.flow.version, object)
         self.seeds = np.zeros(n, np.uint64)
         self.episodes = np.zeros(n, np.uint32)
         self.context_of = np.zeros(n, np.int64)
@@ -300,10 +301,9 @@ class TradingSession(SessionTime, SessionCopies):
 
     def start_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N, ...): flow and version, context, scenario, the task of the role of this number, its mask."""
-        n = self.num_envs
         return {
-            "flow": np.full(n, self.flow.name, object),
-            "flow_version": np.full(n, self.flow.version, object),
+            "flow": self._flow_names[0].copy(),
+            "flow_version": self._flow_names[1].copy(),
             "context": self.context_of.copy(),
             **self._starts.info(self.context_of),
             "scenario": self.stress.running(),

@@ -178,7 +178,7 @@ class SessionVectorEnv(VectorEnv):
         """
         rows = np.flatnonzero(mask)
         if len(rows):
-            self._merge_rows(infos, columns, mask, rows)
+            self._merge_rows(infos, columns, mask.copy(), rows)
 
     def _merge_rows(self, infos: dict[str, Any], columns: dict[str, Any], mask: np.ndarray, rows: np.ndarray) -> None:
         for key, column in columns.items():
@@ -190,9 +190,10 @@ class SessionVectorEnv(VectorEnv):
                 infos[key] = column
             else:
                 if known is None:
-                    infos[key] = known = np.full(len(mask), None) if column.dtype == object else np.zeros_like(column)
+                    plain = column.dtype != object
+                    known = infos[key] = np.zeros(column.shape, column.dtype) if plain else np.full(len(mask), None)
                 known[rows] = column[rows]
-            infos[f"_{key}"] = mask.copy() if flagged is None else mask | flagged
+            infos[f"_{key}"] = mask if flagged is None else mask | flagged
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
