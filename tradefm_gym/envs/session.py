@@ -284,8 +284,11 @@ class TradingSession(SessionTime, SessionCopies):
         return self._run(until, starved)
 
     @_few_stay_in_thread
-    def _step_together(self, rows: np.ndarray, active: np.ndarray, checked: list[np.ndarray]) -> tuple[StepResult, ...]:
-        roles = self.roles
+    def _step_together(self, rows: np.ndarray, actions: Sequence[np.ndarray | None]) -> tuple[StepResult, ...]:
+        roles, active, checked = self.roles, self.active & rows, []
+        for role, action, taking in zip(roles, actions, active, strict=True):
+            left = action is None and len(roles) > 1 and not taking.any()
+            checked.append(np.zeros((self.num_envs, 1), np.float32) if left else role.check(action, taking))
         self._send([role.orders(taking, act) for role, taking, act in zip(roles, active, checked, strict=True)])
         exhausted = self._pass_interval(rows)
         self._send([role.closing(taking) for role, taking in zip(roles, active, strict=True)])
