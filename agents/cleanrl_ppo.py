@@ -8,12 +8,14 @@ episode at once, so all N markets act at every decision. Nothing here knows a ro
 learns with the same parts.
 
 On a processor nearly all of a learner's time goes into the epochs, whose minibatches (a quarter of 8,192 decisions)
-are large enough that the products of matrices count and not the calls. One thread does it: networks are tiny, and
-torch's idle threads spin on the cores that the markets need.
+are large enough that the products of matrices count and not the calls. Policy and value share nothing but the norm of
+their gradients, so each learns in a thread of its own. Torch itself should have one thread: its idle threads spin on
+the cores that the markets need.
 """
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -150,16 +152,45 @@ def update(model: ActorCritic, optimizer: torch.optim.Optimizer, rollout: Rollou
     columns = (rollout.observation, rollout.action, rollout.log_probability)
     seen, action, before = (column.flatten(0, 1).index_select(0, used) for column in columns)
     losses = []
-    for _ in range(arguments.epochs):
-        for part in torch.randperm(len(gains)).tensor_split(arguments.minibatches):
-            minibatch = (column.index_select(0, part) for column in (seen, action, before, gains, targets))
-            loss = _loss(model, *minibatch, arguments)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), arguments.gradient_norm)
-            optimizer.step()
-            losses.append(loss.detach())
+    with ThreadPoolExecutor(1) as beside:
+        for _ in range(arguments.epochs):
+            for part in torch.randperm(len(gains)).tensor_split(arguments.minibatches):
+                optimizer.zero_grad()
+                missed = beside.submit(_learn_value, model, seen, targets, part, arguments)
+                gained = _learn_policy(model, seen, action, before, gains, part, arguments)
+                losses.append(missed.result() + gained)
+                nn.utils.clip_grad_norm_(model.parameters(), arguments.gradient_norm)
+                optimizer.step()
     return float(torch.stack(losses).mean())
+
+
+def _learn_policy(
+    model: ActorCritic,
+    seen: torch.Tensor,
+    action: torch.Tensor,
+    before: torch.Tensor,
+    gains: torch.Tensor,
+    part: torch.Tensor,
+    arguments: Arguments,
+) -> torch.Tensor:
+    """Gradients of the policy's part of the loss on a minibatch of decisions, and the loss."""
+    action, before, gains = (column.index_select(0, part) for column in (action, before, gains))
+    ratio = (model.log_probability(model.actor(seen.index_select(0, part)), action) - before).exp()
+    clipped = ratio.clamp(1.0 - arguments.clip, 1.0 + arguments.clip)
+    entropy = (model.log_deviation + 0.5 + _HALF_LOG_TWO_PI).sum()
+    loss = -torch.minimum(ratio * gains, clipped * gains).mean() - arguments.entropy * entropy
+    loss.backward()
+    return loss.detach()
+
+
+def _learn_value(
+    model: ActorCritic, seen: torch.Tensor, targets: torch.Tensor, part: torch.Tensor, arguments: Arguments
+) -> torch.Tensor:
+    """The same of the value."""
+    missed = model.value(seen.index_select(0, part)) - targets.index_select(0, part)
+    loss = arguments.value_weight * missed.square().mean()
+    loss.backward()
+    return loss.detach()
 
 
 class Learner:
@@ -187,29 +218,30 @@ class Learner:
         update(self.model, self.optimizer, rollout, self.arguments)
         return returns
 
+    @torch.no_grad()
     def _play(self) -> tuple[Rollout, list[float]]:
         """Decisions of all rows, and the returns of the episodes that ended; ``sums`` of the others go on."""
-        session, length = self.session, self.arguments.rollout
-        columns: list[tuple[torch.Tensor, ...]] = []
-        rewards, ends = np.zeros((length, len(self.sums)), np.float32), np.zeros((length, len(self.sums)), np.float32)
+        session, model, (n, numbers) = self.session, self.model, self.observation.shape
+        length, actions = self.arguments.rollout, len(model.log_deviation)
+        seen, mean = torch.empty(length + 1, n, numbers), torch.empty(length, n, actions)
+        chance = torch.randn(length, n, actions) * model.log_deviation.exp()
+        reward, ended = (np.zeros((length, n), np.float32) for _ in range(2))
         returns: list[float] = []
         for t in range(length):
-            action, log_probability, value = draw(self.model, self.observation)
-            columns.append((torch.as_tensor(self.observation), action, log_probability, value))
-            result = session.step(action.clamp(-1.0, 1.0).numpy())
-            ended = result.terminated | result.truncated
-            rewards[t], ends[t] = result.reward, ended
+            seen[t] = torch.as_tensor(self.observation)
+            mean[t] = model.actor(seen[t])
+            result = session.step((mean[t] + chance[t]).clamp(-1.0, 1.0).numpy())
+            over = result.terminated | result.truncated
+            reward[t], ended[t], self.observation = result.reward, over, result.observation
             self.sums += result.reward
-            self.observation = result.observation
-            if ended.any():
-                returns += self.sums[ended].tolist()
-                self.sums[ended] = 0.0
-                self.observation = session.reset(ended)
-        seen, action, log_probability, value = (torch.stack(column) for column in zip(*columns, strict=True))
-        reward, ended = torch.as_tensor(rewards), torch.as_tensor(ends)
-        with torch.no_grad():
-            last = self.model.value(torch.as_tensor(self.observation))
-        return Rollout(seen, action, log_probability, reward, value, ended, torch.ones_like(reward), last), returns
+            if over.any():
+                returns += self.sums[over].tolist()
+                self.sums[over] = 0.0
+                self.observation = session.reset(over)
+        seen[length] = torch.as_tensor(self.observation)
+        action, value = mean + chance, model.value(seen)  # what playing does not need, at once
+        told = model.log_probability(mean, action), torch.as_tensor(reward), value[:-1], torch.as_tensor(ended)
+        return Rollout(seen[:-1], action, *told, torch.ones(length, n), value[-1]), returns
 
 
 def train(arguments: Arguments, progress: Callable[[int, float], None] | None = None) -> ActorCritic:
@@ -234,23 +266,6 @@ def draw(model: ActorCritic, observation: np.ndarray) -> tuple[torch.Tensor, tor
     mean = model.actor(seen)
     action = torch.normal(mean, model.log_deviation.exp().expand_as(mean))
     return action, model.log_probability(mean, action), model.value(seen)
-
-
-def _loss(
-    model: ActorCritic,
-    seen: torch.Tensor,
-    action: torch.Tensor,
-    before: torch.Tensor,
-    gains: torch.Tensor,
-    targets: torch.Tensor,
-    arguments: Arguments,
-) -> torch.Tensor:
-    ratio = (model.log_probability(model.actor(seen), action) - before).exp()
-    clipped = ratio.clamp(1.0 - arguments.clip, 1.0 + arguments.clip)
-    gained = torch.minimum(ratio * gains, clipped * gains).mean()
-    missed = (model.value(seen) - targets).square().mean()
-    entropy = (model.log_deviation + 0.5 + _HALF_LOG_TWO_PI).sum()
-    return arguments.value_weight * missed - gained - arguments.entropy * entropy
 
 
 def _network(inputs: int, outputs: int, width: int, gain: float) -> nn.Sequential:
