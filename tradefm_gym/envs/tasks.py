@@ -131,18 +131,6 @@ def plain_row(columns: dict[str, Any], m: int) -> dict[str, Any]:
     return row
 
 
-def plain_rows(columns: dict[str, Any], rows: list[int]) -> list[dict[str, Any]]:
-    """``plain_row`` of several rows, of columns without masks; each a dict of its own."""
-    parts: list[list[Any]] = []
-    for column in columns.values():
-        if isinstance(column, dict):
-            parts.append(plain_rows(column, rows))
-        else:
-            chosen = column[rows]
-            parts.append(chosen.tolist() if column.ndim == 1 else [one.copy() for one in chosen])
-    return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
-
-
 def whole_seed(name: str, seed: Any, also: str = " or None") -> int:
     """A seed as Gymnasium has them; ``also`` says what else would have done."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -158,6 +146,18 @@ def drawn_seed(generator: np.random.Generator) -> int:
 def seed_words(seeds: list[int]) -> np.ndarray:
     """Seeds of any size as uint64."""
     return np.array([seed % _WORD for seed in seeds], np.uint64)
+
+
+def plain_rows(columns: dict[str, Any], rows: list[int]) -> list[dict[str, Any]]:
+    """``plain_row`` of several rows, of columns without masks; each a dict of its own."""
+    parts: list[list[Any]] = []
+    for column in columns.values():
+        if isinstance(column, dict):
+            parts.append(plain_rows(column, rows))
+        else:
+            chosen = column[rows]
+            parts.append(chosen.tolist() if column.ndim == 1 else [one.copy() for one in chosen])
+    return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
 
 
 def checked_render_mode(mode: Any) -> str | None:
