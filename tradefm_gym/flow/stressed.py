@@ -61,9 +61,9 @@ class StressedFlow:
 
     def running(self) -> np.ndarray:
         """The scenario of each row in words (see ``scenarios.described``), "" without one: (N,) object."""
-        column = np.full(self.num_envs, "", object)
-        for row in np.flatnonzero(self._scenario != None).tolist():  # noqa: E711, of each entry
-            column[row] = described(self._scenario[row])
+        column = np.empty(self.num_envs, object)
+        for row, scenario in enumerate(self._scenario):
+            column[row] = described(scenario)
         return column
 
     @property
