@@ -10,7 +10,9 @@ from test_roles_session import quiet
 
 from tradefm_gym.envs.market_making import MarketMakingRole
 from tradefm_gym.envs.observation import block_slices
+from tradefm_gym.envs.position_ledger import STATE
 from tradefm_gym.envs.position_observation import POSITION_BLOCKS
+from tradefm_gym.envs.seat import RESTING, oldest_orders
 from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.envs.trading import TradingRole
 from tradefm_gym.market.events import BUY, LIMIT, MARKET, SELL
@@ -285,3 +287,15 @@ def test_wrong_actions_are_named_and_change_nothing(role, rule):
             session.step(action)
     assert session.tape_hash(0) == before[0]
     np.testing.assert_array_equal(role.state, before[1])
+
+
+def test_the_oldest_own_order_of_a_side_is_the_first_in_the_list():
+    generator = np.random.default_rng(0)
+    state, resting, found = np.zeros(40, STATE), np.zeros((40, 6), RESTING), np.empty((40, 2), np.int64)
+    state["own_count"] = generator.integers(0, 7, 40)
+    resting["side"], resting["order_id"] = generator.choice([1, -1], (40, 6)), generator.permutation(240).reshape(40, 6)
+    oldest_orders(state, resting, found)
+    for m, count in enumerate(state["own_count"]):
+        mine = [(int(order["side"]), int(order["order_id"])) for order in resting[m, :count]]
+        expected = [next((order_id for side, order_id in mine if side == wanted), -1) for wanted in (1, -1)]
+        assert found[m].tolist() == expected

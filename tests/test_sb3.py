@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from gymnasium.error import ClosedEnvironmentError
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
 
@@ -35,6 +35,31 @@ def test_equals_dummy_vec_env():
             assert a == b
         assert native.reset_infos == dummy.reset_infos
     assert ends >= 3
+
+
+@pytest.mark.parametrize("step_infos", [False, True])
+def test_infos_are_the_callers_to_change(step_infos):
+    env = ExecutionVecEnv(3, seed=2, step_infos=step_infos, **TASK)
+    with pytest.raises(ResetNeeded, match="step was called before reset"):
+        env.step(np.zeros((3, 2), np.float32))
+    env.reset()
+    ended = 0
+    for action in actions_of(3, 20):
+        infos = env.step(action)[3]
+        assert len({id(info) for info in infos}) == 3
+        for m, info in enumerate(infos):
+            assert "noted" not in info and "noted" not in info.get("terms", {})
+            assert "noted" not in env.reset_infos[m]
+            ended += "terminal_observation" in info
+            info["noted"] = True  # as VecMonitor does
+            info.get("terms", {})["noted"] = True
+            if "terminal_observation" in info:
+                env.reset_infos[m]["noted"] = True
+                info["terminal_observation"][:] = np.nan
+        for m in range(3):
+            env.reset_infos[m].pop("noted", None)
+        assert np.isfinite(env.env.session.observe()[0]).all()
+    assert ended >= 3
 
 
 def test_seeds_and_options_are_used_once():

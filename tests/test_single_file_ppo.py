@@ -11,7 +11,18 @@ from rich.console import Console
 pytest.importorskip("torch")
 
 import torch
-from tradefm_gym.agents.cleanrl_ppo import ActorCritic, Arguments, Rollout, advantages, draw, main, train, update
+from tradefm_gym.agents import cleanrl_ppo
+from tradefm_gym.agents.cleanrl_ppo import (
+    ActorCritic,
+    Arguments,
+    Rollout,
+    Tanh,
+    advantages,
+    draw,
+    main,
+    train,
+    update,
+)
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ippo.py"
 TINY = {"decisions": 6, "num_envs": 8, "rollout": 8, "minibatches": 2, "epochs": 2, "width": 8}
@@ -51,6 +62,56 @@ def test_an_update_learns_what_pays_and_passes_over_who_had_nothing_to_decide():
         parts = [torch.as_tensor(seen), action, log_probability, reward, value, torch.ones(256), active]
         update(model, optimizer, Rollout(*(part[None] for part in parts), torch.zeros(256)), settings)
     assert model.policy(torch.zeros(1, 1)).mean.item() > 0.2
+
+
+def test_policy_and_value_learn_side_by_side_as_they_do_in_turn(monkeypatch):
+    class InTurn:
+        def __init__(self, threads):
+            self.result = None
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def submit(self, call, *arguments):
+            done = call(*arguments)
+            self.result = lambda: done
+            return self
+
+    one = train(Arguments(steps=200, **TINY))
+    monkeypatch.setattr(cleanrl_ppo, "ThreadPoolExecutor", InTurn)
+    two = train(Arguments(steps=200, **TINY))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_the_tangent_and_its_slope_are_those_of_torch():
+    x = torch.linspace(-9, 9, 10_001, requires_grad=True)
+    (slope,) = torch.autograd.grad(Tanh()(x).sum(), x)
+    assert torch.allclose(Tanh()(x), x.tanh(), atol=3e-7, rtol=0)
+    assert torch.allclose(slope, 1 - x.tanh() ** 2, atol=1e-6, rtol=0)
+
+
+def test_densities_and_the_loss_are_those_of_a_normal_distribution():
+    torch.manual_seed(0)
+    model, settings = ActorCritic(5, 2, 8, 0.5), Arguments(minibatches=1, epochs=1, entropy=0.1)
+    torch.nn.init.normal_(model.actor[-1].weight)
+    seen = torch.randn(6, 2, 5)
+    policy = model.policy(seen)
+    action = policy.sample()
+    density = policy.log_prob(action).sum(-1).detach()
+    assert torch.allclose(model.log_probability(policy.mean, action), density, atol=1e-6)
+    reward, value = torch.randn(6, 2), model.value(seen).detach()
+    rollout = Rollout(seen, action, density - 0.3, reward, value, torch.ones(6, 2), torch.ones(6, 2), torch.zeros(2))
+    gains = reward - value
+    missed = gains.square().mean()  # of values whose targets are the rewards
+    gains = (gains - gains.mean()) / gains.std(correction=0)
+    ratio = torch.tensor(0.3).exp()
+    gained = torch.minimum(ratio * gains, ratio.clamp(0.8, 1.2) * gains).mean()
+    entropy = policy.entropy().sum(-1).mean()
+    loss = update(model, torch.optim.SGD(model.parameters(), 0.0), rollout, settings)
+    assert loss == pytest.approx(float((0.5 * missed - gained - 0.1 * entropy).detach()), abs=1e-5)
 
 
 @pytest.mark.parametrize("role", ["execution", "market_making", "trading"])

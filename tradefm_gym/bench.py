@@ -1,9 +1,10 @@
 """How fast the rooms are on this machine: the market, the engine, and the environments over each flow.
 
 Every figure is the median over repeats after a warm-up, and all speak one format: a list of
-``{name, value, unit, reference, ratio, target, met, hardware}``. Where other programs share the machine, two things
-keep figures comparable: work of one thread may be timed by the processor time that it takes, and a reference may be
-measured in turn with its figure, whose ratio is then the median over pairs of neighbours.
+``{name, value, unit, reference, ratio, target, met, hardware}``. A figure is a rate, and its target the least that it
+should be; or, in a unit of time such as us, what a piece of work takes, and its target the most. Where other programs
+share the machine, two things keep figures comparable: work of one thread may be timed by the processor time that it
+takes, and a reference may be measured in turn with its figure, whose ratio is then the median over pairs of neighbours.
 """
 
 import os
@@ -53,6 +54,7 @@ class Measurement:
     target: float | None = None
     paired: float | None = None  # median ratio of runs next to each other, where they were taken in turn
     share: float | None = None  # what of the reference the target is, if it is a share
+    is_time: bool = False  # the less the better: the target is the most that it should be
 
     @property
     def ratio(self) -> float | None:
@@ -64,9 +66,12 @@ class Measurement:
     @property
     def met(self) -> bool | None:
         """Whether the target is reached; None without one."""
+        found, wanted = self.value, self.target
         if self.share is not None and self.ratio is not None:
-            return self.ratio >= self.share
-        return None if self.target is None else self.value >= self.target
+            found, wanted = self.ratio, self.share
+        if wanted is None:
+            return None
+        return found <= wanted if self.is_time else found >= wanted
 
     def to_json(self) -> dict[str, Any]:
         """The one format of all benchmarks."""
@@ -97,6 +102,7 @@ class Benchmark:
     clock: Callable[[], float] = time.perf_counter
     repeats: int = 9  # at most 3 in a quick run
     accelerator: Callable[[], dict[str, Any]] = dict  # what else the hardware is
+    per_second: float | None = None  # how many of the unit a second has, where it is one of time: see Measurement
 
     def measure(self, quick: bool) -> Measurement:
         """Runs it; raises ``ValueError``, ``OSError`` or ``ImportError`` where a part is not at hand."""
@@ -110,9 +116,12 @@ class Benchmark:
             else:
                 value, reference, paired = paired_rates(work, self.beside(quick), repeats, self.clock)
             found = hardware(threads) | self.accelerator()
+        if self.per_second is not None:
+            value, reference, paired = _times(self.per_second, value, reference, paired)
         share = self.target if self.is_share else None
         target = share * reference if share and reference else self.target
-        return Measurement(self.name, value, self.unit, found, reference, target, paired, share)
+        is_time = self.per_second is not None
+        return Measurement(self.name, value, self.unit, found, reference, target, paired, share, is_time)
 
 
 def benchmarks(only: str | None = None, suite: str = "rooms") -> list[Benchmark]:
@@ -139,6 +148,10 @@ def benchmarks(only: str | None = None, suite: str = "rooms") -> list[Benchmark]
         everything.append(Benchmark(f"execution-{flow}-n64", steps, 2, partial(_vector_environment, flow, 64)))
     if suite == "engine":
         everything = engine_benchmarks()
+    if suite == "env":
+        from tradefm_gym.bench_env import env_benchmarks
+
+        everything = env_benchmarks()
     if suite == "book":
         from tradefm_gym.bench_book import book_benchmarks
         from tradefm_gym.bench_forks import fork_benchmarks
@@ -178,6 +191,13 @@ def paired_rates(
     pairs = [(_rate(work, clock), _rate(other, clock)) for _ in range(repeats + 1)][1:]
     mine, others = zip(*pairs, strict=True)
     return statistics.median(mine), statistics.median(others), statistics.median(a / b for a, b in pairs)
+
+
+def _times(
+    per_second: float, value: float, reference: float | None, paired: float | None
+) -> tuple[float, float | None, float | None]:
+    """What a piece of work takes where it is done at these rates, and the ratio of the times."""
+    return per_second / value, reference and per_second / reference, paired and 1.0 / paired
 
 
 def _rate(work: Work, clock: Callable[[], float]) -> float:

@@ -22,9 +22,11 @@ from tradefm_gym.cli_view import View
 class Bench:
     """Measure events and steps per second on this machine."""
 
-    # all rooms, one order book beside its peers, or the model's engines and training, on a GPU too
-    suite: tyro.conf.Positional[Literal["rooms", "book", "engine"]] = "rooms"
+    # all rooms, one order book beside its peers, the model's engines and training, on a GPU too, or the environments
+    # and what learns in them
+    suite: tyro.conf.Positional[Literal["rooms", "book", "engine", "env"]] = "rooms"
     json: bool = False  # print a list of {name, value, unit, reference, ratio, target, met, hardware}
+    markdown: bool = False  # print the table as Markdown
     quick: bool = False  # fewer and shorter repeats: seconds instead of minutes, figures to within a fifth
     only: str | None = None  # measure what has this in its name, such as "market" or "execution-replay"
     lines: Path | None = None  # append each figure to this file, a line of JSON, as soon as it is measured
@@ -48,6 +50,8 @@ class Bench:
             notes.print(f"{len(results)} of {len(chosen)}: {measurement.name}", highlight=False)
         if self.json:
             print(json.dumps(results, indent=2))
+        elif self.markdown:
+            print(markdown_table(results))
         else:
             print_table(results)
         return 0
@@ -70,21 +74,37 @@ class Doctor:
         return 0 if sound else 1
 
 
+_COLUMNS = ("name", "value", "unit", "threads", "reference", "ratio", "target", "met")
+
+
 def print_table(results: list[dict]) -> None:
     """A list of measurements, as people read it; the hardware is said once below."""
     table = Table()
-    for column in ("name", "value", "unit", "threads", "reference", "ratio", "target", "met"):
+    for column in _COLUMNS:
         table.add_column(column, justify="left" if column in ("name", "unit") else "right", no_wrap=True)
     for row in results:
-        numbers = [_number(row[key]) for key in ("reference", "ratio", "target")]
-        met = {None: "", True: "yes", False: "no"}[row["met"]]
-        threads = str(row["hardware"]["threads"])
-        table.add_row(row["name"], _number(row["value"]), row["unit"], threads, *numbers, met)
+        table.add_row(*_cells(row))
     console = Console(width=None if sys.stdout.isatty() else 120)  # a pipe has no width of its own
     console.print(table)
     if results:
-        rest = {key: value for key, value in results[0]["hardware"].items() if key != "threads"}
-        console.print(", ".join(f"{key} {value}" for key, value in rest.items()), soft_wrap=True, highlight=False)
+        console.print(_hardware(results[0]), soft_wrap=True, highlight=False)
+
+
+def markdown_table(results: list[dict]) -> str:
+    """The same for a page of the documentation."""
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|---:|---|---:|---:|---:|---:|---|"]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in results]
+    return "\n".join([*lines, "", _hardware(results[0])] if results else lines)
+
+
+def _cells(row: dict) -> list[str]:
+    numbers = [_number(row[key]) for key in ("reference", "ratio", "target")]
+    met = {None: "", True: "yes", False: "no"}[row["met"]]
+    return [row["name"], _number(row["value"]), row["unit"], str(row["hardware"]["threads"]), *numbers, met]
+
+
+def _hardware(row: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in row["hardware"].items() if key != "threads")
 
 
 def _number(value: float | None) -> str:

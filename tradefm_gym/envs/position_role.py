@@ -14,7 +14,7 @@ from tradefm_gym.envs.position_observation import POSITION_BLOCKS, fill_observat
 from tradefm_gym.envs.position_orders import close_interval
 from tradefm_gym.envs.reward import Term, booked
 from tradefm_gym.envs.reward_terms import POSITION
-from tradefm_gym.envs.seat import HALF_TICK, RESTING
+from tradefm_gym.envs.seat import HALF_TICK, RESTING, oldest_orders
 from tradefm_gym.envs.seat_role import SeatRole
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.market.events import EventBlock
@@ -138,13 +138,8 @@ class PositionRole(SeatRole):
 
     def _queue_ahead(self) -> np.ndarray:
         """Lots ahead of the oldest own bid and ask (N, 2) int64; 0 or less where there is none."""
-        resting = self.seen.resting
-        live = np.arange(resting.shape[1]) < self.seen.state["own_count"][:, None]
-        oldest = np.full((len(self.seen.state), 2), -1, np.int64)
-        for which, side in enumerate((1, -1)):
-            mine = live & (resting["side"] == side)
-            first = np.take_along_axis(resting["order_id"], mine.argmax(axis=1)[:, None], axis=1)[:, 0]
-            oldest[:, which] = np.where(mine.any(axis=1), first, -1)
+        oldest = np.empty((len(self.seen.state), 2), np.int64)
+        oldest_orders(self.seen.state, self.seen.resting, oldest)
         if (oldest < 0).all():
             return oldest
         return np.maximum(self.view.queue_ahead(self.seat, oldest), 0)  # one on its way is nowhere

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
 from tradefm_gym.arguments import flag, known_names, shortened
 from tradefm_gym.envs.gym_env import ExecutionVectorEnv, MarketMakingVectorEnv, TradingVectorEnv
-from tradefm_gym.envs.tasks import plain_row, task_arguments, whole_seed
+from tradefm_gym.envs.tasks import check_open, plain_row, plain_rows, task_arguments, whole_seed
 from tradefm_gym.envs.vector_env import SessionVectorEnv
 
 try:
@@ -86,18 +87,35 @@ class SessionVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Takes the step; rows that ended are reset at once."""
-        observation, reward, terminated, truncated, columns = self.env.step(self._actions)
-        done = terminated | truncated
+        env, session = self.env, self.env.session
+        check_open(env, "step")
+        if not session.running.all():
+            raise ResetNeeded("step was called before reset; call reset first")
+        result = session.step(self._actions)
+        done = result.terminated | result.truncated
+        observation, rows = result.observation, np.flatnonzero(done).tolist()
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
         if self.step_infos:
-            for m in np.flatnonzero(~done).tolist():
-                infos[m] |= plain_row(columns, m)
-        for m in np.flatnonzero(done).tolist():
-            infos[m] |= plain_row(columns["final_info"], m)
-            infos[m]["terminal_observation"] = columns["final_obs"][m]
-            infos[m]["TimeLimit.truncated"] = bool(truncated[m] and not terminated[m])
-            self.reset_infos[m] = plain_row(columns, m)
-        return observation, reward.astype(np.float32), done, infos
+            goes_on = np.flatnonzero(~done).tolist()
+            for m, info in zip(goes_on, plain_rows(session.step_info(), goes_on), strict=True):
+                infos[m] |= info
+        self._look()
+        if rows:
+            finals = plain_rows(session.step_info() | session.final_info(), rows)
+            for m, info in zip(rows, finals, strict=True):
+                info["terminal_observation"] = session.role.present(observation[m].copy())
+                info["TimeLimit.truncated"] = bool(result.truncated[m] and not result.terminated[m])
+                infos[m] = info
+            observation = session.reset(done)
+            for m, info in zip(rows, plain_rows(session.start_info(), rows), strict=True):
+                self.reset_infos[m] = info
+            self._look()
+        return session.role.present(observation), result.reward.astype(np.float32), done, infos
+
+    def _look(self) -> None:
+        """Lets pictures over time see the markets."""
+        if self.env.history is not None:
+            self.env.history.look()
 
     def action_masks(self) -> np.ndarray:
         """Which of the numbered actions can be done as they say (N, k) bool, for sb3-contrib's MaskablePPO."""

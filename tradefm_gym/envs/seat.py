@@ -368,3 +368,18 @@ def catch_up(
             remember_move(row)
             row["cash"], row["inventory"], row["fees"] = account["cash"], account["inventory"], account["fees"]
             row["decision"] += 1
+
+
+@njit(cache=True, nogil=True)
+def oldest_orders(state, resting, out):
+    """Ids of the oldest own bid and ask to ``out`` (N, 2) int64, -1 where there is none.
+
+    Args:
+        state: (N,) with SEAT_FIELDS.
+        resting: (N, .) RESTING, oldest first.
+        out: written.
+    """
+    for m in range(state.shape[0]):
+        out[m, :] = -1
+        for i in range(state[m]["own_count"] - 1, -1, -1):
+            out[m, 0 if resting[m, i]["side"] > 0 else 1] = resting[m, i]["order_id"]

@@ -156,6 +156,18 @@ def seed_words(seeds: list[int]) -> np.ndarray:
     return np.array([seed % _WORD for seed in seeds], np.uint64)
 
 
+def plain_rows(columns: dict[str, Any], rows: list[int]) -> list[dict[str, Any]]:
+    """``plain_row`` of several rows, of columns without masks; each a dict of its own."""
+    parts: list[list[Any]] = []
+    for column in columns.values():
+        if isinstance(column, dict):
+            parts.append(plain_rows(column, rows))
+        else:
+            chosen = column[rows]
+            parts.append(chosen.tolist() if column.ndim == 1 else [one.copy() for one in chosen])
+    return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
+
+
 def checked_render_mode(mode: Any) -> str | None:
     """One of RENDER_MODES, or None."""
     if mode is not None and (not isinstance(mode, str) or mode not in RENDER_MODES):
