@@ -40,7 +40,9 @@ ONLY = {
     "huggingface_hub": ("model/hub.py",),
     "tensorboard": (),
     "gymnasium": ("envs/", "__init__.py"),
-    "pettingzoo": ("envs/parallel_env.py",),
+    "pettingzoo": ("envs/parallel_env.py", "envs/torchrl.py"),
+    "torchrl": (),
+    "ray": (),
     "stable_baselines3": ("envs/sb3.py",),
 }
 
