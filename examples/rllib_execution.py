@@ -1,6 +1,6 @@
 """RLlib's PPO on the execution task; two processes of Ray sample.
 
-    pip install "ray[rllib]" torch  # in an environment of its own: RLlib pins gymnasium
+    pip install "tradefm-gym[rllib]"  # in an environment of its own: RLlib pins gymnasium
     python examples/rllib_execution.py --iterations 50
 
 On a cluster of machines that ``ray start`` has joined, ``RAY_ADDRESS=auto`` and more ``--runners`` use all of them.

@@ -1,6 +1,6 @@
 """RLlib's PPO for a market maker and two executors in one market: a policy for each role, two processes that sample.
 
-    pip install "ray[rllib]" torch  # in an environment of its own: RLlib pins gymnasium
+    pip install "tradefm-gym[rllib]"  # in an environment of its own: RLlib pins gymnasium
     python examples/rllib_market.py --iterations 50
 
 An agent that is done leaves the market, and the others go on.

@@ -1,6 +1,6 @@
 """TorchRL's PPO on the execution task: the native vector environment, 16 markets at once.
 
-    pip install torch torchrl
+    pip install "tradefm-gym[torchrl]"
     python examples/torchrl_execution.py --rounds 50
 
 A round is at least one episode in each market.
@@ -19,8 +19,8 @@ from torchrl.objectives.value import GAE
 
 def make_env(flow: str, markets: int) -> GymWrapper:
     """TorchRL resets the rows that ended by itself, so autoreset is disabled."""
-    task = {"flow": flow, "autoreset_mode": "Disabled"}
-    return GymWrapper(gymnasium.make_vec("tradefm_gym:TradeFM/Execution-v0", num_envs=markets, **task))
+    name = "tradefm_gym:TradeFM/Execution-v0"
+    return GymWrapper(gymnasium.make_vec(name, num_envs=markets, flow=flow, autoreset_mode="Disabled"))
 
 
 def main(flow: str = "zero_intelligence", markets: int = 16, rounds: int = 2, epochs: int = 4) -> list[float]:
@@ -40,7 +40,7 @@ def main(flow: str = "zero_intelligence", markets: int = 16, rounds: int = 2, ep
         print(f"{number}: {rewards[-1]:.3f} bps a decision, {int(data['next', 'done'].sum())} episodes")
         for _ in range(epochs):
             losses = loss(advantage(data))
-            sum(losses[name] for name in ("loss_objective", "loss_critic", "loss_entropy")).backward()
+            (losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]).backward()
             optimiser.step()
             optimiser.zero_grad()
     return rewards

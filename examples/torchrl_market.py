@@ -1,6 +1,6 @@
 """Policy gradients with TorchRL for a market maker and two executors in one market, a policy for each role.
 
-    pip install torch torchrl
+    pip install "tradefm-gym[torchrl]"
     python examples/torchrl_market.py --rounds 50
 
 An agent that is done leaves the market; what would have come after is masked.

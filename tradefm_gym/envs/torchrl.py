@@ -30,8 +30,9 @@ class ForTorchRL(BaseParallelWrapper):
     ]:  # fmt: skip
         """As ``ParallelTradingEnv.step``; actions of ``possible_agents`` that have left are dropped."""
         left = set(self.possible_agents) - set(self.agents)
-        *results, infos = self.env.step({agent: action for agent, action in actions.items() if agent not in left})
-        return (*results, _masks(infos))
+        kept = {agent: action for agent, action in actions.items() if agent not in left}
+        observations, rewards, terminated, truncated, infos = self.env.step(kept)
+        return observations, rewards, terminated, truncated, _masks(infos)
 
 
 def _masks(infos: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
