@@ -5,7 +5,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install train test lint bench clean
+.PHONY: install train test integrations matrix lint bench clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,13 @@ train: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+# What cannot be in $(VENV), in environments of its own: `make integrations ARGS=rllib`, `make matrix ARGS=1.2.2`.
+integrations:
+	PYTHON="$(PYTHON)" .ci/environments integrations $(ARGS)
+
+matrix:
+	PYTHON="$(PYTHON)" .ci/environments matrix $(ARGS)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,5 +39,5 @@ bench: $(INSTALLED)
 	$(BIN)/tradefm-gym bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-ci build dist runs .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) .venvs .venv-ci build dist runs .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -192,17 +192,6 @@ def test_pettingzoo_shows_dicts_and_masks():
     parallel_api_test(env, num_cycles=20)
 
 
-def test_maskable_ppo_learns():
-    contrib = pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
-    from tradefm_gym.envs.sb3 import ExecutionVecEnv
-
-    env = ExecutionVecEnv(2, seed=1, flow="zero_intelligence", decisions=4, discrete=True)
-    model = contrib.MaskablePPO("MlpPolicy", env, n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0)
-    model.learn(32)
-    action, _ = model.predict(env.reset(), action_masks=env.action_masks())
-    assert env.action_masks()[np.arange(2), action].all()
-
-
 @pytest.mark.parametrize(
     ("task", "said"),
     [

@@ -54,8 +54,8 @@ class SessionVecEnv(VecEnv):
             whole_seed("seed", seed)
         mode = AutoresetMode.SAME_STEP
         self.env = self.vector_type(num_envs, autoreset_mode=mode, render_mode=render_mode, **task)
-        self.metadata = self.env.metadata
         super().__init__(self.env.num_envs, self.env.single_observation_space, self.env.single_action_space)
+        self.metadata = {**self.env.metadata, **self.metadata}  # the base class knows its render modes only
         self._actions = np.zeros(0, np.float32)
         if seed is not None:
             self.seed(seed)

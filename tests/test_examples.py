@@ -1,0 +1,24 @@
+"""Every example, also one whose libraries are not installed, compiles and asks the package for what it has."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_compiles_and_finds_what_it_imports_of_ours(path):
+    source = path.read_text()
+    compile(source, str(path), "exec")
+    ours = [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tradefm_gym"
+        for alias in node.names
+    ]
+    for module, name in ours:
+        assert hasattr(import_module(module), name), f"{path.name} imports {name} from {module}"
+    assert ours or "tradefm_gym" in source
