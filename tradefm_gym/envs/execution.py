@@ -250,7 +250,7 @@ class ExecutionRole(SeatRole):
 
     def _close(self, market: Any, rows: np.ndarray) -> EventBlock:
         """Cancels and crosses what the interval left over."""
-        block, seen = self._block, (self.seen.state, self.seen.resting)
+        block, seen = self.block, (self.seen.state, self.seen.resting)
         clock = self.market.clock_ns
         close_interval(*seen, *rings(market), rows, clock, self.seat, block.events, block.count)
         return block

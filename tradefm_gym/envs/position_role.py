@@ -107,7 +107,7 @@ class PositionRole(SeatRole):
 
     def _close(self, market: Any, rows: np.ndarray) -> EventBlock:
         """Liquidates at the end, and crosses where that was asked for."""
-        block, seen = self._block, (self.seen.state, self.seen.resting)
+        block, seen = self.block, (self.seen.state, self.seen.resting)
         clock, accounts = self.market.clock_ns, market.accounts
         close_interval(*seen, *rings(market), accounts, rows, clock, self.seat, block.events, block.count)
         return block

@@ -112,7 +112,7 @@ class SeatRole(ABC):
         self.seen = self._fresh(n) if self.late_news else self.true
         self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
         self.scale = np.zeros(n, SCALE)
-        self._block = EventBlock.empty(n, MAX_RESTING + 2)
+        self.block = EventBlock.empty(n, MAX_RESTING + 2)  # orders, as they are written; a session may lend another
         self._until, self._ends = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._scratch = np.zeros((2, n, 2, LEVELS + 1), np.int64)
         self._before: np.ndarray | None = None  # the state as the last decision left it, of a reward that compares
@@ -153,7 +153,7 @@ class SeatRole(ABC):
             Background events (N,) int64 of each row by the interval's end; how its loop ended (``market.rows``); and
             the worst of that.
         """
-        market, block = self.market, self._block
+        market, block = self.market, self.block
         plain = not self.discrete and type(actions) is np.ndarray and actions.dtype == np.float32
         if not plain or not actions.flags.carray or actions.shape != (len(self.state), self.presets.shape[1]):
             actions = np.require(self.check(actions, rows), requirements="CAW")
@@ -169,12 +169,12 @@ class SeatRole(ABC):
             check_departed(block, self._ends, market)
         return self._until, self._ends, worst
 
-    def close_step(self, rows: np.ndarray, threads: bool) -> tuple[Outcome, np.ndarray]:
-        """``closing``, what it brings, ``settle`` and ``observe``."""
-        market, block, (low, high) = self.market, self._block, self._bounds
+    def close_step(self, rows: np.ndarray, threads: bool, closed: bool = False) -> tuple[Outcome, np.ndarray]:
+        """``closing``, what it brings, ``settle`` and ``observe``; only the last two where all is ``closed``."""
+        market, block, (low, high) = self.market, self.block, self._bounds
         n, ledger = len(self.state), type(self).term_names
         outcome = Outcome(np.zeros(n), np.zeros((n, len(ledger)), np.int64), np.zeros(n, np.bool_))
-        out, taking, again = np.empty((n, len(low)), np.float32), rows, False
+        out, taking, again = np.empty((n, len(low)), np.float32), rows, closed
         while worst := self.closing_step[threads](
             *market.parts, market.config.agent_ids, self.seat, *self.true, self.scale, low, high, taking, again,
             self._scratch[0], self._scratch[1], *block, self._ends, outcome.terms, outcome.reward,
@@ -206,7 +206,7 @@ class SeatRole(ABC):
 
     def orders(self, rows: np.ndarray, actions: np.ndarray) -> EventBlock:
         """Orders that open the interval; the block is reused by the next call."""
-        block, clock = self._block, self.market.clock_ns
+        block, clock = self.block, self.market.clock_ns
         if self.reward is not None:
             self._before = self.state.copy()
         self.opening(*self.seen, actions, rows, clock, self.seat, block.events, block.count)

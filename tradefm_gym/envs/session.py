@@ -149,6 +149,7 @@ class TradingSession(SessionTime, SessionCopies):
         self._late = any((*self.market.config.order_latencies, *self.market.config.data_latencies))
         for seat, role in enumerate(self.roles):
             role.attach(self.market, seat)
+        self._share_blocks()
         self._starts.check_sampler()
         n = self.num_envs
         self._alone = count == 1 and self.clock is EVENTS and getattr(self.roles[0], "has_steps", False)
@@ -297,9 +298,12 @@ class TradingSession(SessionTime, SessionCopies):
             self._finish(active)
         results = []
         for role, taking in zip(roles, active, strict=True):
-            reward, terms, terminated = role.settle(taking)
+            if getattr(role, "has_steps", False):
+                (reward, terms, terminated), observation = role.close_step(taking, self._in_threads, True)  # type: ignore
+            else:
+                (reward, terms, terminated), observation = role.settle(taking), role.observe()
             truncated = exhausted & taking & ~terminated
-            results.append(StepResult(role.observe(), reward, terms, terminated, truncated))
+            results.append(StepResult(observation, reward, terms, terminated, truncated))
         return tuple(results)
 
     def start_info(self, role: int = 0) -> dict[str, Any]:

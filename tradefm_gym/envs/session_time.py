@@ -7,7 +7,7 @@ from tradefm_gym.envs.clocks import EVENTS, MAX_EVENTS, USUAL_EVENTS, Clock
 from tradefm_gym.envs.roles import Role
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.stressed import StressedFlow
-from tradefm_gym.market.events import CANCEL, EventBlock
+from tradefm_gym.market.events import CANCEL, EVENT, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
 _READ = 4  # roles read the tape each time that this part of it may have been written
@@ -26,6 +26,7 @@ class SessionTime:
     context_of: np.ndarray
     running: np.ndarray
     active: np.ndarray
+    _shared: EventBlock | None = None  # orders of all roles, where they write them into one array
 
     def submit(self, orders: EventBlock) -> None:
         """Hands orders of seats to the markets; they are due when they say."""
@@ -109,21 +110,41 @@ class SessionTime:
         if len(blocks) == 1:
             self.submit(blocks[0])
             return
-        width = sum(block.events.shape[1] for block in blocks)
+        shared = self._shared
+        if shared is None or not all(block.events.base is shared.events for block in blocks):
+            shared = _stacked(blocks)
         for cancels in (True, False):
-            merged = EventBlock.empty(self.num_envs, width)
-            for block in blocks:
-                _append(cancels, block.events, block.count, merged.events, merged.count)
+            merged = EventBlock.empty(self.num_envs, shared.events.shape[0] * shared.events.shape[2])
+            _merge(cancels, shared.events, shared.count, merged.events, merged.count)
             self.submit(merged)
             if cancels and merged.count.any():
                 self.advance(self.running, 0)
 
+    def _share_blocks(self) -> None:
+        """Lets several roles write their orders into one array, from which they are merged at once."""
+        blocks = [getattr(role, "block", None) for role in self.roles]
+        shapes = {None if block is None else block.events.shape for block in blocks}
+        if len(blocks) > 1 and len(shapes) == 1 and None not in shapes:
+            self._shared = _stacked(blocks)  # type: ignore[arg-type]
+            for role, events, count in zip(self.roles, *self._shared, strict=True):
+                role.block = EventBlock(events, count)  # type: ignore[attr-defined]
+
+
+def _stacked(blocks: list[EventBlock]) -> EventBlock:
+    """The orders of all roles: events (A, N, K) and count (A, N)."""
+    width = max(block.events.shape[1] for block in blocks)
+    events = np.zeros((len(blocks), len(blocks[0].count), width), EVENT)
+    for own, block in zip(events, blocks, strict=True):
+        own[:, : block.events.shape[1]] = block.events
+    return EventBlock(events, np.array([block.count for block in blocks], np.int32))
+
 
 @njit(cache=True, nogil=True)
-def _append(cancels, events, count, out, out_count):
-    """Adds those orders of a block that are cancels, or those that are not, to another."""
-    for m in range(events.shape[0]):
-        for k in range(count[m]):
-            if (events[m, k]["kind"] == CANCEL) == cancels:
-                out[m, out_count[m]] = events[m, k]
-                out_count[m] += 1
+def _merge(cancels, events, count, out, out_count):
+    """Writes those orders of all roles that are cancels, or those that are not, one role after the other."""
+    for role in range(events.shape[0]):
+        for m in range(events.shape[1]):
+            for k in range(count[role, m]):
+                if (events[role, m, k]["kind"] == CANCEL) == cancels:
+                    out[m, out_count[m]] = events[role, m, k]
+                    out_count[m] += 1

@@ -32,6 +32,7 @@ from tradefm_gym.market.events import (
     SELL,
     SWITCHED,
 )
+from tradefm_gym.market.features import size_code
 from tradefm_gym.market.ids import find, id_is_free, next_free_id
 from tradefm_gym.market.layout import (
     BACKGROUND_LIVE,
@@ -62,6 +63,7 @@ from tradefm_gym.market.ledger import (
     write_fill,
     write_record,
 )
+from tradefm_gym.market.prices import occupied
 from tradefm_gym.market.resolve import is_empty, is_price, is_size, reference, resolve
 from tradefm_gym.market.views import best_without, first_at, next_level, touch_of
 
@@ -142,10 +144,8 @@ def carry_out(book, ledger, m, now, kind, side, price, size, order_id, owner, ma
         ledger.counters[m, COUNT_NOOP] += 1
     elif status == REJECTED:
         ledger.counters[m, COUNT_REJECTED] += 1
-    _update_mids(book, clocks, m)
-    write_record(
-        ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional, touch_of(book, m)
-    )  # fmt: skip
+    touch = _note_touch(book, clocks, m)
+    write_record(ledger, m, now, order_id, price, size, max_rest, owner, kind, side, status, filled, notional, touch)
     return status
 
 
@@ -296,15 +296,25 @@ def _modify(book, ledger, m, now, price, size, order_id, owner, side, anchor):
 
 
 @njit(**INLINE)
-def _update_mids(book, clocks, m):
+def _note_touch(book, clocks, m):
+    """Keeps both mids up to date; returns what ``touch_of`` does, for which the same levels are looked up."""
     row = book.row
     bid, ask = row[m, BEST], row[m, BEST + 1]
-    both = bid != EMPTY_BID and ask != EMPTY_ASK
-    if both:
-        clocks[m, MID2] = bid + ask
-    if row[m, LIVE] != row[m, BACKGROUND_LIVE]:
-        bid = best_without(book, m, 0, ANY_AGENT)
-        ask = best_without(book, m, 1, ANY_AGENT)
-        both = bid != EMPTY_BID and ask != EMPTY_ASK
-    if both:
-        clocks[m, OUTSIDE_MID2] = bid + ask
+    outside_bid, outside_ask, bid_size, ask_size = bid, ask, np.int64(0), np.int64(0)
+    agents = row[m, LIVE] != row[m, BACKGROUND_LIVE]
+    if bid != EMPTY_BID:
+        level = book.levels[m, occupied(book, m, np.int64(0), bid)]
+        bid_size = size_code(level["depth"])
+        if agents and book.orders[m, np.int64(level["head"])]["owner"] >= 0:  # mostly the background is first
+            outside_bid = best_without(book, m, np.int64(0), ANY_AGENT)
+    if ask != EMPTY_ASK:
+        level = book.levels[m, occupied(book, m, np.int64(1), ask)]
+        ask_size = size_code(level["depth"])
+        if agents and book.orders[m, np.int64(level["head"])]["owner"] >= 0:
+            outside_ask = best_without(book, m, np.int64(1), ANY_AGENT)
+    spread = np.int64(0)
+    if bid != EMPTY_BID and ask != EMPTY_ASK:
+        clocks[m, MID2], spread = bid + ask, ask - bid
+    if outside_bid != EMPTY_BID and outside_ask != EMPTY_ASK:
+        clocks[m, OUTSIDE_MID2] = outside_bid + outside_ask
+    return spread, bid_size, ask_size
