@@ -40,7 +40,7 @@ ONLY = {
     "huggingface_hub": ("model/hub.py",),
     "tensorboard": (),
     "gymnasium": ("envs/", "__init__.py"),
-    "pettingzoo": ("envs/parallel_env.py",),
+    "pettingzoo": ("envs/parallel_env.py", "envs/parallel_recorder.py"),
     "stable_baselines3": ("envs/sb3.py",),
 }
 
