@@ -36,9 +36,9 @@ class Settings:
     """What to train, and where to measure it."""
 
     flow: str = "zero_intelligence"
-    num_envs: int = 128
+    num_envs: int = 64
     decisions: int = 32
-    updates: int = 500
+    updates: int = 300
     seed: int = 0
     markets: int = 1024
     """Held-out markets that each set of policies plays after the training."""

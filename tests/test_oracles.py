@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from linear_flow import LinearFlow
 from tradefm_gym.agents import GLFT, AlmgrenChriss, AvellanedaStoikov, Momentum, ZeroIntelligence, making_policies
 
 from tradefm_gym import ExecutionRole, MarketMakingRole, TradingRole, TradingSession
@@ -34,6 +35,51 @@ def test_almgren_and_chriss_rank_first_among_a_thousand_schedules_under_linear_i
     score = linear_market(schedules, 10.0, permanent) + risk_aversion * 9.0 * (left**2).sum(axis=1)
     assert len(score) == 1000
     assert score.argmin() == 0
+
+
+def executed_in_the_exchange(permanent, first, schedules, quantity):
+    """What is left after each decision (M, n) of an order that the exchange carries out, and its shortfall in bps.
+
+    Row 0 is played by the policy ``first``, the others by schedules (M - 1, n) of parts; each interval's lots cross at
+    its end.
+    """
+    n = len(schedules) + 1
+    role = ExecutionRole(side="buy", quantity=quantity, decisions=DECISIONS, interval=quantity)
+    session = TradingSession(n, role, LinearFlow(n, permanent, quantity))
+    session.seed(np.ones(n, bool), np.arange(n))
+    observation, start, left = session.reset(), session.start_info(), []
+    for j in range(DECISIONS):
+        info = {name: column[:1] for name, column in start.items()} | {"decision": np.array([j])}
+        factor = np.maximum(schedules[:, j] * DECISIONS, 1e-12)  # of a slice of TWAP's
+        deviation = np.where(factor < 1.0, factor - 1.0, np.log(np.maximum(factor, 1.0)) / np.log(DECISIONS))
+        others = np.stack([deviation, np.zeros(n - 1)], axis=1).astype(np.float32)
+        observation = session.step(np.concatenate([first.act(observation[:1], info), others])).observation
+        left.append(quantity - session.role.state["executed"])
+    assert not session.running.any()
+    return np.array(left).T, session.final_info()["shortfall_bps"]
+
+
+@pytest.mark.parametrize(("risk", "permanent"), [(0.0, 0.0), (4.0, 0.0), (2.0, 0.25)])
+def test_almgren_and_chriss_rank_first_among_a_thousand_in_an_exchange_with_linear_impact(risk, permanent):
+    quantity, generator = 320, np.random.default_rng(0)
+    # One tick is a basis point of the arrival mid; x lots at once cost half a tick for each pair of them.
+    policy = AlmgrenChriss(risk, 1.0, 0.5 * quantity, permanent * quantity)
+    ours = -np.diff(policy.remaining(np.arange(DECISIONS + 1), np.full(DECISIONS + 1, DECISIONS)))
+    far = generator.dirichlet(np.ones(DECISIONS), 500)
+    # Among schedules that are much nearer than this it is decided by rounding to whole lots and ticks.
+    near = np.abs(ours * (1.0 + generator.normal(0.0, 0.2, (499, DECISIONS))))
+    schedules = np.concatenate([far, near / near.sum(axis=1, keepdims=True)])
+    halves = np.array_split(schedules, 4)
+    played = [executed_in_the_exchange(permanent, policy, part, quantity) for part in halves]
+    left, cost = (np.concatenate(column) for column in zip(*played, strict=True))
+    lots = -np.diff(left, axis=1, prepend=quantity)
+    before = np.cumsum(lots, axis=1) - lots
+    ticks = (lots * (lots - 1) / 2 + lots * np.floor(permanent * before)).sum(axis=1) + quantity
+    np.testing.assert_allclose(cost, ticks / quantity, rtol=1e-12)  # impact is linear, to the last lot
+    score = cost + risk * ((left / quantity) ** 2).sum(axis=1)
+    first = np.isin(np.arange(len(score)), np.cumsum([0, *(len(part) + 1 for part in halves[:-1])]))
+    assert len(np.unique(score[first])) == 1 and (~first).sum() == 999
+    assert score[first][0] < score[~first].min()
 
 
 def poisson_generator(bids, asks, g, k, intensity, deviation):

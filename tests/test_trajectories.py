@@ -1,4 +1,4 @@
-"""Whole episodes of every id and of a market of several agents, in every CPU flow: the same for any N, threads, process.
+"""Whole episodes of every id and of a market of several agents in every CPU flow: the same for any N and threads.
 
 What each row sees, is paid and leaves on its tape becomes a hash. ``golden.json`` has those of rewards and tapes; a
 change of one is explained in its commit. Observations are compared on this machine only.
