@@ -9,6 +9,9 @@ from tradefm_gym.agents import GLFT, AlmgrenChriss, AvellanedaStoikov, Momentum,
 
 from tradefm_gym import ExecutionRole, MarketMakingRole, TradingRole, TradingSession
 from tradefm_gym.market.accounts import equity
+from tradefm_gym.market.config import MarketConfig
+from tradefm_gym.market.events import LIMIT, EventBlock
+from tradefm_gym.market.simulator import MarketSimulator
 
 DECISIONS = 16
 LOTS = np.arange(-12, 13)  # inventories of the markets with Poisson flow
@@ -203,20 +206,61 @@ def test_a_random_trader_makes_no_profit_after_costs(flow):
     assert profit.mean() + 3.0 * profit.std(ddof=1) / 8.0 < 0.0
 
 
-@pytest.mark.parametrize(("deviation", "noise"), [(1.0, 1.0), (2.0, 0.5), (0.3, 3.0)])
-def test_best_responses_end_in_the_equilibrium_of_kyle(deviation, noise):
+INSIDER, CROWD, MAKER = range(3)  # seats
+
+
+def auction(market, order, crowd, price):
+    """Clears an auction in each market: two orders (N,) lots meet each other at a price (N,), a maker takes the rest.
+
+    Returns:
+        What the accounts say of each seat: lots (N, 3) and money (N, 3), tick-lots.
+    """
+    market.reset()
+    block = EventBlock.empty(len(order), 3)
+    events, lots = block.events, np.stack([order, crowd, -(order + crowd)], axis=1)
+    sent = np.argsort(lots == 0, axis=1, kind="stable")  # who has nothing to trade sends no order
+    sizes = np.take_along_axis(np.abs(lots), sent, axis=1)
+    events["owner"], events["size"], events["price"] = sent, sizes, price[:, None]
+    events["side"], events["kind"], events["time_ns"] = np.sign(np.take_along_axis(lots, sent, axis=1)), LIMIT, 1
+    block.count[:] = (lots != 0).sum(axis=1)
+    market.execute(block, strict=True)
+    accounts = market.accounts
+    assert not accounts["inventory"][:, -1].any() and not accounts["cash"].sum(axis=1).any()
+    return accounts["inventory"][:, :3], accounts["cash"][:, :3] / 1000
+
+
+@pytest.mark.parametrize(("deviation", "noise"), [(1000, 1000), (2000, 500), (300, 3000)])
+def test_best_responses_in_the_exchange_end_in_the_equilibrium_of_kyle(deviation, noise):
     """One period, Kyle (1985): slope sqrt(variance / noise variance) / 2, and half of the secret is told.
 
-    Both sides answer what the other did in drawn auctions: the insider by the slope of the price that it met, the maker
-    by the regression of the value on the whole order.
+    Both sides answer what the exchange has booked in many auctions: the insider by the slope of the prices that were
+    paid for the order flow, the maker by the regression of the value on the lots that it had to take.
     """
-    generator = np.random.default_rng(1)
-    value, crowd = deviation * generator.standard_normal(200_000), noise * generator.standard_normal(200_000)
-    slope = deviation / noise
+    generator, n, zero = np.random.default_rng(1), 16_384, 1_000_000
+    value = np.rint(deviation * generator.standard_normal(n)).astype(np.int64)  # ticks above ``zero``
+    crowd = np.rint(noise * generator.standard_normal(n)).astype(np.int64)
+    market = MarketSimulator(n, MarketConfig(seats=3, levels=64, orders=4, flow_ids=1, agent_ids=1, tape=4, fills=4))
+    quoted, met = 2.0 * deviation / noise, 2.0 * deviation / noise  # of the maker, and as the insider believes it
     for _ in range(20):
-        order = value / (2.0 * slope)  # what (value - slope order) order is most at
-        flow = order + crowd
-        slope = float(flow @ value / (flow @ flow))
-    assert slope == pytest.approx(0.5 * deviation / noise, rel=0.02)
-    assert np.var(value - slope * flow) == pytest.approx(0.5 * deviation**2, rel=0.02)
-    assert np.mean((value - slope * flow) * order) == pytest.approx(0.5 * deviation * noise, rel=0.02)
+        order = np.rint(value / (2.0 * met)).astype(np.int64)  # what (value - met order) order is most at
+        price = zero + np.rint(quoted * (order + crowd)).astype(np.int64)
+        lots, cash = auction(market, order, crowd, price)
+        flow = -lots[:, MAKER]
+        assert (lots[:, INSIDER] == order).all() and (lots[:, CROWD] == crowd).all()
+        traded = flow != 0
+        paid = cash[traded, MAKER] / flow[traded] - zero
+        met = float(paid @ flow[traded] / (flow @ flow))
+        quoted = float(flow @ value / (flow @ flow))
+    assert quoted == pytest.approx(0.5 * deviation / noise, rel=0.03)
+    assert np.var(value - quoted * flow) == pytest.approx(0.5 * deviation**2, rel=0.04)
+    gains = (cash + lots * (zero + value)[:, None]).mean(axis=0) / (0.5 * deviation * noise)
+    assert gains.sum() == pytest.approx(0.0, abs=1e-9)
+    assert gains[INSIDER] == pytest.approx(1.0, rel=0.05)  # all of it at the crowd's expense
+    assert gains[CROWD] == pytest.approx(-1.0, rel=0.05)
+    assert abs(gains[MAKER]) < 0.03
+    for factor in (0.5, 0.8, 1.25, 2.0):  # no other order is worth more to the insider
+        other = np.rint(factor * order).astype(np.int64)
+        price = zero + np.rint(quoted * (other + crowd)).astype(np.int64)
+        lots, cash = auction(market, other, crowd, price)
+        worse = (cash[:, INSIDER] + lots[:, INSIDER] * (zero + value)).mean() / (0.5 * deviation * noise)
+        assert worse < gains[INSIDER]
