@@ -2,27 +2,27 @@
 
     python examples/ippo.py
 
-Each role has one network. Both executors act by the same one and learn from what both have met; nobody sees what
-others see. The parts of the learner are those of ``tradefm_gym.agents.cleanrl_ppo``. While it learns it prints the mean
-returns of the agents in basis points and how far each update moved the policies. Then all three agents play on start
-contexts that nobody has learned on, beside the same markets with other policies in their seats. Figures go to
-``ippo.json`` in ``--out``, their picture to ``ippo.png``; ``docs/multi-agent.md`` says what to expect.
+Each role has one network (``tradefm_gym.agents.shared_policy``). Both executors act by the same one and learn from what
+both have met; nobody sees what others see. While it learns it prints the mean returns of the agents in basis points and
+how far each update moved the policies. Then all three play on start contexts that nobody has learned on, beside the
+same markets with other policies in their seats. Figures go to ``ippo.json`` in ``--out``, their picture to
+``ippo.png``; ``docs/multi-agent.md`` says what to expect.
 """
 
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 import tyro
-from gymnasium import spaces
 from rich.console import Console
 from rich.table import Table
-from tradefm_gym.agents.cleanrl_ppo import ActorCritic, Arguments, Rollout, advantages, draw, update
+from tradefm_gym.agents.cleanrl_ppo import ActorCritic, Arguments
 from tradefm_gym.agents.report import hardware, write_json
+from tradefm_gym.agents.shared_policy import Change, SharedPolicy
 
 from tradefm_gym import ExecutionRole, MarketMakingRole, TradingSession
 
@@ -44,78 +44,6 @@ class Settings:
     """Held-out markets that each set of policies plays after the training."""
     out: Path | None = Path("results")
     ppo: Arguments = field(default_factory=Arguments)
-
-
-class Change(NamedTuple):
-    """What an update did to a policy, over the decisions that it learned from."""
-
-    loss: float
-    kl: float  # of the new policy from the old one, the mean of ratio - 1 - log ratio
-    clipped: float  # part of the ratios beyond the clip
-    entropy: float  # of an action
-    explained: float  # part of the returns' variance that the old values explain
-
-
-class SharedPolicy:
-    """One network for several seats of each market, and what these have met in a rollout.
-
-    Args:
-        session: the markets.
-        seats: those that it plays.
-        settings: of the learner.
-    """
-
-    def __init__(self, session: TradingSession, seats: tuple[int, ...], settings: Settings):
-        role, ppo = session.roles[seats[0]], settings.ppo
-        size, actions = (spaces.flatdim(space) for space in (role.observation_space, role.action_space))
-        self.seats, self.settings = seats, settings
-        self.model = ActorCritic(size, actions, ppo.width, ppo.deviation)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), ppo.learning_rate, eps=1e-5)
-        self.columns: list[tuple[torch.Tensor, ...]] = []
-
-    def act(self, seen: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        """Actions (N, act) float32 of each seat."""
-        self.seen = self._joined(seen)
-        self.drawn = draw(self.model, self.seen)
-        return list(np.split(self.drawn[0].clamp(-1.0, 1.0).numpy(), len(self.seats)))
-
-    def keep(self, reward: np.ndarray, ended: np.ndarray, active: np.ndarray) -> None:
-        """Adds a decision to the rollout; all three (A, N), of all seats."""
-        action, log_probability, value = self.drawn
-        told = [torch.as_tensor(self._joined(column), dtype=torch.float32) for column in (reward, ended, active)]
-        self.columns.append((torch.as_tensor(self.seen), action, log_probability, told[0], value, *told[1:]))
-
-    def learn(self, seen: tuple[np.ndarray, ...]) -> Change:
-        """Updates the network by the rollout and forgets it."""
-        parts = [torch.stack(column) for column in zip(*self.columns, strict=True)]
-        self.columns = []
-        with torch.no_grad():
-            last = self.model.value(torch.as_tensor(self._joined(seen)))
-        rollout = Rollout(*parts, last)
-        return measured(
-            self.model, rollout, update(self.model, self.optimizer, rollout, self.settings.ppo), self.settings
-        )
-
-    def _joined(self, columns: tuple[np.ndarray, ...] | np.ndarray) -> np.ndarray:
-        return np.concatenate([columns[seat] for seat in self.seats])
-
-
-@torch.no_grad()
-def measured(model: ActorCritic, rollout: Rollout, loss: float, settings: Settings) -> Change:
-    """How far ``model`` is from the policy that made the rollout."""
-    used, ppo = rollout.active.bool(), settings.ppo
-    policy = model.policy(rollout.observation[used])
-    log_ratio = policy.log_prob(rollout.action[used]).sum(-1) - rollout.log_probability[used]
-    ratio = log_ratio.exp()
-    returns = advantages(rollout, ppo.gamma, 1.0)[used] + rollout.value[used]
-    missed = (returns - rollout.value[used]).var()
-    return Change(
-        loss,
-        (ratio - 1.0 - log_ratio).mean().item(),
-        ((ratio - 1.0).abs() > ppo.clip).float().mean().item(),
-        policy.entropy().sum(-1).mean().item(),
-        (1.0 - missed / returns.var()).item(),
-    )
 
 
 class Market:
@@ -175,7 +103,7 @@ def train(settings: Settings, console: Console) -> tuple[dict[str, SharedPolicy]
     """
     torch.manual_seed(settings.seed)
     market, history = Market(settings), []
-    policies = {name: SharedPolicy(market.session, seats, settings) for name, seats in SEATS.items()}
+    policies = {name: SharedPolicy(market.session, seats, settings.ppo) for name, seats in SEATS.items()}
     for number in range(settings.updates):
         for policy in policies.values():
             policy.optimizer.param_groups[0]["lr"] = settings.ppo.learning_rate * (1.0 - number / settings.updates)
