@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from rich.console import Console
 from tradefm_gym.agents.cleanrl_ppo import ActorCritic, Arguments, Rollout, draw
 from tradefm_gym.agents.shared_policy import SharedPolicy, measured
 
@@ -137,3 +138,18 @@ def test_one_maker_and_two_executors_learn_are_measured_and_written(ippo, tmp_pa
     assert max(read["stability"]["largest_kl"].values()) > 0
     pytest.importorskip("matplotlib")
     assert (tmp_path / "one" / "ippo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_maker_learns_against_its_past(capsys):
+    module = example("self_play")
+    settings = module.Settings(num_envs=4, decisions=6, updates=3, keep=2, markets=16, ppo=Arguments(**TINY))
+    versions = module.train(settings, Console(width=100))
+    assert len(versions) == 3  # the first, the second update's and the last
+    assert not versions[0].actor[-1].weight.any() and versions[2].actor[-1].weight.any()
+    found = module.main(settings)
+    assert list(found) == ["its first version", "its last version", "fixed_spread", "avellaneda_stoikov"]
+    assert np.isfinite(list(found.values())).all()
+    assert found == module.main(settings)
+    assert "against fixed_spread" in capsys.readouterr().out
+    profit, difference, half = module.meet(settings, versions[0], versions[0])
+    assert abs(difference) < 4 * half and np.isfinite(profit)
