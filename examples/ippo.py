@@ -29,6 +29,9 @@ from tradefm_gym import ExecutionRole, MarketMakingRole, TradingSession
 AGENTS = ("maker", "executor_0", "executor_1")
 SEATS = {"maker": (0,), "executor": (1, 2)}  # which seats of a market one network plays
 PARTS = 10  # of the training, whose means are compared
+KL_LIMIT = 0.05  # of an update; beyond it PPO's clip has lost its hold
+FALL_LIMIT = 1.8  # half intervals: what chance alone exceeds in a twentieth of runs, among 135 pairs of tenths
+ENTROPY_LIMITS = -1.5, 0.5  # of each number of an action: a deviation of 0.05, and what it may grow by
 
 
 @dataclass(frozen=True)
@@ -204,8 +207,28 @@ def stability(history: list[dict[str, Any]]) -> dict[str, Any]:
         "largest_kl": {name: float(found[:, column["kl"]].max()) for name, found in changes.items()},
         "largest_clipped": {name: float(found[:, column["clipped"]].max()) for name, found in changes.items()},
         "entropy": {
-            name: [float(value) for value in found[[0, -1], column["entropy"]]] for name, found in changes.items()
-        },
+            name: [float(each) for each in (found[0], found.min(), found.max())]
+            for name, found in ((name, changed[:, column["entropy"]]) for name, changed in changes.items())
+        },  # first, least, most
+    }
+
+
+def verdict(found: dict[str, dict[str, list[float]]], steady: dict[str, Any]) -> dict[str, bool]:
+    """Whether the training was stable and came to something, point by point."""
+    widths = {"maker": 4, "executor": 2}
+    low, growth = ENTROPY_LIMITS
+    gains = [steady["gain"][agent] for agent in AGENTS]
+    above = [row[word] for row in found.values() for word in ("over_zero", "over_random", "alone_over_zero")]
+    return {
+        "finite": steady["finite"],
+        "KL": max(steady["largest_kl"].values()) < KL_LIMIT,
+        "entropy": all(
+            least >= low * widths[name] and most <= start + growth * widths[name]
+            for name, (start, least, most) in steady["entropy"].items()
+        ),
+        "no fall": max(steady["worst_fall"].values()) < FALL_LIMIT,
+        "gain of each agent": all(mean > half for mean, half in gains),
+        "better than zero and random": all(mean > half for mean, half in above),
     }
 
 
@@ -267,14 +290,16 @@ def main(settings: Settings) -> dict[str, Any]:
     found, steady = compare(settings, policies), stability(history)
     console.print(table(found, steady))
     for name in SEATS:
-        start, end = steady["entropy"][name]
+        start, least, _ = steady["entropy"][name]
         console.print(
-            f"{name}: largest KL of an update {steady['largest_kl'][name]:.4f}, entropy {start:.2f} to {end:.2f}"
+            f"{name}: largest KL {steady['largest_kl'][name]:.4f}; entropy from {start:.2f}, least {least:.2f}"
         )
     falls = ", ".join(f"{agent} {fall:.2f}" for agent, fall in steady["worst_fall"].items())
     console.print(f"worst fall of a tenth below one before it, in 95% intervals: {falls}")
+    points = verdict(found, steady)
+    console.print(f"stable: {', '.join(f'{name} {holds}' for name, holds in points.items())}".replace("True", "yes"))
     told = {"settings": {**asdict(settings), "out": str(settings.out)}, "hardware": hardware()}
-    told |= {"seconds": round(trained - started, 1), "held_out": found, "stability": steady}
+    told |= {"seconds": round(trained - started, 1), "held_out": found, "stability": steady, "stable": points}
     if settings.out is not None:
         told["updates"] = [
             {agent: float(np.mean(values)) if values else None for agent, values in update["returns"].items()}

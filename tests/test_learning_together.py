@@ -124,6 +124,29 @@ def test_a_fall_is_counted_in_its_intervals(ippo):
     assert ippo.worst_fall([[0.0, 3.0]]) == 0.0
 
 
+def test_a_verdict_names_what_went_wrong(ippo):
+    up = {word: [0.5, 0.1] for word in ("return", "over_zero", "over_random", "alone_over_zero")}
+    found = {agent: dict(up) for agent in ippo.AGENTS}
+    steady = {
+        "finite": True, "largest_kl": {"maker": 0.02, "executor": 0.01}, "worst_fall": dict.fromkeys(ippo.AGENTS, 0.9),
+        "entropy": {"maker": [2.9, 1.7, 2.9], "executor": [1.4, 0.4, 1.5]},
+        "gain": {agent: [0.4, 0.1] for agent in ippo.AGENTS},
+    }  # fmt: skip
+    assert all(ippo.verdict(found, steady).values())
+    wrong = {
+        "finite": {"finite": False}, "KL": {"largest_kl": {"maker": 0.02, "executor": 0.06}},
+        "entropy": {"entropy": {"maker": [2.9, -6.1, 2.9], "executor": [1.4, 0.4, 1.5]}},
+        "no fall": {"worst_fall": dict.fromkeys(ippo.AGENTS, 2.0)},
+        "gain of each agent": {"gain": {**steady["gain"], "executor_1": [0.05, 0.1]}},
+    }  # fmt: skip
+    for name, change in wrong.items():
+        assert [point for point, holds in ippo.verdict(found, steady | change).items() if not holds] == [name]
+    grown = {"entropy": {"maker": [2.9, 2.9, 5.0], "executor": [1.4, 0.4, 1.5]}}
+    assert not ippo.verdict(found, steady | grown)["entropy"]
+    found["executor_0"]["over_random"] = [0.1, 0.2]
+    assert not ippo.verdict(found, steady)["better than zero and random"]
+
+
 def test_one_maker_and_two_executors_learn_are_measured_and_written(ippo, tmp_path, capsys):
     told = [ippo.main(tiny(ippo, updates=11, out=tmp_path / name)) for name in ("one", "two")]
     text = capsys.readouterr().out
@@ -136,6 +159,7 @@ def test_one_maker_and_two_executors_learn_are_measured_and_written(ippo, tmp_pa
         assert set(read["held_out"][agent]) == {"return", "over_zero", "over_random", "alone_over_zero"}
         assert np.isfinite(list(read["held_out"][agent].values())).all()
     assert max(read["stability"]["largest_kl"].values()) > 0
+    assert read["stable"]["finite"] and len(read["stable"]) == 6
     pytest.importorskip("matplotlib")
     assert (tmp_path / "one" / "ippo.png").read_bytes().startswith(b"\x89PNG")
 
