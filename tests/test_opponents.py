@@ -1,5 +1,8 @@
 """Every reference policy as a scripted opponent of a market of several agents, alone and sixteen at once."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tradefm_gym.agents import (
@@ -61,3 +64,12 @@ def test_fifteen_opponents_and_one_learner():
     assert accounts.shape[1] == 17 and (accounts["volume"][0, :-1] > 0).all()
     assert not accounts["cash"].sum() and not accounts["inventory"].sum()
     assert infos["trader_0"]["traded"] > 0
+
+
+def test_the_page_about_several_agents_runs_as_written():
+    text = (Path(__file__).parents[1] / "docs" / "multi-agent.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len(blocks) == 2
+    names = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, "docs/multi-agent.md", "exec"), names)

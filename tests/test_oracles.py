@@ -1,10 +1,13 @@
 """Settings whose answers are known: optimal schedules and quotes, sums that are zero, and no profit from nothing."""
 
+import copy
 import math
 
+import numba
 import numpy as np
 import pytest
 from linear_flow import LinearFlow
+from poisson_flow import FAR, MID, PoissonFlow
 from tradefm_gym.agents import GLFT, AlmgrenChriss, AvellanedaStoikov, Momentum, ZeroIntelligence, making_policies
 
 from tradefm_gym import ExecutionRole, MarketMakingRole, TradingRole, TradingSession
@@ -15,6 +18,15 @@ from tradefm_gym.market.simulator import MarketSimulator
 
 DECISIONS = 16
 LOTS = np.arange(-12, 13)  # inventories of the markets with Poisson flow
+
+
+@pytest.fixture(name="one_thread")
+def _one_thread():
+    """So short are the loops over a few hundred markets that threads would mostly wait for each other."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
 
 
 def linear_market(schedules, temporary, permanent):
@@ -62,6 +74,7 @@ def executed_in_the_exchange(permanent, first, schedules, quantity):
     return np.array(left).T, session.final_info()["shortfall_bps"]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("risk", "permanent"), [(0.0, 0.0), (4.0, 0.0), (2.0, 0.25)])
 def test_almgren_and_chriss_rank_first_among_a_thousand_in_an_exchange_with_linear_impact(risk, permanent):
     quantity, generator = 320, np.random.default_rng(0)
@@ -142,6 +155,52 @@ def test_avellaneda_and_stoikov_are_near_the_optimum_of_a_session_on_a_grid_unde
     grid = [worth(lambda left, h=h, s=s: (h * half, s)) for h in (0.7, 1.0, 1.4, 2.0) for s in (0.0, 0.1, 0.2, 0.4)]
     assert ours > 0.95 * max(grid)
     assert ours > worth(lambda left: (policy.quotes(deviation**2, left, 1)[0], 0.0))  # the same spread about the mid
+
+
+class Bent:
+    """A maker's policy with other distances from the mid and another lean against the inventory."""
+
+    def __init__(self, policy, half, lean):
+        self.policy, self.factors = copy.copy(policy), (half, lean)
+        self.policy.quotes = lambda *args: tuple(f * q for f, q in zip(self.factors, policy.quotes(*args), strict=True))
+
+    def act(self, observation, info):
+        return self.policy.act(observation, info)
+
+
+def worth_in_the_exchange(policy, risk_aversion, inventory_limit, num_envs=512, decisions=48):
+    """Certainty equivalent of an episode without its liquidation, in usual spreads x lots; quotes are one lot."""
+    flow = PoissonFlow(num_envs, decisions, chance=0.15, reach=12, move=8)
+    role = MarketMakingRole(size=1, inventory_limit=inventory_limit, decisions=decisions, interval=flow.block)
+    session = TradingSession(num_envs, role, flow)
+    session.seed(np.ones(num_envs, bool), np.arange(num_envs))
+    observation, start, gained = session.reset(), session.start_info(), np.zeros(num_envs)
+    while session.running.any():
+        observation = session.step(policy.act(observation, start)).observation
+        terms = session.step_info()["terms"]
+        gained += terms["spread"] + terms["inventory"]
+    gained *= inventory_limit * MID / 1e4 / (2 * FAR)
+    return -np.log(np.exp(-risk_aversion * gained).mean()) / risk_aversion
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("policy", "inventory_limit"),
+    # Distances count in usual spreads of 120 ticks. Avellaneda and Stoikov count inventory in limits: here one quote.
+    [(AvellanedaStoikov(1.0, 10.0, size=1.0), 1), (GLFT(1.0, 10.0, 0.6, size=1.0), 10)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_makers_are_near_the_best_on_a_grid_in_an_exchange_with_poisson_flow(policy, inventory_limit):
+    grid = {
+        (half, lean): worth_in_the_exchange(Bent(policy, half, lean), 1.0, inventory_limit)
+        for half in (0.6, 1.0, 1.6)
+        for lean in (0.0, 0.5, 1.0, 2.0)
+    }
+    ours = grid.pop((1.0, 1.0))
+    assert ours == worth_in_the_exchange(policy, 1.0, inventory_limit)
+    assert ours > 0.97 * max(grid.values())
+    assert sum(worth < ours for worth in grid.values()) >= len(grid) - 1
+    assert grid[1.0, 0.0] < 0.9 * ours  # the same spread about the mid, whatever is held
 
 
 def test_without_risk_aversion_makers_quote_where_a_fill_times_its_distance_is_most():
