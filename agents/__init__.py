@@ -1,6 +1,6 @@
 """Reference policies and learners, on the public API only; installed as ``tradefm_gym.agents``."""
 
-from tradefm_gym.agents.comparison import Estimate, PolicySummary, bootstrap, compare
+from tradefm_gym.agents.comparison import Controlled, Estimate, PolicySummary, bootstrap, compare, controlled
 from tradefm_gym.agents.evaluation import Evaluator, evaluate
 from tradefm_gym.agents.makers import GLFT, AvellanedaStoikov, FixedSpread, fill_intensities, making_policies
 from tradefm_gym.agents.policies import (
@@ -23,6 +23,7 @@ __all__ = [
     "AlmgrenChriss",
     "AvellanedaStoikov",
     "ConstantPolicy",
+    "Controlled",
     "CrossingTWAP",
     "Estimate",
     "Evaluator",
@@ -38,6 +39,7 @@ __all__ = [
     "ZeroIntelligence",
     "bootstrap",
     "compare",
+    "controlled",
     "evaluate",
     "fill_intensities",
     "making_policies",

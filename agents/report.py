@@ -38,6 +38,21 @@ def comparison_table(summaries: list[PolicySummary], title: str, episodes: int) 
     return table
 
 
+def controlled_table(summaries: list[PolicySummary], title: str) -> Table:
+    """Means of an evaluation with control, plain and without the luck of the market's path, with standard errors.
+
+    The last column is the part of the variance that is left: so many episodes are as good as all were.
+    """
+    table = Table(title=title, caption="± standard error, clustered by context")
+    for column in ("policy", "bps", "plain", "with control", "variance left"):
+        table.add_column(column, justify="left" if column in ("policy", "bps") else "right")
+    for summary in summaries:
+        for place, (name, found) in enumerate(summary.controlled.items()):
+            plain, reduced = f"{found.plain:.2f} ±{found.plain_error:.2f}", f"{found.mean:.2f} ±{found.error:.2f}"
+            table.add_row("" if place else summary.name, name, plain, reduced, f"{found.variance:.0%}")
+    return table
+
+
 def comparison_json(
     episodes: dict[str, np.ndarray], summaries: list[PolicySummary], description: dict[str, Any]
 ) -> dict[str, Any]:

@@ -41,7 +41,7 @@ ONLY = {
     "huggingface_hub": ("model/hub.py",),
     "tensorboard": (),
     "gymnasium": ("envs/", "__init__.py", "bench_env.py", "bench_learners.py"),
-    "pettingzoo": ("envs/parallel_env.py", "envs/torchrl.py"),
+    "pettingzoo": ("envs/parallel_env.py", "envs/parallel_recorder.py", "envs/torchrl.py"),
     "torchrl": (),
     "ray": (),
     "stable_baselines3": ("envs/sb3.py", "bench_learners.py"),

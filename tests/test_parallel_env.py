@@ -93,6 +93,14 @@ def test_the_default_market_of_the_model_passes():
     assert parallel.possible_agents == ["maker_0", "executor_0"]
     with pytest.warns(UserWarning, match="options has the unknown key 'options'; known are context, scenario, maker_0"):
         parallel_api_test(parallel, num_cycles=6)
+    parallel_seed_test(lambda: parallel_env(decisions=4), num_cycles=6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        api_test(tradefm_gym.env(decisions=4), num_cycles=12)
+        seed_test(lambda: tradefm_gym.env(decisions=4), num_cycles=6)
+    env = parallel_env(decisions=4)
+    env.reset(seed=1)
+    state_test(tradefm_gym.env(decisions=4), env)
 
 
 def test_agents_have_the_names_and_spaces_of_their_roles():

@@ -1,12 +1,7 @@
-"""The learners on the batched session: their sums by hand, and a few updates of each."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""The learner in one file on the batched session: its sums by hand, and a few updates."""
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 pytest.importorskip("torch")
 
@@ -24,7 +19,6 @@ from tradefm_gym.agents.cleanrl_ppo import (
     update,
 )
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "ippo.py"
 TINY = {"decisions": 6, "num_envs": 8, "rollout": 8, "minibatches": 2, "epochs": 2, "width": 8}
 
 
@@ -136,40 +130,3 @@ def test_wrong_arguments_are_named():
         Arguments(rollout=0)
     with pytest.raises(ValueError, match="minibatches is 9; it must be at most num_envs times rollout"):
         Arguments(num_envs=2, rollout=4, minibatches=9)
-
-
-def example():
-    spec = importlib.util.spec_from_file_location("ippo", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ippo"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_one_maker_and_two_executors_share_two_networks(capsys):
-    module = example()
-    settings = module.Settings(num_envs=4, decisions=6, updates=3, ppo=Arguments(**TINY))
-    history = module.train(settings, Console(width=100))
-    assert len(history) == 3
-    assert np.isfinite([list(means.values()) for means in history]).all()
-    assert "update    3: mean return, bps: maker" in capsys.readouterr().out
-
-
-def test_returns_of_shared_policies_are_those_of_whole_episodes():
-    module = example()
-    settings = module.Settings(num_envs=4, decisions=6, ppo=Arguments(**TINY))
-    session = module.new_session(settings)
-    seen = session.reset_roles()
-    policies = {name: module.SharedPolicy(session, seats, settings) for name, seats in module.SEATS.items()}
-    sums, returns = np.zeros((3, 4)), {name: [] for name in module.SEATS}
-    while not returns["maker"]:
-        finals = [session.final_info(seat) for seat in range(3)]
-        seen = module.decide(session, policies, seen, sums, returns)
-    assert len(finals) == 3
-    assert len(returns["executor"]) == 8
-    used = [policy.columns for policy in policies.values()]
-    assert len(used[0]) == len(used[1]) == 6
-    ended, active = (torch.stack([column[place] for column in used[1]]) for place in (5, 6))
-    assert ended.sum(dim=0).tolist() == [1.0] * 8  # each once
-    reward = torch.stack([column[3] for column in used[1]])
-    assert sorted((reward * active).sum(dim=0).tolist()) == pytest.approx(sorted(returns["executor"]), abs=1e-3)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # what __getattr__ imports on first use
     )
     from tradefm_gym.envs.market_making import MarketMakingRole
     from tradefm_gym.envs.parallel_env import env, parallel_env
-    from tradefm_gym.envs.recorder import EpisodeRecorder
+    from tradefm_gym.envs.parallel_recorder import ParallelEpisodeRecorder
+    from tradefm_gym.envs.recorder import EpisodeRecorder, VectorEpisodeRecorder
     from tradefm_gym.envs.sampler import Between, EpisodeSampler
     from tradefm_gym.envs.session import TradingSession
     from tradefm_gym.envs.trading import TradingRole
@@ -50,10 +51,12 @@ _HOMES = {
     "MarketMakingRole": "tradefm_gym.envs.market_making",
     "MarketMakingVectorEnv": "tradefm_gym.envs.gym_env",
     "MarketSimulator": "tradefm_gym.market.simulator",
+    "ParallelEpisodeRecorder": "tradefm_gym.envs.parallel_recorder",
     "TradingEnv": "tradefm_gym.envs.gym_env",
     "TradingRole": "tradefm_gym.envs.trading",
     "TradingSession": "tradefm_gym.envs.session",
     "TradingVectorEnv": "tradefm_gym.envs.gym_env",
+    "VectorEpisodeRecorder": "tradefm_gym.envs.recorder",
     "env": "tradefm_gym.envs.parallel_env",
     "make_flow": "tradefm_gym.flow.registry",
     "parallel_env": "tradefm_gym.envs.parallel_env",
@@ -76,10 +79,12 @@ __all__ = [
     "MarketMakingRole",
     "MarketMakingVectorEnv",
     "MarketSimulator",
+    "ParallelEpisodeRecorder",
     "TradingEnv",
     "TradingRole",
     "TradingSession",
     "TradingVectorEnv",
+    "VectorEpisodeRecorder",
     "__version__",
     "env",
     "make_flow",

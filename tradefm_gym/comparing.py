@@ -26,8 +26,8 @@ def first_difference(a: Episode, b: Episode) -> int | None:
 
 def check_comparable(a: Episode, b: Episode) -> None:
     """Refuses two episodes that did not begin alike."""
-    for name in ("environment", "seed", "episode"):
-        _equal(name, a.about[name], b.about[name])
+    for name in ("environment", "agent", "seed", "episode"):
+        _equal(name, a.about.get(name), b.about.get(name))
     for name in _TASK:
         _equal(name, a.about["start"].get(name), b.about["start"].get(name))
     if a.actions.shape[1] != b.actions.shape[1]:

@@ -62,7 +62,8 @@ def _task(episode: Episode) -> str:
     start = episode.about["start"]
     side = {1: "buy ", -1: "sell "}.get(start.get("side", 0), "")
     lots = f", {side}{start['quantity']} lots" if "quantity" in start else ""
-    return f"{episode.about['environment'].removesuffix('Env')} against {start['flow']}{lots}"
+    agent = f", {episode.about['agent']}" if "agent" in episode.about else ""
+    return f"{episode.about['environment'].removesuffix('Env')} against {start['flow']}{agent}{lots}"
 
 
 def _action(episode: Episode, decision: int) -> str:

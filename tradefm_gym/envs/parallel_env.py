@@ -181,6 +181,11 @@ class ParallelTradingEnv(ParallelEnv):
             raise ResetNeeded("state was called before reset; call reset first")
         return np.concatenate([observation[0] for observation in self._seen])
 
+    def seat_of(self, agent: str) -> int:
+        """Which of the session's roles an agent of this name plays."""
+        self._role(agent)
+        return self._seats[agent]
+
     def snapshot(self) -> SessionState:
         """All that the environment is at this moment, as a value; can be pickled.
 
