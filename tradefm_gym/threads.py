@@ -7,6 +7,7 @@ caller takes part, so a helper that is late finds nothing to do, and one that ne
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,11 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic
 
+_PATIENCE = 0.5  # of its own work's time a caller waits for helpers
+_CALLS_ALONE = 256  # that follow if it took longer
+
 _set_aside = threading.local()
+_alone = {"calls": 0}  # left to do without helpers
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
 
 
@@ -41,19 +46,30 @@ def loops_in_one_thread() -> Iterator[None]:
 
 
 def together(work: Callable[[int], None], threads: int) -> None:
-    """Calls ``work(0)`` here and ``work(1)`` to ``work(threads - 1)`` in helpers, and returns when all that began ended.
+    """Calls ``work(0)`` here and ``work(1)`` to ``work(threads - 1)`` in helpers; returns when all that began ended.
 
-    ``work`` must take its tasks from a counter, see ``take``, and release the interpreter's lock.
+    ``work`` must take its tasks from a counter, see ``take``, and release the interpreter's lock. Where a helper kept
+    the caller waiting, because another process has its core, the next calls do without.
     """
+    if threads > 1 and _alone["calls"] > 0:
+        _alone["calls"] -= 1
+        threads = 1
+    if threads <= 1:
+        work(0)
+        return
     waiting = [_pool().submit(work, number) for number in range(1, threads)]
+    begin = time.perf_counter()
     try:
         work(0)
     finally:
+        end = time.perf_counter()
         begun = [one for one in waiting if not one.cancel()]
         for one in begun:
             one.exception()  # waits: nobody may still write when the caller goes on
     for one in begun:
         one.result()
+    if time.perf_counter() - end > _PATIENCE * (end - begin):
+        _alone["calls"] = _CALLS_ALONE
 
 
 def _pool() -> ThreadPoolExecutor:

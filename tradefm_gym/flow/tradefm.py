@@ -102,8 +102,9 @@ class TradeFMFlow:
         staggered: bool | None = None,
         parts: int = 1,
     ):
-        num_envs = whole("num_envs", num_envs, 1)
-        engine_batch = whole("engine_batch", num_envs if engine_batch is None else engine_batch, num_envs)
+        num_envs, self.parts = whole("num_envs", num_envs, 1), whole("parts", parts, 1)
+        least = num_envs + -num_envs % self.parts
+        engine_batch = whole("engine_batch", least if engine_batch is None else engine_batch, num_envs)
         one_of("cancel", cancel, tuple(CANCEL_POLICIES))
         one_of("placement", placement, PLACEMENTS)
         one_of("anchor", anchor, ANCHORS)
@@ -237,6 +238,8 @@ class TradeFMFlow:
         Where the engine is on a GPU this returns while the device still works, and the markets of other rows can go on
         meanwhile (see ``halves``). Nothing may happen in the rows until ``next_events`` is called for them.
         """
+        if not wanted.any():
+            return
         self._absorb(market, wanted)
         if self.anchor == "background":
             self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
@@ -303,8 +306,9 @@ class TradeFMFlow:
 
     def for_markets(self, num_envs: int) -> "TradeFMFlow":
         """Another flow of the same settings, its engine's batch no smaller (see ``FlowModel.for_markets``)."""
+        least = num_envs + -num_envs % self.parts
         return TradeFMFlow(
-            **self._served, num_envs=num_envs, engine_batch=max(num_envs, self.engine.batch), bank=self.bank,
+            **self._served, num_envs=num_envs, engine_batch=max(least, self.engine.batch), bank=self.bank,
             temperature=self.temperature, cancel=self.cancel, placement=self.placement, flag_agents=self.flag_agents,
             deterministic=self.deterministic, anchor=self.anchor, persistence=self.persistence,
             following=self.following, answering=self.answering, restoring=self.restoring, staggered=self.staggered,
