@@ -5,6 +5,7 @@ from numba import njit
 
 from tradefm_gym.envs.clocks import EVENTS, MAX_EVENTS, USUAL_EVENTS, Clock
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.flow.halves import go_on
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.events import CANCEL, EventBlock
@@ -42,16 +43,7 @@ class SessionTime:
 
     def _run(self, until: np.ndarray, **ends: np.ndarray) -> np.ndarray:
         """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows."""
-        market, flow = self.market, self.stress
-        exhausted = np.zeros(self.num_envs, np.bool_)
-        while (starved := market.advance(until_count=until, **ends)).any():
-            block = flow.next_events(market, starved)
-            ended = starved & (block.count == 0)
-            if ended.any():
-                exhausted |= ended
-                until = np.where(ended, market.background_count, until)
-            market.feed(block)
-        return exhausted
+        return go_on(self.market, self.stress, until, **ends)
 
     def _pass_interval(self, rows: np.ndarray) -> np.ndarray:
         """Lets one interval pass in the rows; those (N,) bool whose flow ended before it was over."""
