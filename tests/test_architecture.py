@@ -24,6 +24,7 @@ ONLY = {
     "torch": (
         "model/transformer.py",
         "model/engine.py",
+        "model/decoders.py",
         "model/device_steps.py",
         "model/fused.py",
         "model/decoding_kernels.py",

@@ -19,26 +19,34 @@ def go_on(market: MarketSimulator, flow: FlowModel, until: np.ndarray, **ends: n
         (N,) bool, rows whose flow ended before that.
     """
     exhausted = np.zeros(market.num_markets, np.bool_)
-    parts = _parts(market.num_markets, getattr(flow, "parts", 1))
     starved = market.advance(until_count=until, **ends)
-    if len(parts) > 1:
-        for rows in parts:
-            flow.begin(market, starved & rows)  # pyright: ignore[reportAttributeAccessIssue]
+    count = getattr(flow, "parts", 1)
+    if count == 1:
+        while starved.any():
+            until = _feed(market, flow, starved, until, exhausted)
+            starved = market.advance(until_count=until, **ends)
+        return exhausted
+    parts = _parts(market.num_markets, count)
+    for rows in parts:
+        flow.begin(market, starved & rows)  # pyright: ignore[reportAttributeAccessIssue]
     while starved.any():
         for rows in parts:
-            wanted = starved & rows
-            if not wanted.any():
-                continue
-            block = flow.next_events(market, wanted)
-            ended = wanted & (block.count == 0)
-            if ended.any():
-                exhausted |= ended
-                until = np.where(ended, market.background_count, until)
-            market.feed(block)
-            starved = np.where(rows, market.advance(until_count=until, **ends), starved)
-            if len(parts) > 1:
+            if (wanted := starved & rows).any():
+                until = _feed(market, flow, wanted, until, exhausted)
+                starved = np.where(rows, market.advance(until_count=until, **ends), starved)
                 flow.begin(market, starved & rows)  # pyright: ignore[reportAttributeAccessIssue]
     return exhausted
+
+
+def _feed(market: MarketSimulator, flow: FlowModel, wanted: np.ndarray, until: np.ndarray, exhausted: np.ndarray):
+    """Gives wanted rows their next events; the counts (N,) to go on to, lower for those that are ``exhausted`` now."""
+    block = flow.next_events(market, wanted)
+    ended = wanted & (block.count == 0)
+    if ended.any():
+        exhausted |= ended
+        until = np.where(ended, market.background_count, until)
+    market.feed(block)
+    return until
 
 
 def _parts(count: int, parts: int) -> list[np.ndarray]:

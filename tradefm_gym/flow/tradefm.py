@@ -223,8 +223,10 @@ class TradeFMFlow:
 
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
         """One proposal for each wanted row."""
-        tokens, strength = self._drawn(market, wanted)
         block = EventBlock.empty(self.num_envs, 1)
+        if not wanted.any():
+            return block
+        tokens, strength = self._drawn(market, wanted)
         _over(kernels, "propose", self.num_envs)(
             tokens, wanted, self._states, self._placement, self._seeds, self._episodes, self._proposals,
             market.clock_ns, market.book, self._dense, strength, self._decoding, block.events, block.count,

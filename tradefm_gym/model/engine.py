@@ -11,7 +11,6 @@ An event costs one wait for the device: appending only sends, and drawing sends 
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tradefm_gym.arguments import flag, one_of, shortened, whole
+from tradefm_gym.arguments import flag, one_of, whole
 from tradefm_gym.model import sampling
 from tradefm_gym.model.config import DIGIT_SIZES, ModelConfig, load_weights, parameter_shapes
 from tradefm_gym.model.corrections import Moves
+from tradefm_gym.model.decoders import DECODERS, decoder_of, device_of
 from tradefm_gym.model.device_steps import DeviceStep, column
 from tradefm_gym.model.engine_protocol import KINDS, EngineLimits, RowCache
 from tradefm_gym.model.transformer import JointHead, KeyValueCache, TradeFM
 
 PRECISIONS = ("fp32", "bf16")
-DECODERS = ("eager", "compiled", "fused")
 LONGEST_EXTENSION = 8  # events that one step appends to a row
 SHORTEST_PROMPT = 16  # prompts are padded to a power of two, at least this
 _GROUP = 1 << 21  # events of prompts that a GPU reads at a time, times the width: enough to keep it busy
@@ -103,7 +102,7 @@ class TorchEngine:
             raise ValueError(f"parts is {parts} for a batch of {batch}; allowed is what divides it")
         self.config, self.batch, self.parts = config, batch, parts
         self.context, self.vocabulary = config.context, config.vocabulary
-        self.device, self.precision = _device(device), precision
+        self.device, self.precision = device_of(device), precision
         on_gpu = self.device.type == "cuda"
         self._graph = on_gpu if graph is None else flag("graph", graph)
         if self._graph and not on_gpu:
@@ -126,7 +125,7 @@ class TorchEngine:
         self._hidden, self._tokens = self._everything.hidden[:batch], self._everything.tokens[:batch]
         self._parts = [self._part(number, batch // parts) for number in range(parts)]
         self.lengths = np.zeros(batch, np.int32)
-        self._decode, self._prefill, self._draw_joint = self._decoder(decoder)
+        self._decode, self._prefill, self._draw_joint = decoder_of(self._model, decoder, self.device, batch // parts)
         self._steps: dict[tuple, DeviceStep] = {}
 
     @classmethod
@@ -308,13 +307,6 @@ class TorchEngine:
         everything.hidden[rows] = hidden.float()
         everything.tokens[rows, :length] = events[..., 3].int()
 
-    def _prefill_as_written(self, events: Tensor, rows: Tensor, last: Tensor, cache: KeyValueCache) -> Tensor:
-        """Reads prompts (R, S, 4) into `rows` (R,) of the cache; hidden states (R, D) after the `last` (R,) events."""
-        hidden, keys, values = self._model.prefill(events)
-        cache.keys[:, rows, :, : events.shape[1]] = keys
-        cache.values[:, rows, :, : events.shape[1]] = values
-        return hidden[torch.arange(len(last), device=last.device), last]
-
     def _append(self, packed: Tensor, state: _Rows) -> None:
         """One event a row from columns liquidity, flag, level, token and position, T where the row is idle."""
         positions = packed[:, 4].long()
@@ -386,26 +378,6 @@ class TorchEngine:
             self._steps[name] = DeviceStep(function, shape, self.device, self._graph)
         return self._steps[name]
 
-    def _decoder(self, name: str | None):
-        """What appends one event a row, what reads prompts, and what draws from joint logits."""
-        if name is None and self.device.type == "cuda" and find_spec("triton") is not None:
-            from tradefm_gym.model.fused import FusedDecoder
-
-            name = "fused" if FusedDecoder.fits(self.config) else "eager"
-        if name != "fused":
-            decode = self._model.decode
-            decode = torch.compile(decode, dynamic=False) if name == "compiled" else decode
-            return decode, self._prefill_as_written, sampling.draw_joint
-        try:
-            from tradefm_gym.model import decoding_kernels, fused
-        except ImportError as error:
-            raise ImportError('decoder "fused" needs Triton: pip install triton') from error
-        if not fused.FusedDecoder.fits(self.config):
-            width = self.config.attention_width
-            raise ValueError(f"decoder is 'fused' for heads {width} wide; allowed are powers of two from 16 on")
-        decoder = fused.FusedDecoder(self._model, self.batch // self.parts)
-        return decoder.decode, decoder.prefill, decoding_kernels.draw_joint
-
     def _padded(self, length: int) -> int:
         return min(self.context, max(SHORTEST_PROMPT, 1 << (length - 1).bit_length()))
 
@@ -415,13 +387,3 @@ class TorchEngine:
 
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"device is {shortened(name)}; allowed is one that torch finds here, such as 'cpu'")
-    return device

@@ -52,7 +52,7 @@ from tradefm_gym.threads import thread_count, together
 # So few stay in the calling thread: waking a helper would take longer than it saves.
 SERIAL_EVENTS = 8
 SERIAL_SAMPLES = 127
-_TASK = 32  # events of a task at most: fewer would read the weights too often, more would leave one thread waiting
+_LEAST, _MOST = 8, 32  # events of a task: fewer read the weights too often, more leave a thread waiting for another
 
 
 class NumbaEngine:
@@ -289,7 +289,7 @@ def _tasks(count: int) -> int:
     threads = thread_count()
     if threads == 1 or count <= SERIAL_EVENTS:
         return 1
-    return max(threads, -(-count // _TASK))
+    return min(max(threads, -(-count // _MOST)), -(-count // _LEAST))
 
 
 def _append_plan(count: int, tasks: int, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -67,8 +67,9 @@ def tilts(kinds: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     added = torch.cat((takers, cancels), 1)  # (B, 4, 16)
     usual = chances[:, :2, ANSWERS].sum(-1).flip(1)  # those who offer to buyers are sellers
     wanted = answering * followed.clamp(min=0.0) * taken
-    more = torch.where(usual > 0.0, torch.log1p((wanted / usual).clamp(max=MOST_ANSWERED)), 0.0).flip(1)
-    added[:, :2, ANSWERS] += more[..., None]
+    more = torch.log1p((wanted / usual).clamp(max=MOST_ANSWERED))
+    more = torch.where(usual > 0.0, more, torch.zeros_like(more))
+    added[:, :2, ANSWERS] += more.flip(1)[..., None]
     return added.flatten(1), strength
 
 
