@@ -128,6 +128,8 @@ def test_what_was_begun_is_not_changed_by_what_comes_after(name):
     expected = [engine.start_sample(bits, rows, 1.0, moves)() for rows in (first, second)]
     one, other = (engine.start_sample(bits, rows, 1.0, moves) for rows in (first, second))
     engine.append(random_events(generator, batch), ~second)
+    for array in (bits, first, second, *moves):  # the caller's room to work
+        array[:] = 0
     for wait, (tokens, strength) in zip((one, other), expected, strict=True):
         np.testing.assert_array_equal(wait()[0], tokens)
         np.testing.assert_array_equal(wait()[1], strength)

@@ -229,13 +229,15 @@ class TorchEngine:
         numbers = np.concatenate([part.reshape(self.batch, -1) for part in moves], 1).astype(np.float32)
         heat = column(temperature, self.batch, np.float32)
         started = self._start("moved", active, self._draw_moved, bits, heat, numbers)
+        idle = ~active  # as it is now: the caller may write to his array before he waits
 
         def result() -> tuple[NDArray[np.int32], NDArray[np.float64]]:
             tokens, strength = np.full(self.batch, -1, np.int32), np.ones((self.batch, 2))
             for rows, wait in started:
                 drawn = wait()
                 tokens[rows], strength[rows] = drawn[:, 0], drawn[:, 1:]
-            return np.where(active, tokens, -1).astype(np.int32), strength
+            tokens[idle] = -1
+            return tokens, strength
 
         return result
 
