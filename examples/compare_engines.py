@@ -41,7 +41,7 @@ class Settings:
     batch: int = 4  # rows of the engines; the others hold strangers
     engines: tuple[Name, ...] = NAMES  # those that cannot run here are left out
     logit_tolerance: float = 2e-4  # nats, of a log-probability
-    edge_tolerance: float = 1e-5  # probability, between a random word and the edge of a candidate
+    edge_tolerance: float = 2e-6  # probability, between a random word and the edge of a candidate
     seed: int = 0
 
 

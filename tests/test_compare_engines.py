@@ -60,6 +60,7 @@ def test_engines_agree_over_1024_events(example, case, name):
     print(f"{name}: {found.other_tokens} of {found.events} draws on an edge, logits within {found.logits:.1e}")
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own parts
 def test_compiled_decoding_agrees(example):
     """Compiling takes most of the time, so fewer events."""
     config = CONFIGS["factored"]
@@ -76,7 +77,7 @@ def test_another_network_does_not_agree(example, case):
     other = {name: values * np.float32(1.0005) for name, values in weights.items()}
     found = example.compare("numba", NumbaEngine(config, other, settings.batch), model, path, settings)
     assert found.logits > settings.logit_tolerance
-    assert found.unexplained > 0
+    assert found.unexplained > 0  # nor are its draws all on an edge
 
 
 def test_an_edge_is_measured_from_the_word(example, case):
