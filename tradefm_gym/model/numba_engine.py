@@ -23,7 +23,6 @@ from tradefm_gym.model.config import (
 from tradefm_gym.model.corrections import Moves
 from tradefm_gym.model.engine_protocol import KINDS, EngineLimits, RowCache
 from tradefm_gym.model.numba_kernels import (
-    TILE,
     Shape,
     State,
     Weights,
@@ -34,6 +33,7 @@ from tradefm_gym.model.numba_kernels import (
     scratch_size,
 )
 from tradefm_gym.model.numba_matrix import PANEL, multiply_matrix, pack_panels, whole_panels
+from tradefm_gym.model.numba_plans import append_plan, prefill_plan, tasks_of
 from tradefm_gym.model.numba_sampling import (
     Head,
     kind_log_prob_rows,
@@ -49,10 +49,7 @@ from tradefm_gym.model.numba_sampling import (
 from tradefm_gym.model.vectors import DISABLE_JIT, LANES
 from tradefm_gym.threads import thread_count, together
 
-# So few stay in the calling thread: waking a helper would take longer than it saves.
-SERIAL_EVENTS = 8
-SERIAL_SAMPLES = 127
-_LEAST, _MOST = 8, 32  # events of a task: fewer read the weights too often, more leave a thread waiting for another
+SERIAL_SAMPLES = 127  # so few rows are drawn in the calling thread
 
 
 class NumbaEngine:
@@ -128,7 +125,7 @@ class NumbaEngine:
         sources = np.arange(starts[-1])
         positions = sources - np.repeat(starts[:-1], sizes)
         owners = np.repeat(targets, sizes)
-        self._run(events, sources, owners, positions, *_prefill_plan(starts, thread_count()))
+        self._run(events, sources, owners, positions, *prefill_plan(starts, thread_count()))
         self._seen[owners, positions] = events[:, 3]
         self.lengths[targets] = sizes
 
@@ -162,14 +159,14 @@ class NumbaEngine:
         """Appends the `count` events listed in `_places`; `before` (B,) are the lengths, None with one event a row."""
         if count == 0:
             return
-        tasks = _tasks(count)
+        tasks = tasks_of(count)
         if before is None or int((self.lengths - before).max()) == 1:
             if (count, tasks) not in self._append_plans:
-                self._append_plans[count, tasks] = _append_plan(count, tasks, np.arange(count))
+                self._append_plans[count, tasks] = append_plan(count, tasks, np.arange(count))
             plan = self._append_plans[count, tasks]
         else:
             rows, positions = self._places[1, :count], self._places[2, :count]
-            plan = _append_plan(count, tasks, np.flatnonzero(positions == before[rows]))
+            plan = append_plan(count, tasks, np.flatnonzero(positions == before[rows]))
         self._run(inputs, *self._places, *plan)
 
     def sample(
@@ -282,47 +279,6 @@ class NumbaEngine:
         lead = (self.batch, shape.layers, shape.kv_heads)
         keys = self._state.keys.reshape(*lead, -1, shape.head_width, PANEL)[row]
         return keys, self._state.values.reshape(*lead, -1, shape.head_width)[row]
-
-
-def _tasks(count: int) -> int:
-    """Tasks that so many events to append are divided into."""
-    threads = thread_count()
-    if threads == 1 or count <= SERIAL_EVENTS:
-        return 1
-    return min(max(threads, -(-count // _MOST)), -(-count // _LEAST))
-
-
-def _append_plan(count: int, tasks: int, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tiles of `count` tokens for `run_tiles`, in about equal shares of whole register tiles.
-
-    `starts` are the first tokens of rows: where a row has several, they stay in order in one task.
-    """
-    share = -(-count // (4 * tasks)) * 4
-    edges = np.append(starts, count)
-    tiles: list[tuple[int, int, int]] = []
-    ends, begin = [0], 0
-    for task in range(1, tasks + 1):
-        stop = int(edges[np.searchsorted(edges, min(count, task * share))])
-        tiles += [(first, min(TILE, stop - first), 0) for first in range(begin, stop, TILE)]
-        ends.append(len(tiles))
-        begin = stop
-    return np.array(tiles, np.int64).reshape(-1, 3), np.array(ends, np.int64)
-
-
-def _prefill_plan(prompts: NDArray[np.int64], threads: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tiles of prompts that begin at `prompts[:-1]` for `run_tiles`: a prompt's tiles stay in order in one task."""
-    count = prompts.size - 1
-    tasks = 1 if threads == 1 else count  # one each: whoever is free takes the next
-    tiles: list[tuple[int, int, int]] = []
-    starts = np.zeros(tasks + 1, np.int64)
-    for prompt in range(count):
-        stop = int(prompts[prompt + 1])
-        for begin in range(int(prompts[prompt]), stop, TILE):
-            tiles.append((begin, min(TILE, stop - begin), 1 if begin + TILE >= stop else 2))
-        # the task in whose equal share of all tokens the prompt's middle lies
-        task = int(prompts[prompt] + stop) * tasks // int(2 * prompts[-1])
-        starts[task + 1 :] = len(tiles)
-    return np.array(tiles, np.int64), starts
 
 
 def _shape(config: ModelConfig, units: int) -> Shape:
