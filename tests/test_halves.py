@@ -8,6 +8,7 @@ from tradefm_gym.flow.halves import go_on
 from tradefm_gym.flow.scenarios import read_scenario
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.tradefm_kernels import plan_appends
 from tradefm_gym.market.events import BUY, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -93,6 +94,7 @@ def test_a_stale_beginning_is_begun_anew(checkpoint, bank):
         market.submit(orders_of(market, 2))
         starved = market.advance(until_count=market.background_count + 1)
         results.append(flow.next_events(market, starved).events.copy())
+        np.testing.assert_array_equal(flow.records_read, market.tape.record_count)
     np.testing.assert_array_equal(*results)
 
 
@@ -106,6 +108,29 @@ def test_stressed_rows_are_not_begun_and_nothing_changes(checkpoint, bank):
         results.append(tapes(flow, events=60))
     for mine, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("first", [64, 40])
+def test_a_plan_of_appends_comes_to_what_one_event_after_another_does(first):
+    """Down to rows that get full several times within one queue."""
+    generator, rows, context = np.random.default_rng(0), 400, 64
+    lengths, queued = generator.integers(1, 33, rows).astype(np.int32), generator.integers(0, 129, rows)
+    seen = lengths + queued + generator.integers(0, 2, rows) * 100  # filled again before, or never
+    queue, counts, ends = np.zeros((rows, 128, 4), np.int32), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    queue[:] = np.arange(128)[:, None]
+    expected = []
+    for m in range(rows):
+        length, full, end, left = int(lengths[m]), first if seen[m] == lengths[m] + queued[m] else context, 0, []
+        for j in range(queued[m]):
+            if length == full:
+                length, full, end, left = context // 2, context, int(seen[m] - queued[m] + j + 1), []
+            else:
+                length, left = length + 1, [*left, j]
+        expected.append((end, left))
+    plan_appends(queue, queued, lengths, seen, context, np.full(rows, first), counts, ends)
+    assert len({end > 0 for end, _ in expected}) == 2
+    for m, (end, left) in enumerate(expected):
+        assert (ends[m], queue[m, : counts[m], 0].tolist()) == (end, left)
 
 
 def refills(flow, events=200):

@@ -337,8 +337,6 @@ class TradeFMFlow:
         checked_state(state).check(self.snapshot(rows[:0]), len(rows))
         self._begun = []
         state.put(self._kept(), rows)
-        if self.staggered:
-            kernels.first_refills(self._seeds, self._episodes, rows, self.config.context, self._first)
         for row, cache in zip(rows.tolist(), state.arrays["cache"], strict=True):
             self.engine.import_row(row, cache)
 
@@ -347,7 +345,19 @@ class TradeFMFlow:
 
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
-        names = ("states", "placement", "agents", "followers", "tables", "cursor", "history", "seen", "fixed", "shift")
+        names = (
+            "states",
+            "placement",
+            "agents",
+            "followers",
+            "tables",
+            "cursor",
+            "history",
+            "seen",
+            "fixed",
+            "shift",
+            "first",
+        )
         return {name: getattr(self, f"_{name}") for name in (*names, "seeds", "episodes", "proposals")}
 
     # ---- the tape -> the cache ---------------------------------------------------------------
