@@ -147,7 +147,9 @@ class TradeFMFlow:
             own = _CONTEXTS / f"{folder.name}.npz"  # a bundled model's
             bank = ContextBank.load(own if own.exists() else _CONTEXTS / f"{BUNDLED_MODEL}.npz")
         self.bank = bank
-        self.engine = make_engine(self.config, weights, engine_batch, backend, device, parts)
+        # As many rows are filled again at a step as come to it when they are spread; larger groups would read padding.
+        prefill = max(1, engine_batch // (self.config.context // 2)) if self.staggered else None
+        self.engine = make_engine(self.config, weights, engine_batch, backend, device, parts, prefill)
         self.temperature, self.cancel, self.placement, self.anchor = temperature, cancel, placement, anchor
         self.flag_agents, self.deterministic = flag_agents, deterministic
         self._served = {"model": folder, "backend": backend, "device": device, "parts": parts}

@@ -63,10 +63,12 @@ def model_hash(folder: Path) -> str:
     return total.hexdigest()[:12]
 
 
-def make_engine(config, weights, batch: int, backend: str = "auto", device: str = "cpu", parts: int = 1):
+def make_engine(
+    config, weights, batch: int, backend: str = "auto", device: str = "cpu", parts: int = 1, prefill: int | None = None
+):
     """The engine for a network: Numba up to 20M parameters, torch above or on a GPU, there in bf16.
 
-    ``parts`` is torch's; the Numba engine has no use for it.
+    ``parts`` and ``prefill`` (``prefill_batch``) are torch's; the Numba engine has no use for them.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
@@ -81,4 +83,4 @@ def make_engine(config, weights, batch: int, backend: str = "auto", device: str 
     except ImportError as error:
         raise ImportError('backend "torch" needs PyTorch: pip install "tradefm-gym[torch]"') from error
     precision = "fp32" if device == "cpu" else "bf16"
-    return TorchEngine(config, weights, batch, device=device, precision=precision, parts=parts)
+    return TorchEngine(config, weights, batch, device=device, precision=precision, parts=parts, prefill_batch=prefill)
