@@ -84,7 +84,8 @@ def records_of_tokens(flow, tokens, episode: int = 0) -> np.ndarray:
     flow.reset(
         market, everyone(n), np.zeros(n, np.int64), np.arange(n).astype(np.uint64), np.full(n, episode, np.uint32)
     )
-    flow.engine.sample = lambda bits, active, temperature, tilt: np.asarray(tokens)
+    flow.engine.sample = lambda bits, active, temperature: np.asarray(tokens)
+    flow.engine.start_sample = lambda *arguments: lambda: (np.asarray(tokens), np.ones((n, 2)))
     market.feed(flow.next_events(market, everyone(n)))
     assert not market.advance(until_count=market.background_count + 1).any()
     return np.array([market.tape.read_records(row)[-1] for row in range(n)])

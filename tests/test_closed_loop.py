@@ -8,12 +8,14 @@ import pytest
 from small_tradefm import SHARES, even_bank, write_checkpoint
 
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH, density
-from tradefm_gym.flow.tilting import Corrections, tilt_kinds, weigh
+from tradefm_gym.flow.tilting import Corrections
 from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.tradefm_kernels import prepare
 from tradefm_gym.market.events import BUY, LIMIT, SELL
 from tradefm_gym.market.features import FEATURE_STATE, INSIDE_FAR, MID_BOOK, MID_TOUCH, OPPOSITE_TOUCH, OWN_TOUCH
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.closed_loop import FILE, ClosedLoop
+from tradefm_gym.model.corrections import Moves, tilt_row
 from tradefm_gym.model.serving import model_hash
 
 
@@ -45,11 +47,21 @@ def tilted(
     states["fast"], states["slow"], states["mid_mode"] = fast, slow, mode
     placement = np.array([shares], np.float64)
     tilt, strength, dense = np.zeros((1, 64), np.float32), np.ones((1, 2)), np.zeros((1, 2))
-    weigh(book_of(lots), placement, np.ones(1, bool), dense)
     corrections = Corrections(np.array(persistence), np.array([following], np.float64), answering, restoring)
-    pressure, wanted = np.array([agents], np.float64), np.ones(1, bool)
-    tilt_kinds(corrections, dense, states, pressure, placement, wanted, kinds[None], tilt, strength)
+    pressure, wanted, moves = np.array([agents], np.float64), np.ones(1, bool), Moves.none(1)
+    asked(book_of(lots), corrections, dense, states, pressure, placement, wanted, moves)
+    tilt_row(moves, 0, kinds, tilt[0], strength[0])
     return tilt[0], strength[0]
+
+
+def asked(book, corrections, dense, states, pressure, placement, wanted, moves):
+    """What the flow asks of the engine, to ``moves``."""
+    n = len(wanted)
+    seeds, episodes, words = np.zeros(n, np.uint64), np.zeros(n, np.uint32), np.zeros((n, 5), np.uint32)
+    prepare(
+        seeds, episodes, np.zeros(n, np.int64), wanted, words, book, corrections, dense, states, pressure, placement,
+        moves,
+    )  # fmt: skip
 
 
 def takers(kinds, shares=SHARES):
@@ -142,14 +154,13 @@ def test_those_who_follow_agents_are_answered_by_offers_at_the_touch_or_better(k
     np.testing.assert_array_equal(tilted(kinds, 0.0, 0.0, (0.0, 0.0), answering=0.5, **said)[0], 0.0)
 
 
-def test_rows_that_are_not_wanted_are_left_alone(kinds):
-    tilt, strength = np.full((2, 64), 7.0, np.float32), np.full((2, 2), 7.0)
+def test_rows_that_are_not_wanted_are_left_alone():
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
-    corrections, wanted = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 0.0), np.array([False, True])
-    dense, pressure, both = np.zeros((2, 2)), np.ones((2, 4)), np.array([kinds, kinds])
-    tilt_kinds(corrections, dense, states, pressure, placement, wanted, both, tilt, strength)
-    assert (tilt[0] == 7.0).all() and (strength[0] == 7.0).all()
-    assert not tilt[1, :32].any() and (strength[1] == 1.0).all()
+    corrections, wanted = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 1.0), np.array([False, True])
+    dense, moves = np.full((2, 2), 7.0), Moves(*(array + 7.0 for array in Moves.none(2)))
+    asked(book_of(5, rows=2), corrections, dense, states, np.ones((2, 4)), placement, wanted, moves)
+    for array in (dense, *moves):
+        assert (array[0] == 7.0).all() and (array[1] != 7.0).all()
 
 
 def test_a_network_without_takers_of_a_side_stays_as_it_is():

@@ -11,8 +11,10 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from tradefm_gym import bench_cpu as cpu
 from tradefm_gym import bench_gpu as gpu
-from tradefm_gym.bench import Benchmark, Work, median_rate
+from tradefm_gym.bench import Benchmark, Work, _actions, median_rate
+from tradefm_gym.envs.gym_env import ExecutionVectorEnv
 from tradefm_gym.model.config import PRESETS, load_weights, random_weights
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine
 
@@ -34,6 +36,17 @@ def engine_benchmarks() -> list[Benchmark]:
         torch = partial(torch_rate, batch, threads)
         found.append(one(f"engine-mini-{batch}", target=target, reference=torch))
         found.append(one(f"engine-mini-{batch}-over-torch", target=over_torch, is_share=True, reference=torch))
+        limit = partial(_roofline, batch, threads)
+        found.append(Benchmark(f"engine-mini-{batch}-roofline", events, threads, limit, repeats=1))
+        found.append(one(f"engine-mini-{batch}-over-roofline", reference=limit))
+    alone = partial(_engine, "numba", 64)
+    found.append(
+        Benchmark(
+            "closed-mini-64", events, 2, partial(cpu.closed_loop, BUNDLED_MODEL, 64), 0.8, is_share=True, beside=alone
+        )
+    )
+    environment = partial(cpu.environment, 64, ExecutionVectorEnv, _actions(64))
+    found.append(Benchmark("environment-mini-64", events, 2, environment, beside=alone))
 
     on_gpu = partial(Benchmark, unit=events, threads=16, repeats=3, accelerator=gpu.accelerator)
     found.append(on_gpu("gpu-copy", unit="GB/s", prepare=gpu.copying))
@@ -83,6 +96,11 @@ def _network():
         return load_weights(checkpoint(BUNDLED_MODEL)[0])
     except ValueError:
         return PRESETS["mini"], random_weights(PRESETS["mini"])
+
+
+def _roofline(batch: int, threads: int, quick: bool) -> float:
+    """Events per second that the processor's memory and arithmetic would allow."""
+    return cpu.roofline(_network()[0], batch, threads)[0]
 
 
 def _engine(backend: str, batch: int, quick: bool) -> Work:

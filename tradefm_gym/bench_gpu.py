@@ -171,33 +171,19 @@ def generate_rate(name: str, batch: int, quick: bool) -> float:
 
 
 def closed_loop(name: str, batch: int, quick: bool) -> Work:
-    """``TradeFMFlow`` on the GPU with as many markets and no agents, from one filling of the rows to the next."""
+    """``TradeFMFlow`` on the GPU with as many markets, in two halves, and no agents; as many events as T/2 + 1."""
     _fresh()
     from dataclasses import replace
 
+    from tradefm_gym.bench_cpu import going_on
     from tradefm_gym.flow.tradefm import TradeFMFlow
-    from tradefm_gym.market.simulator import MarketSimulator
 
     with tempfile.TemporaryDirectory() as folder:
         model = BUNDLED_MODEL if name == "mini" else _paper_folder(Path(folder), name)
-        flow = TradeFMFlow(model, batch, backend="torch", device="cuda")
-    market = MarketSimulator(batch, replace(flow.market_config(0), tape=1024, fills=1024, flow_ids=16384))
-    rows = np.arange(batch)
-    flow.reset(market, np.ones(batch, np.bool_), rows % 16, rows.astype(np.uint64), np.zeros(batch, np.uint32))
-
-    def advance(events: int) -> None:
-        target = market.background_count + events
-        while (starved := market.advance(until_count=target)).any():
-            market.feed(flow.next_events(market, starved))
-
-    context = flow.config.context
-    advance(context - int(flow.engine.lengths.min()))
-
-    def run() -> int:
-        advance(context // 2 + 1)
-        return (context // 2 + 1) * batch
-
-    return Work(run)
+        flow = TradeFMFlow(model, batch, backend="torch", device="cuda", parts=2)
+    work = going_on(flow, replace(flow.market_config(0), tape=1024, fills=1024, flow_ids=16384))
+    work.run()  # from the start's T/2 events to the first refill
+    return work
 
 
 def _paper_folder(folder: Path, name: str) -> Path:

@@ -19,6 +19,7 @@ ORDER_LATENCY = 7  # how long an order is under way
 DATA_LATENCY = 8  # how old the news of an event are when a seat hears of it
 TURN = 9  # which seat comes first at one instant
 SCENARIO = 10  # what a stress scenario does to a flow
+REFILL = 11  # when the cache of a model's row is first filled again
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)

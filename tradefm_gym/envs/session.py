@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
-import numba
 import numpy as np
 
 from tradefm_gym import rng
@@ -25,6 +24,7 @@ from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.config import MAX_RATE
 from tradefm_gym.market.rows import STARVED
 from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.threads import loops_in_one_thread
 
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
@@ -35,7 +35,7 @@ _MUCH = 4096  # or more, if all of them together take no more events in an inter
 
 
 def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs a session's method without further threads where markets are few.
+    """Keeps the loops of a session's method to one thread where markets are few; the engine's helpers stay at work.
 
     A step takes dozens of short parallel loops. Two quiet cores would save a third of it; but each loop ends by
     waiting for all threads, and with one core held by another process that made a step thirty times slower.
@@ -45,12 +45,8 @@ def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self, *args, **kwargs):
         if self.num_envs > _FEW:
             return method(self, *args, **kwargs)
-        threads = numba.get_num_threads()
-        numba.set_num_threads(1)
-        try:
+        with loops_in_one_thread():
             return method(self, *args, **kwargs)
-        finally:
-            numba.set_num_threads(threads)
 
     return wrapped
 

@@ -5,6 +5,7 @@ from numba import njit
 
 from tradefm_gym.envs.clocks import EVENTS, MAX_EVENTS, USUAL_EVENTS, Clock
 from tradefm_gym.envs.roles import Role
+from tradefm_gym.flow.halves import go_on
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.events import CANCEL, EVENT, EventBlock
@@ -42,23 +43,8 @@ class SessionTime:
         return self._run(self.market.background_count + np.where(rows, events, 0))
 
     def _run(self, until: np.ndarray, starved: np.ndarray | None = None, **ends: np.ndarray) -> np.ndarray:
-        """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows.
-
-        Rows (N,) bool that are known to be starved get their events first.
-        """
-        market, flow = self.market, self.stress
-        exhausted = np.zeros(self.num_envs, np.bool_)
-        if starved is None or not starved.any():
-            starved = market.advance(until_count=until, **ends)
-        while starved.any():
-            block = flow.next_events(market, starved)
-            ended = starved & (block.count == 0)
-            if ended.any():
-                exhausted |= ended
-                until = np.where(ended, market.background_count, until)
-            market.feed(block)
-            starved = market.advance(until_count=until, **ends)
-        return exhausted
+        """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows."""
+        return go_on(self.market, self.stress, until, starved, **ends)
 
     def _pass_interval(self, rows: np.ndarray) -> np.ndarray:
         """Lets one interval pass in the rows; those (N,) bool whose flow ended before it was over."""

@@ -102,6 +102,16 @@ class StressedFlow:
         for name, value in effect.indicators:
             self._told[row, 0 if effect.fixed else 1, INDICATORS.index(name)] = value
 
+    @property
+    def parts(self) -> int:
+        """In how many parts the other flow likes its rows, see ``halves``."""
+        return getattr(self.flow, "parts", 1)
+
+    def begin(self, market: MarketSimulator, wanted: np.ndarray) -> None:
+        """Lets the other flow begin, unless a scenario will have its say first."""
+        if self.parts > 1 and not (wanted & self._effect["stressed"]).any():
+            self.flow.begin(market, wanted)  # pyright: ignore[reportAttributeAccessIssue]
+
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
         """The next events of wanted rows (N,) bool, those that a scenario adds among them."""
         stressed = wanted & self._effect["stressed"]

@@ -8,6 +8,7 @@ The cache is a function of the tape: a row that is full is filled again from its
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tradefm_gym.market.readings import FEW
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.closed_loop import ClosedLoop, check_number, check_persistence
 from tradefm_gym.model.config import load_weights
-from tradefm_gym.model.engine_protocol import KINDS
+from tradefm_gym.model.corrections import Moves
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine, model_name
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
@@ -69,6 +70,10 @@ class TradeFMFlow:
             ``flag_agents`` there is none.
         answering: how much is offered to those who follow agents (likewise).
         restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
+        staggered: whether rows are filled again at different events, so that a step has about as many refills as any
+            other: the first refill of an episode comes between T/2 and T inputs, by the row's own seed. Default: on a
+            GPU, where all markets would wait for it.
+        parts: ranges of rows that a torch engine decodes each by itself, 2 for ``halves``.
     """
 
     block = 1
@@ -94,13 +99,17 @@ class TradeFMFlow:
         following: float | None = None,
         answering: float | None = None,
         restoring: float | None = None,
+        staggered: bool | None = None,
+        parts: int = 1,
     ):
-        num_envs = whole("num_envs", num_envs, 1)
-        engine_batch = whole("engine_batch", num_envs if engine_batch is None else engine_batch, num_envs)
+        num_envs, self.parts = whole("num_envs", num_envs, 1), whole("parts", parts, 1)
+        least = num_envs + -num_envs % self.parts
+        engine_batch = whole("engine_batch", least if engine_batch is None else engine_batch, num_envs)
         one_of("cancel", cancel, tuple(CANCEL_POLICIES))
         one_of("placement", placement, PLACEMENTS)
         one_of("anchor", anchor, ANCHORS)
         flag_agents, deterministic = flag("flag_agents", flag_agents), flag("deterministic", deterministic)
+        self.staggered = device != "cpu" if staggered is None else flag("staggered", staggered)
         heat = numbers(temperature)
         if heat is None or heat.shape != () or not 0 < heat < np.inf:
             raise ValueError(f"temperature is {shortened(temperature)}; it must be a positive number")
@@ -138,14 +147,17 @@ class TradeFMFlow:
             own = _CONTEXTS / f"{folder.name}.npz"  # a bundled model's
             bank = ContextBank.load(own if own.exists() else _CONTEXTS / f"{BUNDLED_MODEL}.npz")
         self.bank = bank
-        self.engine = make_engine(self.config, weights, engine_batch, backend, device)
+        # As many rows are filled again at a step as come to it when they are spread; larger groups would read padding.
+        prefill = max(1, engine_batch // (self.config.context // 2)) if self.staggered else None
+        self.engine = make_engine(self.config, weights, engine_batch, backend, device, parts, prefill)
         self.temperature, self.cancel, self.placement, self.anchor = temperature, cancel, placement, anchor
         self.flag_agents, self.deterministic = flag_agents, deterministic
-        self._served = {"model": folder, "backend": backend, "device": device}
+        self._served = {"model": folder, "backend": backend, "device": device, "parts": parts}
         arms = f"{temperature} {cancel} {placement} {flag_agents} {deterministic} {self.persistence} {self.restoring}"
         arms += "" if anchor == "market" else f" {anchor}"
         arms += f" {self.following}" if self.following else ""
         arms += f" {self.answering}" if self.answering else ""
+        arms += " staggered" if self.staggered else ""
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
@@ -170,10 +182,12 @@ class TradeFMFlow:
         self._episodes = np.zeros(n, np.uint32)
         self._proposals = np.zeros(n, np.int64)
         self._bits = np.zeros((engine_batch, 5), np.uint32)
-        self._inputs = np.zeros((engine_batch, 4), np.int32)
+        self._inputs = np.zeros((engine_batch, _QUEUE, 4), np.int32)
+        self._counts, self._ends = np.zeros(engine_batch, np.int64), np.zeros(n, np.int64)
+        self._first = np.full(n, t, np.int64)  # the length at which a row is filled again for the first time
         self._active = np.zeros(engine_batch, np.bool_)
-        self._tilt = np.zeros((engine_batch, KINDS), np.float32)
-        self._strength = np.ones((n, 2))  # of crossing, buyers and sellers
+        self._moves, self._unmoved = Moves.none(engine_batch), np.ones((engine_batch, 2))
+        self._begun: list[tuple[np.ndarray, Callable]] = []  # rows, and what waits for their tokens and strengths
         self._dense = np.zeros((n, 2))  # of bids and asks
         self._uniforms, self._youngest = np.zeros((n, 5)), np.zeros((n, 2, YOUNGEST), np.int64)
         self._starts: dict[int, tuple[np.ndarray, np.ndarray, Any]] = {}
@@ -187,6 +201,7 @@ class TradeFMFlow:
     ) -> None:
         """Load start states into rows: book, tape and cache. Arguments as in ``FlowModel.reset``."""
         chosen = np.flatnonzero(rows)
+        self._begun = []
         self.bank.load_into(market, chosen, contexts[chosen])
         self._prepare(chosen, contexts)
         for context in np.unique(contexts[chosen]).tolist():
@@ -202,42 +217,68 @@ class TradeFMFlow:
         self._seeds[chosen] = seeds[chosen]
         self._episodes[chosen] = episodes[chosen]
         self._proposals[chosen] = 0
+        if self.staggered:
+            kernels.first_refills(self._seeds, self._episodes, chosen, self.config.context, self._first)
         self._agents[chosen] = 0.0
         self._fixed[chosen], self._shift[chosen] = UNTOLD, 0
         self._cursor[chosen] = market.tape.record_count[chosen]
 
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
         """One proposal for each wanted row."""
-        self._absorb(market, wanted)
-        if self.anchor == "background":
-            self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
-        n = self.num_envs
-        self._active[:n] = wanted
-        _over(kernels, "draw", n)(self._seeds, self._episodes, self._proposals, wanted, self._bits)
-        _over(tilting, "weigh", n)(market.book, self._placement, wanted, self._dense)  # while the engine appends
-        tilt = self._tilts(wanted)
-        tokens = self.engine.sample(self._bits, self._active, temperature=self.temperature, tilt=tilt)
-        block = EventBlock.empty(n, 1)
-        _over(kernels, "propose", n)(
+        block = EventBlock.empty(self.num_envs, 1)
+        if not wanted.any():
+            return block
+        tokens, strength = self._drawn(market, wanted)
+        _over(kernels, "propose", self.num_envs)(
             tokens, wanted, self._states, self._placement, self._seeds, self._episodes, self._proposals,
-            market.clock_ns, market.book, self._dense, self._strength, self._decoding, block.events, block.count,
+            market.clock_ns, market.book, self._dense, strength, self._decoding, block.events, block.count,
             self._uniforms, self._youngest,
         )  # fmt: skip
         return block
 
-    def _tilts(self, wanted: np.ndarray) -> np.ndarray | None:
-        """What the sampling adds to the kinds of event (B, 64), None for nothing."""
-        if not self._persistence.any() and not self.following and not self.restoring:
-            return None
-        kinds = self.engine.kind_log_prob(self._active, self.temperature)
+    def begin(self, market: MarketSimulator, wanted: np.ndarray) -> None:
+        """Begins what ``next_events`` does for wanted rows; it may be left out.
+
+        Where the engine is on a GPU this returns while the device still works, and the markets of other rows can go on
+        meanwhile (see ``halves``). Nothing may happen in the rows until ``next_events`` is called for them.
+        """
+        if not wanted.any():
+            return
+        self._absorb(market, wanted)
+        if self.anchor == "background":
+            self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
+        self._active[: self.num_envs] = wanted
         corrections = tilting.Corrections(
             self._persistence, self.following * self._followers, self.answering, self.restoring
         )
-        _over(tilting, "tilt_kinds", self.num_envs)(
-            corrections, self._dense, self._states, self._agents, self._placement, wanted, kinds, self._tilt,
-            self._strength,
+        _over(kernels, "prepare", self.num_envs)(
+            self._seeds, self._episodes, self._proposals, wanted, self._bits, market.book, corrections, self._dense,
+            self._states, self._agents, self._placement, self._moves,
         )  # fmt: skip
-        return self._tilt
+        if self._persistence.any() or self.following or self.restoring:
+            result = self.engine.start_sample(self._bits, self._active, self.temperature, self._moves)
+        else:
+            drawn = self.engine.sample(self._bits, self._active, temperature=self.temperature), self._unmoved
+            result = lambda: drawn  # noqa: E731
+        self._begun.append((wanted.copy(), result))
+
+    def _drawn(self, market: MarketSimulator, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and strengths of wanted rows: what was begun for them, or what is begun now."""
+        mine = [one for one in self._begun if (one[0] & wanted).any()]
+        covered = np.zeros(self.num_envs, np.bool_)
+        for rows, _ in mine:
+            covered |= rows
+        if (wanted & ~covered).any() or (market.tape.record_count != self._cursor)[wanted].any():
+            self._begun = []
+            self.begin(market, wanted)
+            mine = self._begun
+        self._begun = [one for one in self._begun if not any(one is used for used in mine)]
+        tokens, strength = mine[0][1]()
+        for rows, result in mine[1:]:
+            others, their_strength = result()
+            tokens[: self.num_envs][rows] = others[: self.num_envs][rows]
+            strength[: self.num_envs][rows] = their_strength[: self.num_envs][rows]
+        return tokens, strength
 
     @property
     def indicators(self) -> dict[str, int]:
@@ -252,6 +293,7 @@ class TradeFMFlow:
             fixed: (k, 8) int64 in the order of ``INDICATORS``, a class that is told instead, or UNTOLD.
             shift: (k, 8) int64, classes that are added where nothing is fixed; what comes out is clipped.
         """
+        self._begun = []
         self._fixed[rows], self._shift[rows] = fixed, shift
 
     def feature_state(self, row: int) -> np.ndarray:
@@ -268,11 +310,12 @@ class TradeFMFlow:
 
     def for_markets(self, num_envs: int) -> "TradeFMFlow":
         """Another flow of the same settings, its engine's batch no smaller (see ``FlowModel.for_markets``)."""
+        least = num_envs + -num_envs % self.parts
         return TradeFMFlow(
-            **self._served, num_envs=num_envs, engine_batch=max(num_envs, self.engine.batch), bank=self.bank,
+            **self._served, num_envs=num_envs, engine_batch=max(least, self.engine.batch), bank=self.bank,
             temperature=self.temperature, cancel=self.cancel, placement=self.placement, flag_agents=self.flag_agents,
             deterministic=self.deterministic, anchor=self.anchor, persistence=self.persistence,
-            following=self.following, answering=self.answering, restoring=self.restoring,
+            following=self.following, answering=self.answering, restoring=self.restoring, staggered=self.staggered,
         )  # fmt: skip
 
     def snapshot(self, rows: np.ndarray | None = None) -> RowState:
@@ -294,6 +337,7 @@ class TradeFMFlow:
         """Puts a snapshot into rows (see ``FlowModel.restore``)."""
         rows = row_numbers(rows, self.num_envs)
         checked_state(state).check(self.snapshot(rows[:0]), len(rows))
+        self._begun = []
         state.put(self._kept(), rows)
         for row, cache in zip(rows.tolist(), state.arrays["cache"], strict=True):
             self.engine.import_row(row, cache)
@@ -303,7 +347,19 @@ class TradeFMFlow:
 
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
-        names = ("states", "placement", "agents", "followers", "tables", "cursor", "history", "seen", "fixed", "shift")
+        names = (
+            "states",
+            "placement",
+            "agents",
+            "followers",
+            "tables",
+            "cursor",
+            "history",
+            "seen",
+            "fixed",
+            "shift",
+            "first",
+        )
         return {name: getattr(self, f"_{name}") for name in (*names, "seeds", "episodes", "proposals")}
 
     # ---- the tape -> the cache ---------------------------------------------------------------
@@ -323,21 +379,23 @@ class TradeFMFlow:
             )  # fmt: skip
             tell(self._queue, queued, self._classes, self._fixed, self._shift, self._history, self._seen)
             longest = int(queued.max(initial=0))
-            for j in range(longest):
-                self._append(self._queue[:, j], queued > j, self._seen + (j + 1 - queued))
+            if longest:
+                self._append(queued)
 
-    def _append(self, inputs: np.ndarray, active: np.ndarray, seen: np.ndarray) -> None:
-        """Appends the event that is number ``seen`` (N,) of each active row, or refills a row that is full."""
-        t = self.config.context
-        full = active & (self.engine.lengths[: self.num_envs] == t)
-        if full.any():
-            refilled = np.flatnonzero(full)
-            last = np.empty((len(refilled), t // 2, 4), np.int32)
-            _over(kernels, "recall", len(refilled))(self._history, refilled, seen[refilled], last)
+    def _append(self, queued: np.ndarray) -> None:
+        """Appends what is queued (N,) in each row; one that gets full is filled again from its last T/2 inputs."""
+        n, half, counts, ends = self.num_envs, self.config.context // 2, self._counts[: self.num_envs], self._ends
+        kernels.plan_appends(
+            self._queue, queued, self.engine.lengths, self._seen, self.config.context, self._first, counts, ends
+        )
+        refilled = np.flatnonzero(ends)
+        if len(refilled):
+            last = np.empty((len(refilled), half, 4), np.int32)
+            _over(kernels, "recall", len(refilled))(self._history, refilled, ends[refilled], last)
             self.engine.prefill(refilled, list(last))
-        self._inputs[: self.num_envs] = inputs
-        self._active[: self.num_envs] = active & ~full
-        self.engine.append(self._inputs, self._active)
+        if longest := int(counts.max(initial=0)):
+            self._inputs[:n, :longest] = self._queue[:, :longest]
+            self.engine.extend(self._inputs[:, :longest], self._counts)
 
     # ---- start states ------------------------------------------------------------------------
 

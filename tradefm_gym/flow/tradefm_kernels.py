@@ -12,7 +12,8 @@ from numba import njit, prange
 
 from tradefm_gym.flow.cancels import leaves_a_hole, order_to_cancel
 from tradefm_gym.flow.followers import add_pressure
-from tradefm_gym.flow.placement import SPAN, place, place_by_touch, touch_lots, usual_touch
+from tradefm_gym.flow.placement import SPAN, density, place, place_by_touch, touch_lots, usual_touch
+from tradefm_gym.flow.tilting import correct_row
 from tradefm_gym.market.compiler import KERNEL, PARALLEL, SERIAL
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -25,7 +26,7 @@ from tradefm_gym.market.features import (
 )
 from tradefm_gym.market.layout import NEXT_ID
 from tradefm_gym.model.tokenizer import decode_values, encode_features
-from tradefm_gym.rng import DECODE, SAMPLE, bits
+from tradefm_gym.rng import DECODE, REFILL, SAMPLE, bits
 
 _LARGEST_SIZE = 1 << 24
 
@@ -122,29 +123,88 @@ def _recall_row(history, rows, ends, out, i):
             out[i, j, column] = history[rows[i], at, column]
 
 
-# --- Random words -------------------------------------------------------------------------------------
+# --- Appending ----------------------------------------------------------------------------------------
 
 
 @njit(**SERIAL)
-def draw(seeds, episodes, proposals, wanted, out):
-    """Random words (N, 5) for the sampling of wanted rows, by seed, episode and number of the proposal."""
+def plan_appends(queue, queued, lengths, seen, context, first, counts, ends):
+    """Divides what is queued for each row into a refill, if it gets full, and what is appended after it.
+
+    A row that is full is filled again from its last T/2 inputs, the one that found it full included. If a row gets
+    full more than once, the last time counts: a refill leaves nothing of what was there.
+
+    Args:
+        queue: (N, K, 4) int32; what is to be appended moves to the front.
+        queued: (N,) int64.
+        lengths: (N or more,) int32, inputs in the row's cache.
+        seen: (N,) int64, how many ever came, the queued ones included.
+        context: T.
+        first: (N,) int64, the length at which a row counts as full until it is filled again for the first time.
+        counts: (N,) int64, written: how many are to be appended, after the refill.
+        ends: (N,) int64, written: the number of the input that a refill ends with, 0 for none.
+    """
+    half = context // 2
+    for m in range(queued.size):
+        full = first[m] if lengths[m] + queued[m] == seen[m] else context
+        room = full - lengths[m]
+        counts[m], ends[m] = queued[m], 0
+        if queued[m] > room:
+            counts[m] = (queued[m] - room - 1) % (context - half + 1)
+            ends[m] = seen[m] - counts[m]
+            for j in range(counts[m]):
+                for column in range(4):
+                    queue[m, j, column] = queue[m, queued[m] - counts[m] + j, column]
+
+
+@njit(**SERIAL)
+def first_refills(seeds, episodes, rows, context, out):
+    """Spreads the lengths (N,) at which ``rows`` (k,) are first filled again over those from T/2 + 1 to T.
+
+    By each row's own seed and episode, so it stays apart from its neighbours without depending on them.
+    """
+    for m in rows:
+        word, _, _, _ = bits(seeds[m], episodes[m], np.uint64(0), REFILL)
+        out[m] = context - ((np.int64(word) * (context - context // 2)) >> 32)
+
+
+# --- Before a draw ------------------------------------------------------------------------------------
+
+
+@njit(**SERIAL)
+def prepare(seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves):
+    """For wanted rows: random words (N, 5) by seed, episode and number of the proposal, and what is to be corrected.
+
+    ``dense`` (N, 2) float64 is written: the density of both sides (see ``placement``). ``moves`` is what an engine
+    takes; other arguments as in ``tilting.correct_row``.
+    """
     for m in range(wanted.shape[0]):
-        _draw_row(seeds, episodes, proposals, wanted, out, m)
+        _prepare_row(
+            seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves, m
+        )
 
 
 @njit(**PARALLEL)
-def draw_parallel(seeds, episodes, proposals, wanted, out):
-    """As :func:`draw`, over the threads."""
+def prepare_parallel(
+    seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves
+):
+    """As :func:`prepare`, over the threads."""
     for m in prange(wanted.shape[0]):
-        _draw_row(seeds, episodes, proposals, wanted, out, m)
+        _prepare_row(
+            seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves, m
+        )
 
 
 @njit(**KERNEL)
-def _draw_row(seeds, episodes, proposals, wanted, out, m):
+def _prepare_row(
+    seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves, m
+):
     if wanted[m]:
         a, b, c, d = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m]), SAMPLE)
         e, _, _, _ = bits(seeds[m], episodes[m], np.uint64(2 * proposals[m] + 1), SAMPLE)
-        out[m, 0], out[m, 1], out[m, 2], out[m, 3], out[m, 4] = a, b, c, d, e
+        words[m, 0], words[m, 1], words[m, 2], words[m, 3], words[m, 4] = a, b, c, d, e
+        for s in range(2):
+            dense[m, s] = density(book, m, s, placement[m])
+        correct_row(corrections, dense, states, agents, placement, m, moves)
 
 
 # --- Tokens to proposals ------------------------------------------------------------------------------

@@ -24,27 +24,39 @@ class DeviceStep:
         self._inputs = torch.zeros(shape, dtype=torch.int32, device=device)
         self._out: Tensor | None = None
 
-    def start(self, *columns: NDArray) -> None:
-        """Sends (rows, k) arrays of 32-bit numbers, side by side, and runs the function on them without waiting."""
+    def start(self, *columns: NDArray) -> Callable[[], NDArray]:
+        """Sends (rows, k) arrays of 32-bit numbers, side by side, and runs the function on them without waiting.
+
+        Returns:
+            What waits for the function's result, and for nothing that was sent after it; the array is the caller's.
+        """
         # A fresh pinned buffer each time: torch keeps it until the transfer is over, and then uses it again.
         packed = torch.empty(self._inputs.shape, dtype=torch.int32, pin_memory=self._pinned)
         np.concatenate([column.view(np.int32) for column in columns], axis=1, out=packed.numpy())
         self._inputs.copy_(packed, non_blocking=True)
         if not self._wants_graph:
             self._out = self._function(self._inputs)
-            return
-        if self._graph is None:
-            self._capture()
-        self._graph.replay()  # pyright: ignore[reportOptionalMemberAccess]
+        else:
+            if self._graph is None:
+                self._capture()
+            self._graph.replay()  # pyright: ignore[reportOptionalMemberAccess]
+        return self._sent_back()
 
-    def result(self) -> NDArray:
-        """Waits for what the function returned; the array is the caller's."""
-        assert self._out is not None
+    def _sent_back(self) -> Callable[[], NDArray]:
+        if self._out is None:
+            return lambda: np.empty(0)
         host = torch.empty(self._out.shape, dtype=self._out.dtype, pin_memory=self._pinned)  # fresh, as in `start`
         host.copy_(self._out, non_blocking=True)
-        if self._pinned:
-            torch.cuda.current_stream().synchronize()
-        return host.numpy()
+        if not self._pinned:
+            return host.numpy
+        done = torch.cuda.Event()
+        done.record()
+
+        def result() -> NDArray:
+            done.synchronize()
+            return host.numpy()
+
+        return result
 
     def _capture(self) -> None:
         side = torch.cuda.Stream()

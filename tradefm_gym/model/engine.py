@@ -6,10 +6,11 @@ are; whether the device's kernels then give it the same bits is a property to te
 same place of the batch; on some of them another place gives other last bits).
 
 An event costs one wait for the device: appending only sends, and drawing sends the random words and waits for tokens.
+`start_sample` does not even wait: with the rows in two parts one of them can be drawn while the caller uses the other.
 """
 
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tradefm_gym.arguments import flag, one_of, shortened, whole
+from tradefm_gym.arguments import flag, one_of, whole
 from tradefm_gym.model import sampling
 from tradefm_gym.model.config import DIGIT_SIZES, ModelConfig, load_weights, parameter_shapes
+from tradefm_gym.model.corrections import Moves
+from tradefm_gym.model.decoders import DECODERS, decoder_of, device_of
 from tradefm_gym.model.device_steps import DeviceStep, column
-from tradefm_gym.model.engine_protocol import EngineLimits, RowCache
+from tradefm_gym.model.engine_protocol import KINDS, EngineLimits, RowCache
 from tradefm_gym.model.transformer import JointHead, KeyValueCache, TradeFM
 
 PRECISIONS = ("fp32", "bf16")
-DECODERS = ("eager", "compiled", "fused")
+LONGEST_EXTENSION = 8  # events that one step appends to a row
 SHORTEST_PROMPT = 16  # prompts are padded to a power of two, at least this
 _GROUP = 1 << 21  # events of prompts that a GPU reads at a time, times the width: enough to keep it busy
 _WORDS = len(DIGIT_SIZES)
@@ -38,6 +41,14 @@ class _Rows(NamedTuple):
     tokens: Tensor  # (rows, T + 1) int32
 
 
+class _Part(NamedTuple):
+    """Rows that decode together."""
+
+    number: int
+    rows: slice
+    state: _Rows  # views
+
+
 class TorchEngine:
     """Batched serving with a static cache.
 
@@ -47,6 +58,7 @@ class TorchEngine:
         context: T.
         vocabulary: V.
         lengths: (B,) int32, tokens in each row's cache; read only.
+        parts: ranges of rows that decode each by itself.
     """
 
     def __init__(
@@ -59,6 +71,7 @@ class TorchEngine:
         prefill_batch: int | None = None,
         decoder: str | None = None,
         graph: bool | None = None,
+        parts: int = 1,
     ):
         """Copies the weights to the device and allocates the rows.
 
@@ -74,6 +87,8 @@ class TorchEngine:
                 or "fused" by Triton kernels, which is the default on a GPU where they can do the network. All give
                 the same values up to rounding.
             graph: capture the steps as CUDA graphs; the default on a GPU.
+            parts: ranges of equally many rows that decode each by itself, so that a call for rows of one of them costs
+                nothing for the others, and waits for none of them.
         """
         self._limits = EngineLimits(batch, config.context, config.input_sizes)
         one_of("precision", precision, PRECISIONS)
@@ -82,9 +97,12 @@ class TorchEngine:
             one_of("decoder", decoder, DECODERS)
         if {name: np.shape(values) for name, values in weights.items()} != parameter_shapes(config):
             raise ValueError("weights do not have the names and shapes of the config; see parameter_shapes(config)")
-        self.config, self.batch = config, batch
+        parts = whole("parts", parts, 1, batch)
+        if batch % parts:
+            raise ValueError(f"parts is {parts} for a batch of {batch}; allowed is what divides it")
+        self.config, self.batch, self.parts = config, batch, parts
         self.context, self.vocabulary = config.context, config.vocabulary
-        self.device, self.precision = _device(device), precision
+        self.device, self.precision = device_of(device), precision
         on_gpu = self.device.type == "cuda"
         self._graph = on_gpu if graph is None else flag("graph", graph)
         if self._graph and not on_gpu:
@@ -105,8 +123,9 @@ class TorchEngine:
         )
         self._cache = KeyValueCache(*(part[:, :batch] for part in self._everything.cache))
         self._hidden, self._tokens = self._everything.hidden[:batch], self._everything.tokens[:batch]
+        self._parts = [self._part(number, batch // parts) for number in range(parts)]
         self.lengths = np.zeros(batch, np.int32)
-        self._decode, self._prefill, self._draw_joint = self._decoder(decoder)
+        self._decode, self._prefill, self._draw_joint = decoder_of(self._model, decoder, self.device, batch // parts)
         self._steps: dict[tuple, DeviceStep] = {}
 
     @classmethod
@@ -143,8 +162,40 @@ class TorchEngine:
         self._limits.has_room(active, self.lengths)
         events = np.where(active[:, None], inputs, 0).astype(np.int32)
         positions = np.where(active, self.lengths, self.context).astype(np.int32)
-        self._step("append", (self.batch, 5), self._append).start(events, positions[:, None])
+        self._start("append", active, self._append, events, positions[:, None])
         self.lengths[active] += 1
+
+    @torch.inference_mode()
+    def extend(self, inputs: NDArray[np.integer], counts: NDArray[np.integer]) -> None:
+        """Adds the first `counts` (B,) events of `inputs` (B, K, 4) to each row, in order.
+
+        Rows go together by the rounded-up number of their events, so that a row's shapes are its own affair.
+        """
+        inputs, counts = self._limits.several(inputs, counts)
+        self._limits.several_in_range(inputs, counts)
+        self._limits.has_room_for(counts, self.lengths)
+        done = np.zeros(self.batch, np.int64)
+        while (left := counts - done).any():
+            taken = np.minimum(left, LONGEST_EXTENSION)
+            widths = np.where(taken > 0, 1 << np.ceil(np.log2(np.maximum(taken, 1))).astype(np.int64), 0)
+            for width in np.unique(widths[widths > 0]).tolist():
+                self._extend(inputs, done, np.where(widths == width, taken, 0), width)
+            done += taken
+
+    def _extend(self, inputs: NDArray, done: NDArray[np.int64], counts: NDArray[np.int64], width: int) -> None:
+        """Adds `counts` (B,) events, at most `width`, from number `done` (B,) on."""
+        rows = counts > 0
+        if width == 1:
+            last = np.minimum(done, inputs.shape[1] - 1)
+            self.append(inputs[np.arange(self.batch), last], rows)
+            return
+        columns = np.arange(width)
+        taken = columns < counts[:, None]  # (B, width)
+        chosen = np.where(taken, done[:, None] + columns, 0)
+        events = np.where(taken[..., None], np.take_along_axis(inputs, chosen[..., None], 1), 0).astype(np.int32)
+        counted = np.stack([counts, np.where(rows, self.lengths, self.context)], 1).astype(np.int32)
+        self._start(("extend", width), rows, self._append_several, counted, events.reshape(self.batch, -1))
+        self.lengths += counts.astype(np.int32)
 
     @torch.inference_mode()
     def sample(
@@ -162,18 +213,42 @@ class TorchEngine:
         scalars = (column(value, self.batch, np.float32) for value in (temperature, repetition_penalty))
         arrays = [bits, *scalars, column(self.lengths, self.batch), *([] if tilts is None else [tilts])]
         penalised = repetition_penalty > 1
-        shape = self.batch, sum(array.shape[1] for array in arrays)
-        step = self._step(("draw", penalised, tilt is None), shape, lambda packed: self._draw(packed, penalised))
-        step.start(*arrays)
-        return np.where(active, step.result(), -1).astype(np.int32)
+        draw = partial(self._draw, penalised=penalised)
+        tokens = np.full(self.batch, -1, np.int32)
+        for rows, result in self._start(("draw", penalised, tilt is None), active, draw, *arrays):
+            tokens[rows] = result()
+        return np.where(active, tokens, -1).astype(np.int32)
+
+    @torch.inference_mode()
+    def start_sample(
+        self, bits: NDArray[np.uint32], active: NDArray[np.bool_], temperature: float, moves: Moves
+    ) -> Callable[[], tuple[NDArray[np.int32], NDArray[np.float64]]]:
+        """Begins to draw, tilted by what `moves` asks for; what waits for the tokens (B,) and strengths (B, 2)."""
+        active, moves = self._limits.mask("active", active), self._limits.moves(moves)
+        bits = self._limits.draws(bits, active, self.lengths, temperature, 1.0)
+        numbers = np.concatenate([part.reshape(self.batch, -1) for part in moves], 1).astype(np.float32)
+        heat = column(temperature, self.batch, np.float32)
+        started = self._start("moved", active, self._draw_moved, bits, heat, numbers)
+        idle = ~active  # as it is now: the caller may write to his array before he waits
+
+        def result() -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+            tokens, strength = np.full(self.batch, -1, np.int32), np.ones((self.batch, 2))
+            for rows, wait in started:
+                drawn = wait()
+                tokens[rows], strength[rows] = drawn[:, 0], drawn[:, 1:]
+            tokens[idle] = -1
+            return tokens, strength
+
+        return result
 
     @torch.inference_mode()
     def kind_log_prob(self, active: NDArray[np.bool_], temperature: float = 1.0) -> NDArray[np.float32]:
         """Natural log-probabilities (B, 64) of the kind of each active row's next event."""
-        self._limits.ready(active, self.lengths, temperature)
-        step = self._step("kinds", (self.batch, 1), self._kinds)
-        step.start(column(temperature, self.batch, np.float32))
-        return step.result()
+        active = self._limits.ready(active, self.lengths, temperature)
+        kinds = np.zeros((self.batch, KINDS), np.float32)
+        for rows, result in self._start("kinds", active, self._kinds, column(temperature, self.batch, np.float32)):
+            kinds[rows] = result()
+        return kinds
 
     @torch.inference_mode()
     def log_prob(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -234,22 +309,26 @@ class TorchEngine:
         everything.hidden[rows] = hidden.float()
         everything.tokens[rows, :length] = events[..., 3].int()
 
-    def _prefill_as_written(self, events: Tensor, rows: Tensor, last: Tensor, cache: KeyValueCache) -> Tensor:
-        """Reads prompts (R, S, 4) into `rows` (R,) of the cache; hidden states (R, D) after the `last` (R,) events."""
-        hidden, keys, values = self._model.prefill(events)
-        cache.keys[:, rows, :, : events.shape[1]] = keys
-        cache.values[:, rows, :, : events.shape[1]] = values
-        return hidden[torch.arange(len(last), device=last.device), last]
-
-    def _append(self, packed: Tensor) -> None:
+    def _append(self, packed: Tensor, state: _Rows) -> None:
         """One event a row from columns liquidity, flag, level, token and position, T where the row is idle."""
         positions = packed[:, 4].long()
         with self._autocast():
-            hidden = self._decode(packed[:, :4].long(), self._cache, positions)
-        self._hidden.copy_(torch.where((positions < self.context)[:, None], hidden.float(), self._hidden))
-        self._tokens.scatter_(1, positions[:, None], packed[:, 3:4])
+            hidden = self._decode(packed[:, :4].long(), state.cache, positions)
+        state.hidden.copy_(torch.where((positions < self.context)[:, None], hidden.float(), state.hidden))
+        state.tokens.scatter_(1, positions[:, None], packed[:, 3:4])
 
-    def _draw(self, packed: Tensor, penalised: bool) -> Tensor:
+    def _append_several(self, packed: Tensor, state: _Rows) -> None:
+        """Up to K events a row from columns number of events, length, and four an event, as the network is written."""
+        counts, lengths, events = packed[:, :1].long(), packed[:, 1:2].long(), packed[:, 2:].unflatten(1, (-1, 4))
+        columns = torch.arange(events.shape[1], device=self.device)
+        positions = torch.where(columns < counts, lengths + columns, self.context)  # (B, K)
+        with self._autocast():
+            hidden = self._model.extend(events.long(), state.cache, positions)  # (B, K, D)
+        last = (counts - 1).clamp(min=0)[..., None].expand(-1, 1, hidden.shape[2])
+        state.hidden.copy_(torch.where(counts > 0, hidden.gather(1, last)[:, 0].float(), state.hidden))
+        state.tokens.scatter_(1, positions, events[..., 3])
+
+    def _draw(self, packed: Tensor, state: _Rows, penalised: bool) -> Tensor:
         """Tokens (B,) from columns of random words, temperature, penalty, length and, if tilted, the tilt."""
         words = packed[:, :_WORDS].long() & 0xFFFFFFFF
         numbers, lengths = packed.view(torch.float32), packed[:, _WORDS + 2 : _WORDS + 3]
@@ -259,43 +338,47 @@ class TorchEngine:
         with self._autocast():
             if penalised:
                 slots = torch.arange(self.context + 1, device=self.device)
-                held = torch.where(slots < lengths, self._tokens, self.vocabulary).long()  # (B, T + 1)
-                seen = self._hidden.new_zeros((self.batch, self.vocabulary + 1), dtype=torch.bool)
+                held = torch.where(slots < lengths, state.tokens, self.vocabulary).long()  # (B, T + 1)
+                seen = state.hidden.new_zeros((len(held), self.vocabulary + 1), dtype=torch.bool)
                 seen = seen.scatter_(1, held, True)[:, :-1]  # (B, V)
-                logs = sampling.penalised(head, self._hidden, seen, temperature, penalty)
+                logs = sampling.penalised(head, state.hidden, seen, temperature, penalty)
                 return self._draw_joint(logs, words[:, 0], torch.ones_like(temperature), tilts)
             if isinstance(head, JointHead):
-                return self._draw_joint(head(self._hidden), words[:, 0], temperature, tilts)
-            return sampling.draw_digits(head, self._hidden, words, temperature, tilts)
+                return self._draw_joint(head(state.hidden), words[:, 0], temperature, tilts)
+            return sampling.draw_digits(head, state.hidden, words, temperature, tilts)
 
-    def _kinds(self, packed: Tensor) -> Tensor:
+    def _draw_moved(self, packed: Tensor, state: _Rows) -> Tensor:
+        """Tokens and strengths (B, 3) from columns of random words, temperature and what a flow asks for."""
+        words, numbers = packed[:, :_WORDS].long() & 0xFFFFFFFF, packed.view(torch.float32)
+        temperature, asked = numbers[:, _WORDS, None], numbers[:, _WORDS + 1 :]
         with self._autocast():
-            return self._model.head.kind_log_prob(self._hidden, packed.view(torch.float32)).float()
+            head = self._model.head
+            return sampling.draw_moved(head, state.hidden, words, temperature, asked, self._draw_joint)
+
+    def _kinds(self, packed: Tensor, state: _Rows) -> Tensor:
+        with self._autocast():
+            return self._model.head.kind_log_prob(state.hidden, packed.view(torch.float32)).float()
+
+    def _part(self, number: int, size: int) -> _Part:
+        rows = slice(number * size, (number + 1) * size)
+        cache = KeyValueCache(*(part[:, rows] for part in self._everything.cache))
+        return _Part(number, rows, _Rows(cache, self._everything.hidden[rows], self._everything.tokens[rows]))
+
+    def _start(self, name, active: NDArray[np.bool_], function, *arrays: NDArray) -> list[tuple[slice, Callable]]:
+        """Starts a step in each part with active rows; those rows, and what waits for the step's result."""
+        started = []
+        for part in self._parts:
+            if active[part.rows].any():
+                own = [array[part.rows] for array in arrays]
+                shape = len(own[0]), sum(array.shape[1] for array in own)
+                step = self._step((name, part.number), shape, partial(function, state=part.state))
+                started.append((part.rows, step.start(*own)))
+        return started
 
     def _step(self, name, shape: tuple[int, int], function) -> DeviceStep:
         if name not in self._steps:
             self._steps[name] = DeviceStep(function, shape, self.device, self._graph)
         return self._steps[name]
-
-    def _decoder(self, name: str | None):
-        """What appends one event a row, what reads prompts, and what draws from joint logits."""
-        if name is None and self.device.type == "cuda" and find_spec("triton") is not None:
-            from tradefm_gym.model.fused import FusedDecoder
-
-            name = "fused" if FusedDecoder.fits(self.config) else "eager"
-        if name != "fused":
-            decode = self._model.decode
-            decode = torch.compile(decode, dynamic=False) if name == "compiled" else decode
-            return decode, self._prefill_as_written, sampling.draw_joint
-        try:
-            from tradefm_gym.model import decoding_kernels, fused
-        except ImportError as error:
-            raise ImportError('decoder "fused" needs Triton: pip install triton') from error
-        if not fused.FusedDecoder.fits(self.config):
-            width = self.config.attention_width
-            raise ValueError(f"decoder is 'fused' for heads {width} wide; allowed are powers of two from 16 on")
-        decoder = fused.FusedDecoder(self._model, self.batch)
-        return decoder.decode, decoder.prefill, decoding_kernels.draw_joint
 
     def _padded(self, length: int) -> int:
         return min(self.context, max(SHORTEST_PROMPT, 1 << (length - 1).bit_length()))
@@ -306,13 +389,3 @@ class TorchEngine:
 
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"device is {shortened(name)}; allowed is one that torch finds here, such as 'cpu'")
-    return device

@@ -8,7 +8,7 @@ token is drawn.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tradefm_gym.arguments import numbers, shortened
 from tradefm_gym.model.config import DIGIT_SIZES, INPUT_NAMES
+from tradefm_gym.model.corrections import Moves
 
 KINDS = math.prod(DIGIT_SIZES[:3])  # kinds of event: action, side and depth, in the order of tokens
 PROBABILITY_ONE = 1 << 30  # probability 1 as an integer
@@ -75,6 +76,20 @@ class Engine(Protocol):
         """
         ...
 
+    def extend(self, inputs: NDArray[np.integer], counts: NDArray[np.integer]) -> None:
+        """Adds several events to each row in one call: as ``append``, one after another.
+
+        The Numba engine gives the same bits either way, the torch engine the same up to rounding.
+
+        Args:
+            inputs: (B, K, 4), a row's events in order.
+            counts: (B,) integers from 0 to K, how many of them there are.
+
+        Raises:
+            ValueError: a row has no room for all of its events or an input is out of range; nothing has changed then.
+        """
+        ...
+
     def sample(
         self,
         bits: NDArray[np.uint32],
@@ -97,6 +112,24 @@ class Engine(Protocol):
 
         Returns:
             (B,) tokens.
+        """
+        ...
+
+    def start_sample(
+        self, bits: NDArray[np.uint32], active: NDArray[np.bool_], temperature: float, moves: Moves
+    ) -> Callable[[], tuple[NDArray[np.int32], NDArray[np.float64]]]:
+        """Begins to draw as ``sample`` does, tilted by what ``moves`` and the probabilities make of each other.
+
+        On a GPU this returns while the device still works; what is appended or drawn meanwhile comes after it.
+
+        Args:
+            bits: as in ``sample``.
+            active: likewise.
+            temperature: likewise.
+            moves: B rows of what a flow asks for, see ``corrections``.
+
+        Returns:
+            What waits for the result: tokens (B,), and strengths (B, 2), by which the odds of taking liquidity grew.
         """
         ...
 
@@ -177,6 +210,30 @@ class EngineLimits:
             raise ValueError(f"inputs has shape {inputs.shape}; allowed is {(self.batch, 4)}")
         return inputs
 
+    def several(self, inputs: Any, counts: Any) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+        """Events (B, K, 4), and how many of them each row gets (B,), C-contiguous; see ``several_in_range``."""
+        inputs, array = self._integers(inputs), numbers(counts, "iu")
+        if inputs.ndim != 3 or inputs.shape[::2] != (self.batch, 4):
+            raise ValueError(f"inputs has shape {inputs.shape}; allowed is ({self.batch}, K, 4)")
+        most = inputs.shape[1]
+        if array is None or array.shape != (self.batch,) or (array < 0).any() or (array > most).any():
+            raise ValueError(f"counts is {shortened(counts)}; allowed are {self.batch} integers in [0, {most}]")
+        return inputs, np.ascontiguousarray(array, np.int64)
+
+    def several_in_range(self, inputs: NDArray[np.integer], counts: NDArray[np.int64]) -> None:
+        """Events (B, K, 4) of which the first ``counts`` (B,) of each row are in range."""
+        for j in range(int(counts.max(initial=0))):
+            self.in_range(inputs[:, j], counts > j)
+
+    def has_room_for(self, counts: NDArray[np.int64], lengths: NDArray[np.int32]) -> None:
+        """Rows that can take ``counts`` (B,) more events."""
+        if (short := (counts > 0) & (lengths + counts > self.context)).any():
+            row = int(np.argmax(short))
+            raise ValueError(
+                f"counts has {counts[row]} for row {row}, which holds {lengths[row]} of {self.context} tokens; "
+                f"allowed is at most {self.context - lengths[row]}"
+            )
+
     def in_range(self, inputs: NDArray[np.integer], active: NDArray[np.bool_] | None = None) -> None:
         """Events (n, 4) of which each column lies within its size; of rows where ``active`` (B,) is true, if given."""
         wrong = self._wrong(inputs)
@@ -226,6 +283,16 @@ class EngineLimits:
         if array.dtype != np.float32 or array.shape != (self.batch, KINDS):
             raise ValueError(f"tilt is {array.dtype} {array.shape}; allowed is float32 {(self.batch, KINDS)}, or None")
         return array
+
+    def moves(self, moves: Any) -> Moves:
+        """B rows of Moves, float64."""
+        wanted = Moves.none(0)
+        if not isinstance(moves, Moves) or any(
+            array.dtype != np.float64 or array.shape != (self.batch, *like.shape[1:])
+            for array, like in zip(moves, wanted, strict=True)
+        ):
+            raise ValueError(f"moves is {shortened(moves)}; allowed are Moves of {self.batch} rows, float64")
+        return moves
 
     def tokens(self, tokens: Any) -> NDArray[np.int64]:
         """One token a row (B,), C-contiguous."""

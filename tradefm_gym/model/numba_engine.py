@@ -5,10 +5,9 @@ arguments and keeps the rows' state. A row's results are the same bits whatever 
 of threads, and on any CPU with fused multiply-add.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,9 +20,9 @@ from tradefm_gym.model.config import (
     load_weights,
     parameter_shapes,
 )
+from tradefm_gym.model.corrections import Moves
 from tradefm_gym.model.engine_protocol import KINDS, EngineLimits, RowCache
 from tradefm_gym.model.numba_kernels import (
-    TILE,
     Shape,
     State,
     Weights,
@@ -31,32 +30,32 @@ from tradefm_gym.model.numba_kernels import (
     layer_size,
     read_heads,
     run_tiles,
-    run_tiles_parallel,
     scratch_size,
 )
 from tradefm_gym.model.numba_matrix import PANEL, multiply_matrix, pack_panels, whole_panels
+from tradefm_gym.model.numba_plans import append_plan, prefill_plan, tasks_of
 from tradefm_gym.model.numba_sampling import (
     Head,
     kind_log_prob_rows,
     log_prob_rows,
     pack_tables,
     sample_rows,
+    sample_rows_moved,
+    sample_rows_moved_parallel,
     sample_rows_parallel,
     sample_rows_penalised,
     work_size,
 )
 from tradefm_gym.model.vectors import DISABLE_JIT, LANES
+from tradefm_gym.threads import thread_count, together
 
-# So few rows stay in the calling thread: where another process holds a core, waiting for a second thread costs
-# far more than it saves.
-SERIAL_APPENDS = 64
-SERIAL_SAMPLES = 127
+SERIAL_SAMPLES = 127  # so few rows are drawn in the calling thread
 
 
 class NumbaEngine:
     """Engine for models of a few million parameters, fp32 on CPU threads; see `engine_protocol.Engine`.
 
-    The threads are Numba's (`numba.set_num_threads`).
+    It uses as many threads as Numba may (`numba.set_num_threads`), see `threads`.
 
     Attributes:
         config: the network's shape.
@@ -93,11 +92,12 @@ class NumbaEngine:
         self._state = _empty_state(self._shape, batch)
         self.lengths = np.zeros(batch, np.int32)
         self._seen = np.zeros((batch, self.context), np.int32)  # the tokens in each row's cache
-        self._rows, self._positions = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
-        self._scratch: dict[int, NDArray[np.float32]] = {}  # work space by number of tasks
+        self._places = np.zeros((3, batch), np.int64)  # of events to append: source, row and position
+        self._scratch: dict[int, NDArray[np.float32]] = {}  # work space by number of threads
         self._append_plans: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._work_size = work_size(units) if units else VOCABULARY
         self._work = _aligned(batch * self._work_size)
+        self._kinds = np.zeros((2, batch, KINDS), np.float32)  # log-probabilities, and what is added
         self._joint_work: NDArray[np.float32] | None = None  # (B x V) and more: only the repetition penalty needs it
 
     @classmethod
@@ -125,7 +125,7 @@ class NumbaEngine:
         sources = np.arange(starts[-1])
         positions = sources - np.repeat(starts[:-1], sizes)
         owners = np.repeat(targets, sizes)
-        self._run(events, sources, owners, positions, *_prefill_plan(starts, numba.get_num_threads()))
+        self._run(events, sources, owners, positions, *prefill_plan(starts, thread_count()))
         self._seen[owners, positions] = events[:, 3]
         self.lengths[targets] = sizes
 
@@ -133,15 +133,41 @@ class NumbaEngine:
         """Adds one event, `inputs` (B, 4), to the rows where `active` (B,) is true."""
         active = self._limits.mask("active", active)
         inputs = np.ascontiguousarray(self._limits.events(inputs), np.int32)
-        rows, positions = self._rows, self._positions
-        count = admit(inputs, self._input_sizes, active, self.lengths, self.context, self._seen, rows, positions)
+        count = self._admit(inputs[:, None], active.astype(np.int64))
         if count < 0:  # the kernel found what these name
             self._limits.has_room(active, self.lengths)
             self._limits.in_range(inputs, active)
-        tasks = 1 if count <= SERIAL_APPENDS else min(numba.get_num_threads(), -(-count // 4))
-        if (count, tasks) not in self._append_plans:
-            self._append_plans[count, tasks] = _append_plan(count, tasks)
-        self._run(inputs, rows, rows, positions, *self._append_plans[count, tasks])
+        self._append(inputs, count, None)
+
+    def extend(self, inputs: NDArray[np.integer], counts: NDArray[np.integer]) -> None:
+        """Adds the first `counts` (B,) events of `inputs` (B, K, 4) to each row, in order."""
+        inputs, counts = self._limits.several(inputs, counts)
+        inputs = np.ascontiguousarray(inputs, np.int32)
+        before = self.lengths.copy()
+        count = self._admit(inputs, counts)
+        if count < 0:
+            self._limits.has_room_for(counts, self.lengths)
+            self._limits.several_in_range(inputs, counts)
+        self._append(inputs.reshape(-1, 4), count, before)
+
+    def _admit(self, inputs: NDArray[np.int32], counts: NDArray[np.int64]) -> int:
+        if self._places.shape[1] < inputs.shape[0] * inputs.shape[1]:
+            self._places = np.zeros((3, inputs.shape[0] * inputs.shape[1]), np.int64)
+        return admit(inputs, self._input_sizes, counts, self.lengths, self.context, self._seen, *self._places)
+
+    def _append(self, inputs: NDArray[np.int32], count: int, before: NDArray[np.int32] | None) -> None:
+        """Appends the `count` events listed in `_places`; `before` (B,) are the lengths, None with one event a row."""
+        if count == 0:
+            return
+        tasks = tasks_of(count)
+        if before is None or int((self.lengths - before).max()) == 1:
+            if (count, tasks) not in self._append_plans:
+                self._append_plans[count, tasks] = append_plan(count, tasks, np.arange(count))
+            plan = self._append_plans[count, tasks]
+        else:
+            rows, positions = self._places[1, :count], self._places[2, :count]
+            plan = append_plan(count, tasks, np.flatnonzero(positions == before[rows]))
+        self._run(inputs, *self._places, *plan)
 
     def sample(
         self,
@@ -165,10 +191,23 @@ class NumbaEngine:
                 self._head, outputs, active, bits, scale, penalty, tilt, self._seen, self.lengths, work, size, tokens
             )
             return tokens
-        serial = self.batch <= SERIAL_SAMPLES or numba.get_num_threads() == 1
-        draw = sample_rows if serial else sample_rows_parallel
+        draw = sample_rows if self.batch <= SERIAL_SAMPLES else sample_rows_parallel
         draw(self._head, outputs, active, bits, scale, tilt, self._work, self._work_size, tokens)
         return tokens
+
+    def start_sample(
+        self, bits: NDArray[np.uint32], active: NDArray[np.bool_], temperature: float, moves: Moves
+    ) -> Callable[[], tuple[NDArray[np.int32], NDArray[np.float64]]]:
+        """Draws, tilted by what `moves` asks for; returns what gives the tokens (B,) and strengths (B, 2)."""
+        active, moves = self._limits.mask("active", active), self._limits.moves(moves)
+        bits = self._limits.draws(bits, active, self.lengths, temperature, 1.0)
+        tokens, strength = np.empty(self.batch, np.int32), np.ones((self.batch, 2))
+        draw = sample_rows_moved if self.batch <= SERIAL_SAMPLES else sample_rows_moved_parallel
+        draw(
+            self._head, self._state.head, active, bits, np.float32(1 / temperature), moves, *self._kinds, strength,
+            self._work, self._work_size, tokens,
+        )  # fmt: skip
+        return lambda: (tokens, strength)
 
     def kind_log_prob(self, active: NDArray[np.bool_], temperature: float = 1.0) -> NDArray[np.float32]:
         """Natural log-probabilities (B, 64) of the kind of each active row's next event."""
@@ -222,12 +261,17 @@ class NumbaEngine:
             read_heads(self._shape, self._weights, self._state, rows, 0, 1, scratch, 0, stride)
 
     def _run(self, inputs, sources, rows, positions, tiles, starts) -> None:
-        tasks = starts.size - 1
-        if tasks not in self._scratch:
-            self._scratch[tasks] = _aligned(tasks * scratch_size(self._shape))
-        kernel = run_tiles if tasks == 1 else run_tiles_parallel
-        scratch = self._scratch[tasks]
-        kernel(self._shape, self._weights, self._state, inputs, sources, rows, positions, tiles, starts, scratch)
+        threads, size = max(1, min(thread_count(), starts.size - 1)), scratch_size(self._shape)
+        if threads not in self._scratch:
+            self._scratch[threads] = _aligned(threads * size)
+        scratch, counter = self._scratch[threads], np.zeros(1, np.int64)
+        shape, weights, state = self._shape, self._weights, self._state
+
+        def work(thread: int) -> None:
+            s0 = thread * size
+            run_tiles(shape, weights, state, inputs, sources, rows, positions, tiles, starts, counter, scratch, s0)
+
+        together(work, threads)
 
     def _caches(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Views of one row's keys (L, G, panels, d, PANEL) and values (L, G, T', d)."""
@@ -235,34 +279,6 @@ class NumbaEngine:
         lead = (self.batch, shape.layers, shape.kv_heads)
         keys = self._state.keys.reshape(*lead, -1, shape.head_width, PANEL)[row]
         return keys, self._state.values.reshape(*lead, -1, shape.head_width)[row]
-
-
-def _append_plan(count: int, tasks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tiles of `count` independent tokens for `run_tiles`, in about equal shares of whole register tiles."""
-    share = -(-count // (4 * tasks)) * 4
-    tiles: list[tuple[int, int, int]] = []
-    starts = [0]
-    for task in range(tasks):
-        stop = min(count, (task + 1) * share)
-        tiles += [(begin, min(TILE, stop - begin), 0) for begin in range(task * share, stop, TILE)]
-        starts.append(len(tiles))
-    return np.array(tiles, np.int64).reshape(-1, 3), np.array(starts, np.int64)
-
-
-def _prefill_plan(prompts: NDArray[np.int64], threads: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tiles of prompts that begin at `prompts[:-1]` for `run_tiles`: a prompt's tiles stay in order in one task."""
-    count = prompts.size - 1
-    tasks = min(threads, count)
-    tiles: list[tuple[int, int, int]] = []
-    starts = np.zeros(tasks + 1, np.int64)
-    for prompt in range(count):
-        stop = int(prompts[prompt + 1])
-        for begin in range(int(prompts[prompt]), stop, TILE):
-            tiles.append((begin, min(TILE, stop - begin), 1 if begin + TILE >= stop else 2))
-        # the task in whose equal share of all tokens the prompt's middle lies
-        task = int(prompts[prompt] + stop) * tasks // int(2 * prompts[-1])
-        starts[task + 1 :] = len(tiles)
-    return np.array(tiles, np.int64), starts
 
 
 def _shape(config: ModelConfig, units: int) -> Shape:

@@ -12,7 +12,7 @@ row's keys, with positions for columns; its values are (positions, head width).
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from tradefm_gym.model.numba_matrix import PANEL, clear, multiply_heads, multiply_matrix
 from tradefm_gym.model.vectors import (
@@ -31,6 +31,7 @@ from tradefm_gym.model.vectors import (
     subtract,
     sum_lanes,
 )
+from tradefm_gym.threads import take
 
 TILE = 64  # tokens that share one pass over the weights
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -391,50 +392,51 @@ def _mix_one(scratch, p0, count, values, v0, width, o0):
 
 
 @njit(cache=True, nogil=True)
-def _run_task(shape, weights, state, inputs, sources, rows, positions, tiles, starts, task, scratch):
-    s0 = task * (scratch.size // (starts.size - 1))
-    for tile in range(starts[task], starts[task + 1]):
-        begin, count, last_only = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
-        forward_tile(shape, weights, state, inputs, sources, rows, positions, begin, count, last_only, scratch, s0)
-
-
-@njit(cache=True, nogil=True)
-def run_tiles(shape, weights, state, inputs, sources, rows, positions, tiles, starts, scratch):
+def run_tiles(shape, weights, state, inputs, sources, rows, positions, tiles, starts, counter, scratch, s0):
     """Runs `forward_tile` over tiles (k, 3) int64 of begin, count and last_only; other arguments as there.
 
-    Task i of `starts.size - 1` runs tiles starts[i] .. starts[i + 1] in order, in its own equal part of `scratch`.
+    Task i of `starts.size - 1` is tiles starts[i] .. starts[i + 1], in order. Whoever calls this takes the next task
+    from `counter` (see `threads.take`) until none is left, working in its own part of `scratch`.
     """
-    for task in range(starts.size - 1):
-        _run_task(shape, weights, state, inputs, sources, rows, positions, tiles, starts, task, scratch)
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def run_tiles_parallel(shape, weights, state, inputs, sources, rows, positions, tiles, starts, scratch):
-    """`run_tiles` with the tasks over threads."""
-    for task in prange(starts.size - 1):
-        _run_task(shape, weights, state, inputs, sources, rows, positions, tiles, starts, task, scratch)
+    while True:
+        task = take(counter)
+        if task >= starts.size - 1:
+            return
+        for tile in range(starts[task], starts[task + 1]):
+            begin, count, last_only = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
+            forward_tile(shape, weights, state, inputs, sources, rows, positions, begin, count, last_only, scratch, s0)
 
 
 @njit(cache=True, nogil=True)
-def admit(inputs, sizes, active, lengths, context, seen, rows, positions):
-    """Lists the active rows and their next positions, and counts their events in, if all of them can be appended.
+def admit(inputs, sizes, counts, lengths, context, seen, sources, rows, positions):
+    """Lists the events to append and counts them in, if all of them can be appended.
+
+    Args:
+        inputs: (B, K, 4) int32, of which row r has counts[r].
+        sizes: (4,) int64, values of each column.
+        counts: (B,) int64, 0 to K.
+        lengths: (B,) int32, counted up.
+        context: events that a row has room for.
+        seen: (B, T) int32, the tokens in each row's cache; written.
+        sources: (B K,) int64, written: the place of each event among the B K of `inputs`, a row's events in order.
+        rows: (B K,) int64, written: its row.
+        positions: (B K,) int64, written: its position there.
 
     Returns:
-        Number of active rows; or -1 - row for a full row; or -1 - B - row for a row with an input out of range.
+        Number of events; or -1 - row for a row without room; or -1 - B - row for a row with an event out of range.
     """
-    count = 0
-    for row in range(active.size):
-        if active[row]:
-            if lengths[row] >= context:
-                return -1 - row
+    for row in range(counts.size):
+        if counts[row] > 0 and lengths[row] + counts[row] > context:
+            return -1 - row
+        for j in range(counts[row]):
             for column in range(4):
-                if inputs[row, column] < 0 or inputs[row, column] >= sizes[column]:
-                    return -1 - active.size - row
-            rows[count] = row
-            positions[count] = lengths[row]
-            count += 1
-    for i in range(count):
-        row = rows[i]
-        seen[row, lengths[row]] = inputs[row, 3]
-        lengths[row] += 1
-    return count
+                if inputs[row, j, column] < 0 or inputs[row, j, column] >= sizes[column]:
+                    return -1 - counts.size - row
+    total = 0
+    for row in range(counts.size):
+        for j in range(counts[row]):
+            sources[total], rows[total], positions[total] = row * inputs.shape[1] + j, row, lengths[row]
+            seen[row, lengths[row]] = inputs[row, j, 3]
+            lengths[row] += 1
+            total += 1
+    return total

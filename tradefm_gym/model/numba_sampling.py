@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.model.config import DIGIT_SIZES, DIGIT_STRIDES, VOCABULARY
+from tradefm_gym.model.corrections import tilt_row
 from tradefm_gym.model.engine_protocol import KINDS, PROBABILITY_ONE
 from tradefm_gym.model.numba_kernels import ONE, ZERO, softmax
 from tradefm_gym.model.vectors import (
@@ -74,9 +75,17 @@ def sample_row(head, outputs, row, bits, scale, tilt, work, w0):
             _add_tilt(tilt, row, work, w0)
         softmax(work, w0, VOCABULARY)
         return _draw(work, w0, VOCABULARY, bits[row, 0])
-    token, first = 0, 0
     if tilt.shape[0] > 0:
-        token, first = _draw_kind(head, outputs, row, bits, scale, tilt, work, w0), 3
+        return _draw_rest(
+            head, outputs, row, bits, scale, _draw_kind(head, outputs, row, bits, scale, tilt, work, w0), 3, work, w0
+        )
+    return _draw_rest(head, outputs, row, bits, scale, 0, 0, work, w0)
+
+
+@njit(cache=True, nogil=True)
+def _draw_rest(head, outputs, row, bits, scale, token, first, work, w0):
+    """Adds the digits from number ``first`` on to a token."""
+    o0 = row * head.stride
     for digit in range(first, DIGITS):
         _digit_logits(head, outputs, o0, digit, token, work, w0)
         for i in range(LANES):
@@ -89,8 +98,14 @@ def sample_row(head, outputs, row, bits, scale, tilt, work, w0):
 @njit(cache=True, nogil=True)
 def _draw_kind(head, outputs, row, bits, scale, tilt, work, w0):
     """First three digits of a token from their tilted joint distribution, one after another."""
+    _kind_log_probs(head, outputs, row, scale, work, w0, w0 + LANES + head.units)
+    return _choose_kind(head, row, bits, tilt, work, w0)
+
+
+@njit(cache=True, nogil=True)
+def _choose_kind(head, row, bits, tilt, work, w0):
+    """The same, from log-probabilities that lie where ``_draw_kind`` has them."""
     k0 = w0 + LANES + head.units
-    _kind_log_probs(head, outputs, row, scale, work, w0, k0)
     for kind in range(KINDS):
         work[k0 + kind] += tilt[row, kind]
     softmax(work, k0, KINDS)
@@ -132,19 +147,55 @@ def _kind_log_probs(head, outputs, row, scale, work, w0, k0):
 def kind_log_prob_rows(head, outputs, active, scale, work, size, result):
     """Log-probabilities of the kinds of event of all active rows into result (B, 64)."""
     for row in range(active.size):
-        if not active[row]:
-            continue
-        w0 = row * size
-        if head.factored:
-            _kind_log_probs(head, outputs, row, scale, work, w0, w0 + LANES + head.units)
-            for kind in range(KINDS):
-                result[row, kind] = work[w0 + LANES + head.units + kind]
-            continue
-        for i in range(VOCABULARY):
-            work[w0 + i] = outputs[row * head.stride + i] * scale
-        total = _log_total(work, w0, VOCABULARY)
+        if active[row]:
+            _kind_log_prob_row(head, outputs, row, scale, work, row * size, result)
+
+
+@njit(cache=True, nogil=True)
+def _kind_log_prob_row(head, outputs, row, scale, work, w0, result):
+    """One row of it; for a factored head they lie at w0 + LANES + units as well."""
+    if head.factored:
+        _kind_log_probs(head, outputs, row, scale, work, w0, w0 + LANES + head.units)
         for kind in range(KINDS):
-            result[row, kind] = _log_total(work, w0 + kind * KIND_STRIDE, KIND_STRIDE) - total
+            result[row, kind] = work[w0 + LANES + head.units + kind]
+        return
+    for i in range(VOCABULARY):
+        work[w0 + i] = outputs[row * head.stride + i] * scale
+    total = _log_total(work, w0, VOCABULARY)
+    for kind in range(KINDS):
+        result[row, kind] = _log_total(work, w0 + kind * KIND_STRIDE, KIND_STRIDE) - total
+
+
+@njit(cache=True, nogil=True)
+def sample_row_moved(head, outputs, row, bits, scale, moves, kinds, tilt, strength, work, w0):
+    """Draws one token as ``sample_row`` does, tilted by what ``moves`` asks for; kinds and tilt (B, 64) are room."""
+    _kind_log_prob_row(head, outputs, row, scale, work, w0, kinds)
+    tilt_row(moves, row, kinds[row], tilt[row], strength[row])
+    if not head.factored:
+        return sample_row(head, outputs, row, bits, scale, tilt, work, w0)
+    return _draw_rest(head, outputs, row, bits, scale, _choose_kind(head, row, bits, tilt, work, w0), 3, work, w0)
+
+
+@njit(cache=True, nogil=True)
+def sample_rows_moved(head, outputs, active, bits, scale, moves, kinds, tilt, strength, work, size, tokens):
+    """Draws for all active rows; row r works in work[r * size:]."""
+    for row in range(active.size):
+        tokens[row] = -1
+        if active[row]:
+            tokens[row] = sample_row_moved(
+                head, outputs, row, bits, scale, moves, kinds, tilt, strength, work, row * size
+            )
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def sample_rows_moved_parallel(head, outputs, active, bits, scale, moves, kinds, tilt, strength, work, size, tokens):
+    """`sample_rows_moved` over threads."""
+    for row in prange(active.size):
+        tokens[row] = -1
+        if active[row]:
+            tokens[row] = sample_row_moved(
+                head, outputs, row, bits, scale, moves, kinds, tilt, strength, work, row * size
+            )
 
 
 @njit(cache=True, nogil=True)

@@ -63,8 +63,13 @@ def model_hash(folder: Path) -> str:
     return total.hexdigest()[:12]
 
 
-def make_engine(config, weights, batch: int, backend: str = "auto", device: str = "cpu"):
-    """The engine for a network: Numba up to 20M parameters, torch above or on a GPU, there in bf16."""
+def make_engine(
+    config, weights, batch: int, backend: str = "auto", device: str = "cpu", parts: int = 1, prefill: int | None = None
+):
+    """The engine for a network: Numba up to 20M parameters, torch above or on a GPU, there in bf16.
+
+    ``parts`` and ``prefill`` (``prefill_batch``) are torch's; the Numba engine has no use for them.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if backend == "auto":
@@ -77,4 +82,5 @@ def make_engine(config, weights, batch: int, backend: str = "auto", device: str 
         from tradefm_gym.model.engine import TorchEngine
     except ImportError as error:
         raise ImportError('backend "torch" needs PyTorch: pip install "tradefm-gym[torch]"') from error
-    return TorchEngine(config, weights, batch, device=device, precision="fp32" if device == "cpu" else "bf16")
+    precision = "fp32" if device == "cpu" else "bf16"
+    return TorchEngine(config, weights, batch, device=device, precision=precision, parts=parts, prefill_batch=prefill)

@@ -1,7 +1,7 @@
 """The TradeFM network: config in, ``nn.Module`` out.
 
 Shapes: B rows, T events, D width, H query heads, G key and value heads, d width of a head.
-The full-context ``forward`` is the reference for the cached path, ``decode``.
+The full-context ``forward`` is the reference for the cached paths, ``decode`` and ``extend``.
 """
 
 import math
@@ -106,13 +106,29 @@ class TradeFM(nn.Module):
         Returns:
             (B, D) normalised hidden states.
         """
-        rotation = tuple(part[:, None, None] for part in rotary(positions, self.config))  # (B, 1, 1, d / 2)
+        return self.extend(inputs[:, None], cache, positions[:, None])[:, 0]
+
+    def extend(self, inputs: Tensor, cache: KeyValueCache, positions: Tensor) -> Tensor:
+        """Appends several events per row to the cache.
+
+        Args:
+            inputs: (B, K, 4) integers, a row's events in order.
+            cache: Written in place at ``positions``.
+            positions: (B, K) int64, the place of each event, successive in a row; T for one that is none, whose result
+                is void.
+
+        Returns:
+            (B, K, D) normalised hidden states.
+        """
+        rotation = tuple(part[:, None] for part in rotary(positions, self.config))  # (B, 1, K, d / 2)
         slots = torch.arange(self.config.context + 1, device=inputs.device)
-        visible = (slots <= positions[:, None])[:, None, None]  # (B, 1, 1, T + 1)
-        hidden = self.embed(inputs[:, None])  # (B, 1, D)
+        visible = (slots <= positions[..., None])[:, None]  # (B, 1, K, T + 1)
+        if positions.shape[1] > 1:  # the query heads of a group stand below one another
+            visible = visible.repeat(1, 1, self.config.heads // self.config.kv_heads, 1)  # (B, 1, H / G K, T + 1)
+        hidden = self.embed(inputs)  # (B, K, D)
         for index, layer in enumerate(self.layers):
             hidden = layer.decode(hidden, rotation, cache.keys[index], cache.values[index], positions, visible)
-        return self.norm(hidden)[:, 0]  # (B, D)
+        return self.norm(hidden)
 
     def log_prob(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Log-probability in nats of ``tokens`` (...) after hidden states (..., D)."""
@@ -187,15 +203,17 @@ class Attention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2)), key, value  # (B, H, T, d) -> (B, T, D)
 
     def decode(self, x: Tensor, rotation, keys: Tensor, values: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
-        """(B, 1, D) -> the same shape; ``keys`` and ``values`` (B, G, T + 1, d) are written in place."""
+        """(B, K, D) -> the same shape; ``keys`` and ``values`` (B, G, T + 1, d) are written in place."""
         query, key, value = self._project(x, rotation)
-        index = positions[:, None, None, None].expand_as(key)  # (B, G, 1, d)
+        index = positions[:, None, :, None].expand_as(key)  # (B, G, K, d)
         keys.scatter_(2, index, key)
         values.scatter_(2, index, value)
         # The H / G query heads of a group are the rows of one small product: keys are never repeated.
-        grouped = query.reshape(query.shape[0], self.kv_heads, -1, self.head_width)  # (B, G, H / G, d)
+        rows, events = x.shape[:2]
+        grouped = query.reshape(rows, self.kv_heads, -1, self.head_width)  # (B, G, H / G K, d)
         mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=visible)
-        return self.output(mixed.reshape(x.shape[0], 1, -1))  # (B, 1, D)
+        mixed = mixed.reshape(rows, -1, events, self.head_width).transpose(1, 2)  # (B, K, H, d)
+        return self.output(mixed.reshape(rows, events, -1))  # (B, K, D)
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         split = (x.shape[0], x.shape[1], -1, self.head_width)

@@ -1,0 +1,109 @@
+"""Threads that take tasks from one counter."""
+
+import os
+import threading
+import time
+
+import numba
+import numpy as np
+import pytest
+from numba import njit
+
+from tradefm_gym import threads
+from tradefm_gym.threads import loops_in_one_thread, take, thread_count, together
+
+
+@njit(nogil=True)
+def take_all(counter, tasks, taken, thread):
+    while True:
+        task = take(counter)
+        if task >= tasks:
+            return
+        taken[task] += 1 + 100 * thread
+        for i in range(20_000):
+            taken[tasks + thread] += i % 3
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    monkeypatch.setattr(threads, "_PATIENCE", 1e9)
+    monkeypatch.setitem(threads._alone, "calls", 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_task_is_done_once(count):
+    for _ in range(20):
+        counter, taken = np.zeros(1, np.int64), np.zeros(50 + count, np.int64)
+        together(lambda thread, c=counter, t=taken: take_all(c, 50, t, thread), count)
+        assert (taken[:50] % 100 == 1).all()
+
+
+def test_nobody_waits_for_a_helper_that_has_not_begun():
+    hold, begun = threading.Event(), threading.Event()
+
+    def wait():
+        begun.set()
+        hold.wait(60)
+
+    busy = [threads._pool().submit(wait) for _ in range(threads._pool()._max_workers)]
+    assert begun.wait(60)
+    called = []
+    together(called.append, 2)  # would never end if it waited
+    hold.set()
+    assert called == [0]
+    for one in busy:
+        one.result()
+    time.sleep(0.05)
+    assert called == [0]  # called off
+
+
+def test_what_fails_in_a_helper_is_told(monkeypatch):
+    begun = threading.Event()
+
+    def fails(thread):
+        if thread:
+            begun.set()
+            raise ValueError("a fault")
+        begun.wait(60)
+
+    with pytest.raises(ValueError, match="a fault"):
+        together(fails, 2)
+
+
+def test_a_caller_that_was_kept_waiting_goes_on_alone(monkeypatch):
+    monkeypatch.setattr(threads, "_PATIENCE", 0.5)
+    begun, called = threading.Event(), []
+
+    def slow(thread):
+        called.append(thread)
+        if thread:
+            begun.set()
+            time.sleep(0.2)
+        else:
+            begun.wait(60)
+            time.sleep(0.01)
+
+    together(slow, 2)
+    together(slow, 2)
+    assert sorted(called) == [0, 0, 1] and threads._alone["calls"] > 0
+
+
+def test_loops_stay_in_one_thread_and_helpers_do_not():
+    before = numba.get_num_threads()
+    with loops_in_one_thread():
+        assert (numba.get_num_threads(), thread_count()) == (1, before)
+        with loops_in_one_thread():
+            assert thread_count() == before
+    assert (numba.get_num_threads(), thread_count()) == (before, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_helpers_are_there_after_a_fork():
+    together(lambda thread: None, 2)
+    child = os.fork()
+    if child == 0:
+        counter, taken = np.zeros(1, np.int64), np.zeros(10, np.int64)
+        together(lambda thread: take_all(counter, 8, taken, thread), 2)
+        os._exit(0 if (taken[:8] % 100 == 1).all() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

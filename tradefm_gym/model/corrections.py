@@ -1,0 +1,80 @@
+"""What is added to a network's probabilities of the kinds of event, given what a flow asks for: see ``closed_loop``.
+
+A kind is an action, a side and a depth, in the order of tokens: adds that buy, adds that sell, cancels of bids, cancels
+of asks, 16 depths each. Engines do this between two steps of one draw, so that nothing has to come back in between.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from tradefm_gym.market.features import INSIDE_FAR, OWN_TOUCH
+
+DEPTHS = 16
+MOST_MOVED = 0.9  # of a side's takers at most become the other's
+MOST_ANSWERED = 12.0  # times likelier at most
+ANSWERS = slice(INSIDE_FAR, OWN_TOUCH + 1)  # depths of orders that rest at the touch or better
+
+
+class Moves(NamedTuple):
+    """What a flow asks for, float64, a row each."""
+
+    shares: np.ndarray  # (B, 2, 16) how often adds that buy and adds that sell take liquidity, by depth
+    moved: np.ndarray  # (B,) probability that goes from takers that sell to those that buy
+    followed: np.ndarray  # (B,) how many times likelier takers that buy become; negative: that sell
+    answering: np.ndarray  # (B,) orders offered at the touch or better for each taker that follows
+    restoring: np.ndarray  # (B, 2) log-odds of cancels of bids and of asks
+
+    @classmethod
+    def none(cls, batch: int) -> "Moves":
+        """That nothing be changed."""
+        shapes = ((batch, 2, DEPTHS), batch, batch, batch, (batch, 2))
+        return cls(*(np.zeros(shape) for shape in shapes))
+
+
+@njit(cache=True, nogil=True)
+def tilt_row(moves, row, kinds, tilt, strength):
+    """What is added to the log-probabilities of one row's kinds.
+
+    Args:
+        moves: Moves.
+        row: which row of them.
+        kinds: (64,) float32, log-probabilities by the network.
+        tilt: (64,) float32, written.
+        strength: (2,) float64, written: factor of the odds that a buy and a sell order takes liquidity.
+    """
+    buy, sell = 0.0, 0.0
+    for depth in range(DEPTHS):
+        share = moves.shares[row, 0, depth]
+        if share > 0.0:  # most never do
+            buy += math.exp(kinds[depth]) * share
+        share = moves.shares[row, 1, depth]
+        if share > 0.0:
+            sell += math.exp(kinds[DEPTHS + depth]) * share
+    moved, followed = min(max(moves.moved[row], -MOST_MOVED * buy), MOST_MOVED * sell), moves.followed[row]
+    strength[0] = (buy + moved) / buy + max(followed, 0.0) if buy > 0.0 else 1.0
+    strength[1] = (sell - moved) / sell + max(-followed, 0.0) if sell > 0.0 else 1.0
+    for side in range(2):
+        for depth in range(DEPTHS):
+            share = moves.shares[row, side, depth]
+            more = math.log(1.0 + share * (strength[side] - 1.0)) if share > 0.0 else 0.0
+            tilt[DEPTHS * side + depth] = more
+            tilt[DEPTHS * (2 + side) + depth] = moves.restoring[row, side]
+    if moves.answering[row] > 0.0 and followed != 0.0:
+        taken = buy if followed > 0.0 else sell
+        wanted = moves.answering[row] * abs(followed) * taken
+        _answer(kinds, tilt, wanted, DEPTHS if followed > 0.0 else 0)
+
+
+@njit(cache=True, nogil=True)
+def _answer(kinds, tilt, wanted, first):
+    """Makes orders that rest at the touch or better likelier by ``wanted`` in all; kind ``first`` opens their side."""
+    usual = 0.0
+    for depth in range(INSIDE_FAR, OWN_TOUCH + 1):
+        usual += math.exp(kinds[first + depth])
+    if usual > 0.0:
+        more = math.log(1.0 + min(wanted / usual, MOST_ANSWERED))
+        for depth in range(INSIDE_FAR, OWN_TOUCH + 1):
+            tilt[first + depth] += more

@@ -1,0 +1,98 @@
+"""Threads that lend a hand with a kernel's tasks, and for which nobody waits unless they have begun.
+
+Numba's own parallel loops divide the work beforehand and wait for every thread at the end: where another process holds
+a core, that costs far more than it saves. Here all threads take numbered tasks from one counter until none is left. The
+caller takes part, so a helper that is late finds nothing to do, and one that never came is called off.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import config
+from numba.extending import intrinsic
+
+_PATIENCE = 0.5  # of its own work's time a caller waits for helpers
+_CALLS_ALONE = 256  # that follow if it took longer
+
+_set_aside = threading.local()
+_alone = {"calls": 0}  # left to do without helpers
+_pools: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
+
+
+def thread_count() -> int:
+    """Threads that helpers may use, the caller's among them."""
+    return getattr(_set_aside, "threads", None) or numba.get_num_threads()
+
+
+@contextmanager
+def loops_in_one_thread() -> Iterator[None]:
+    """Keeps Numba's parallel loops to the calling thread; helpers may still use as many threads as before."""
+    before, outer = numba.get_num_threads(), getattr(_set_aside, "threads", None)
+    _set_aside.threads = outer or before
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+        _set_aside.threads = outer
+
+
+def together(work: Callable[[int], None], threads: int) -> None:
+    """Calls ``work(0)`` here and ``work(1)`` to ``work(threads - 1)`` in helpers; returns when all that began ended.
+
+    ``work`` must take its tasks from a counter, see ``take``, and release the interpreter's lock. Where a helper kept
+    the caller waiting, because another process has its core, the next calls do without.
+    """
+    if threads > 1 and _alone["calls"] > 0:
+        _alone["calls"] -= 1
+        threads = 1
+    if threads <= 1:
+        work(0)
+        return
+    waiting = [_pool().submit(work, number) for number in range(1, threads)]
+    begin = time.perf_counter()
+    try:
+        work(0)
+    finally:
+        end = time.perf_counter()
+        begun = [one for one in waiting if not one.cancel()]
+        for one in begun:
+            one.exception()  # waits: nobody may still write when the caller goes on
+    for one in begun:
+        one.result()
+    if time.perf_counter() - end > _PATIENCE * (end - begin):
+        _alone["calls"] = _CALLS_ALONE
+
+
+def _pool() -> ThreadPoolExecutor:
+    process = os.getpid()
+    if process not in _pools:
+        _pools.clear()
+        _pools[process] = ThreadPoolExecutor(max(1, config.NUMBA_NUM_THREADS - 1), "tradefm-gym")
+    return _pools[process]
+
+
+@intrinsic
+def _take(_, counter):
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.atomic_rmw("add", array.data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+def _take_plainly(counter: np.ndarray) -> int:
+    counter[0] += 1
+    return int(counter[0]) - 1
+
+
+# ``take(counter)`` within a kernel: the next number of a counter (1,) int64, each to one thread only.
+take = _take_plainly if config.DISABLE_JIT else _take
