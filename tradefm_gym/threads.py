@@ -20,10 +20,10 @@ from numba.core import config
 from numba.extending import intrinsic
 
 _PATIENCE = 0.5  # of its own work's time a caller waits for helpers
-_CALLS_ALONE = 256  # that follow if it took longer
+_FEWEST_ALONE, _MOST_ALONE = 2, 256  # calls that follow without helpers if it took longer, more each time in a row
 
 _set_aside = threading.local()
-_alone = {"calls": 0}  # left to do without helpers
+_alone = {"calls": 0, "next": _FEWEST_ALONE}  # left to do without helpers; and how many after the next late one
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
 
 
@@ -49,7 +49,8 @@ def together(work: Callable[[int], None], threads: int) -> None:
     """Calls ``work(0)`` here and ``work(1)`` to ``work(threads - 1)`` in helpers; returns when all that began ended.
 
     ``work`` must take its tasks from a counter, see ``take``, and release the interpreter's lock. Where a helper kept
-    the caller waiting, because another process has its core, the next calls do without.
+    the caller waiting, because another process has its core, the next calls do without, and the more of them the more
+    often in a row that happens.
     """
     if threads > 1 and _alone["calls"] > 0:
         _alone["calls"] -= 1
@@ -69,7 +70,9 @@ def together(work: Callable[[int], None], threads: int) -> None:
     for one in begun:
         one.result()
     if time.perf_counter() - end > _PATIENCE * (end - begin):
-        _alone["calls"] = _CALLS_ALONE
+        _alone["calls"], _alone["next"] = _alone["next"], min(2 * _alone["next"], _MOST_ALONE)
+    else:
+        _alone["next"] = _FEWEST_ALONE
 
 
 def _pool() -> ThreadPoolExecutor:

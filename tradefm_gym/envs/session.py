@@ -270,14 +270,15 @@ class TradingSession(SessionTime, SessionCopies):
         """A step of a session of one role that has it in two loops; what happens is what happens otherwise."""
         role: Any = self.roles[0]
         until, ends, worst = role.open_step(rows, action, self._in_threads)
-        exhausted = self._go_on(until, ends == STARVED) if worst else None
+        go_on = self._run if self._in_threads else self._run_in_thread
+        exhausted = go_on(until, ends == STARVED) if worst else None
         outcome, observation = role.close_step(rows, self._in_threads)
         nowhere = np.zeros(self.num_envs, np.bool_)
         truncated = nowhere if exhausted is None else exhausted & rows & ~outcome.terminated
         return StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated)
 
     @_few_stay_in_thread
-    def _go_on(self, until: np.ndarray, starved: np.ndarray) -> np.ndarray:
+    def _run_in_thread(self, until: np.ndarray, starved: np.ndarray) -> np.ndarray:
         return self._run(until, starved)
 
     @_few_stay_in_thread

@@ -15,7 +15,8 @@ def go_on(
 ) -> np.ndarray:
     """Goes on to a count (N,) int64 of background events, or to another end that ``MarketSimulator.advance`` knows.
 
-    Rows (N,) bool that are known to be starved get their events first. A flow with ``parts`` beyond 1 is told what it may ``begin`` with (see ``TradeFMFlow.begin``).
+    Rows (N,) bool that are known to be starved get their events first. A flow with ``parts`` beyond 1 is told what it
+    may ``begin`` with (see ``TradeFMFlow.begin``).
 
     Returns:
         (N,) bool, rows whose flow ended before that.

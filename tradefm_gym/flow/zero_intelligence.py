@@ -39,10 +39,11 @@ from tradefm_gym.market.events import (
     SELL,
     EventBlock,
 )
-from tradefm_gym.market.simulator import FEW, MarketConfig, MarketSimulator
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.rng import FLOW, bits
 
 BLOCK = 64
+_MANY = 4096  # events of one call that are worth the threads
 _OR_PATH = {ZeroIntelligenceParameters: ", a path", ContextBank: ""}
 
 
@@ -105,7 +106,7 @@ class ZeroIntelligenceFlow:
     def next_events(self, market: MarketSimulator, wanted: np.ndarray) -> EventBlock:
         """The next events of the rows ``wanted`` (N,) bool, a block of them each; the next call writes to it anew."""
         block = self._block
-        propose = _propose if self.num_envs < FEW else _propose_parallel
+        propose = _propose if self.num_envs * self.block < _MANY else _propose_parallel
         propose(
             block.events,
             block.count,

@@ -30,13 +30,15 @@ from tradefm_gym.market.events import (
     NO_LIMIT,
     EventBlock,
 )
+from tradefm_gym.market.layout import FLOW_WAITING
 from tradefm_gym.market.readings import FEW, MarketReadings
 from tradefm_gym.market.snapshot import Snapshot
 from tradefm_gym.market.state import MarketState, StartStates, Tape
 from tradefm_gym.market.transit import Transit
 
-__all__ = ["FEW", "MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "StartStates", "Tape"]
+__all__ = ["MarketConfig", "MarketSimulator", "MarketState", "Snapshot", "StartStates", "Tape"]
 
+_MANY_EVENTS = 4096  # that wait in all markets together
 _FEW_LOADED = 16  # below so many start states the calling thread loads them alone: each is a hundred kilobytes
 
 
@@ -200,7 +202,7 @@ class MarketSimulator(MarketReadings):
         if views:
             self._transit.reserve_waiting(self)
         how = np.empty(self.num_markets, np.int64)
-        advance = kernels.advance if self.num_markets < FEW else kernels.advance_parallel
+        advance = kernels.advance_parallel if self._much_waits() else kernels.advance
         while True:
             advance(self._book_memory, self._ledger_memory, self._flow_queue, self._agent_queue, *ends, how)
             if not (how == kernels.CRAMPED).any():
@@ -278,6 +280,12 @@ class MarketSimulator(MarketReadings):
                     owner=owner, time_ns=time_ns, max_rest=max_rest, anchor=anchor, row=row,
                 )  # fmt: skip
             self._widen()
+
+    def _much_waits(self) -> bool:
+        """Whether what waits is worth the threads: many markets, or many events in some."""
+        if FEW > self.num_markets >= _FEW_LOADED:
+            return int(self._clocks[:, FLOW_WAITING].sum()) >= _MANY_EVENTS
+        return self.num_markets >= FEW
 
     # --- Checks -----------------------------------------------------------------------------------------
 
