@@ -6,6 +6,7 @@ from quiet_flow import QuietFlow, quiet_bank
 from small_day import cpu_flow
 
 from tradefm_gym import ExecutionRole, MarketMakingRole, TradingRole, TradingSession
+from tradefm_gym.market.layout import LOG_END
 
 
 class SlowExecution(ExecutionRole):
@@ -148,3 +149,34 @@ def _frozen(array):
     array = array.copy()
     array.flags.writeable = False
     return array
+
+
+def test_a_seat_beside_one_whose_news_are_late_goes_the_long_way():
+    """Such a market logs all that happens, and must see to room for it: orders past the log's end went elsewhere."""
+    late = {"seats": 2, "data_latency_ns": [None, 10**12]}
+    fast, slow = both("making", 3, lambda: "zero_intelligence", **late)
+    assert not fast._alone
+    random = np.random.default_rng(0)
+    for session in (fast, slow):
+        session.reset()
+    for _ in range(60):
+        actions = actions_of(random, fast)
+        assert_alike(fast.step(actions), slow.step(actions))
+        for session in (fast, slow):
+            assert session.market.book.row[:, LOG_END].max() <= session.market.book.log.shape[1]
+            if not session.running.all():
+                session.reset(~session.running)
+
+
+def test_a_role_that_sits_elsewhere_is_copied():
+    role = ExecutionRole(decisions=10, side="buy", quantity=500)
+    one, two = (TradingSession(1, role, "zero_intelligence") for _ in range(2))
+    alone = TradingSession(1, ExecutionRole(decisions=10, side="buy", quantity=500), "zero_intelligence")
+    assert one.role is role and two.role is not role
+    action = np.array([[0.5, 1.0]], np.float32)
+    for session in (one, two, alone):
+        session.seed(np.ones(1, np.bool_), np.array([1 if session is not two else 2], np.uint64))
+        session.reset()
+    before = two.tape_hash(0)
+    assert_alike(one.step(action), alone.step(action))
+    assert two.tape_hash(0) == before

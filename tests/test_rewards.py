@@ -203,3 +203,45 @@ def test_a_term_of_ones_own_and_environments():
 def test_wrong_rewards_are_named(reward, error, said):
     with pytest.raises(error, match=said):
         MarketMakingEnv(flow="zero_intelligence", reward=reward)
+
+
+class Told:
+    """A term that says what it is told to."""
+
+    name = "told"
+
+    def __init__(self, values):
+        self.values = values
+
+    def gain(self, interval):
+        return self.values
+
+
+@pytest.mark.parametrize("values", [np.array([0.5]), np.array([np.nan]), np.zeros(7, np.int64), 3])
+def test_what_a_term_says_is_looked_at(values):
+    session = TradingSession(1, ExecutionRole(reward=[Told(values)]), "zero_intelligence")
+    session.reset()
+    with pytest.raises(ValueError, match=r"gain of term 'told' is an array of shape .* it must be 1 integers"):
+        session.step(np.zeros((1, 2), np.float32))
+
+
+def test_a_term_without_a_name_is_refused():
+    class Nameless:
+        def gain(self, interval):
+            return np.zeros(1, np.int64)
+
+    with pytest.raises(ValueError, match=r"reward has the term .*, which has no name"):
+        ExecutionRole(reward=[Nameless()])
+
+
+def test_snapshots_pass_between_sessions_with_terms_of_ones_own():
+    one, two = (TradingSession(1, ExecutionRole(reward=[Told(np.array([4]))]), "zero_intelligence") for _ in range(2))
+    for session in (one, two):
+        session.reset()
+    one.step(np.zeros((1, 2), np.float32))
+    two.restore(one.snapshot())
+    other = TradingSession(1, ExecutionRole(reward=[Told(np.array([5]))], decisions=9), "zero_intelligence")
+    other.reset()
+    with pytest.raises(ValueError, match="state is one of role ExecutionRole") as refusal:
+        other.restore(one.snapshot())
+    assert len(str(refusal.value)) < 600 and "decisions=64" in str(refusal.value)

@@ -77,6 +77,29 @@ class Weighted:
         return np.rint(self.weight * self.term.gain(interval)).astype(np.int64)
 
 
+def gained(term: Term, interval: Interval) -> np.ndarray:
+    """What a term says, if that is what a term may say.
+
+    Raises:
+        ValueError: if it is not an integer for each market.
+    """
+    values = np.asarray(term.gain(interval))
+    if values.dtype.kind not in "iu" or values.shape != interval.over.shape:
+        said = f"an array of shape {values.shape} and dtype {values.dtype}"
+        raise ValueError(f"gain of term {term.name!r} is {said}; it must be {len(interval.over)} integers")
+    return values.astype(np.int64)
+
+
+def settings_of(value: Any) -> str:
+    """A setting as snapshots name it: terms that say nothing of themselves by their class and what they hold."""
+    if isinstance(value, tuple) and any(callable(getattr(one, "gain", None)) for one in value):
+        return f"({', '.join(settings_of(one) for one in value)})"
+    if callable(getattr(value, "gain", None)) and type(value).__repr__ is object.__repr__:
+        held = ", ".join(f"{name}={one!r}" for name, one in sorted(getattr(value, "__dict__", {}).items()))
+        return f"{type(value).__qualname__}({held})"
+    return repr(value)
+
+
 def booked(*parts: str, name: str = "") -> Callable[[], Term]:
     """What makes a ``Booked``, for a table of terms."""
     return lambda: Booked(name or parts[0], parts)
@@ -116,6 +139,8 @@ def real(name: str, value: Any, least: float, most: float) -> float:
 
 def _read(entry: Any, known: Mapping[str, Callable[..., Term]]) -> Term:
     if not isinstance(entry, (str, Mapping)) and callable(getattr(entry, "gain", None)):
+        if not isinstance(getattr(entry, "name", None), str):
+            raise ValueError(f"reward has the term {shortened(entry)}, which has no name; a term must have one, a str")
         return entry
     words = dict(entry) if isinstance(entry, Mapping) else {"term": entry}
     name, weight = words.pop("term", None), words.pop("weight", None)

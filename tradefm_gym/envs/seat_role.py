@@ -14,7 +14,7 @@ from tradefm_gym.envs.knowledge import Knowledge, rings
 from tradefm_gym.envs.layout import Layout
 from tradefm_gym.envs.observation import LEVELS, Block, bounds
 from tradefm_gym.envs.recent_events import MOST, fill_recent, recent_block
-from tradefm_gym.envs.reward import Interval, Term, read_reward
+from tradefm_gym.envs.reward import Interval, Term, gained, read_reward, settings_of
 from tradefm_gym.envs.roles import Outcome
 from tradefm_gym.envs.seat import HALF_TICK, MAX_RESTING, begin_episode, catch_up, follow_tape
 from tradefm_gym.flow.protocol import SCALE
@@ -289,7 +289,7 @@ class SeatRole(ABC):
         unit = self.notional(self.state) / 10_000.0
         before = self.state if self._before is None else self._before
         seen = Interval(before, self.state, booked, outcome.terminated, unit, self.held, self.most, self.gained)
-        gains = np.stack([np.where(rows, term.gain(seen), 0) for term in self.reward or ()], axis=1)
+        gains = np.stack([np.where(rows, gained(term, seen), 0) for term in self.reward or ()], axis=1)
         reward = 10_000.0 * gains.sum(axis=1).astype(np.float64) / self.notional(self.state)
         return Outcome(reward, self.sign * gains, outcome.terminated)
 
@@ -354,7 +354,7 @@ class SeatRole(ABC):
     def snapshot(self, rows: np.ndarray) -> RowState:
         """What the role keeps of the rows; see ``Role.snapshot``."""
         names = inspect.signature(type(self)).parameters
-        settings = ", ".join(f"{name}={getattr(self, name, None)!r}" for name in names)
+        settings = ", ".join(f"{name}={settings_of(getattr(self, name, None))}" for name in names)
         return RowState.of(f"role {type(self).__name__}({settings})", self._kept(), rows)
 
     def restore(self, state: RowState, rows: np.ndarray) -> None:

@@ -70,7 +70,7 @@ class TradingSession(SessionTime, SessionCopies):
     Args:
         num_envs: markets N.
         roles: one role, or a sequence of them; role i takes seat i of every market of this session. Their intervals
-            must be equal, and no object may stand there twice.
+            must be equal, and no object may stand there twice. One that sits in another session already is copied.
         flow: name of a flow, or a ``FlowModel`` made for N markets.
         clock: what a decision waits for, and the unit of the roles' ``interval``: "events" (of the background), "time"
             (ns) or "volume" (lots traded).
@@ -148,7 +148,9 @@ class TradingSession(SessionTime, SessionCopies):
         self._share_blocks()
         self._starts.check_sampler()
         n = self.num_envs
-        self._alone = count == 1 and self.clock is EVENTS and getattr(self.roles[0], "has_steps", False)
+        # Of a market with a late view all that happens is logged, for which only the market's own methods see to room.
+        in_time = count == 1 and self.clock is EVENTS and not self._late
+        self._alone = in_time and getattr(self.roles[0], "has_steps", False)
         self._in_threads = n > _FEW or n * (self.interval or 0) > _MUCH
         self._flow_names = np.full(n, self.flow.name, object), np.full(n, self.flow.version, object)
         self.seeds = np.zeros(n, np.uint64)

@@ -1,5 +1,6 @@
 """Where episodes start and what callers fix of them: contexts, options and roles, checked before anything changes."""
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -130,8 +131,10 @@ def checked_roles(roles: Any, clock: Any) -> tuple[tuple[Role, ...], int | None,
         raise ValueError(f"roles is {shortened(roles)}; it must be a role, or a list of at least one")
     if len({id(role) for role in listed}) < len(listed):
         raise ValueError(f"roles is {shortened(roles)}; an object may stand in it once, for it keeps its seat's state")
+    listed = tuple(copy.copy(role) if getattr(role, "_seated", False) else role for role in listed)
     kept = clock_of(clock, None)
     for role in listed:
+        role._seated = True  # type: ignore[attr-defined]  # so that another session takes a copy
         role.clock = kept
         if role.interval is None and kept is EVENTS:
             role.interval = USUAL_EVENTS

@@ -8,6 +8,8 @@ import numpy as np
 
 from tradefm_gym.arguments import row_numbers, shortened
 
+_SHOWN, _BEFORE = 120, 40  # characters of an owner in a message; of them before the first difference
+
 
 @dataclass(frozen=True, eq=False)
 class RowState:
@@ -40,7 +42,7 @@ class RowState:
     def check(self, like: "RowState", count: int) -> None:
         """Refuses a state that ``count`` rows of what ``like`` is of, whatever its rows, cannot take."""
         if self.owner != like.owner:
-            raise ValueError(f"state is one of {self.owner}; it must be one of {like.owner}")
+            raise ValueError("state is one of {}; it must be one of {}".format(*_apart(self.owner, like.owner)))
         if self.arrays.keys() != like.arrays.keys():
             odd = ", ".join(sorted(self.arrays.keys() ^ like.arrays.keys()))
             raise ValueError(f"state of {self.owner} differs in its arrays ({odd}); it must have the same")
@@ -66,6 +68,19 @@ def put_into_flow(state: Any, flow: Any, arrays: Mapping[str, np.ndarray], rows:
 def owner_of_flow(flow: Any) -> str:
     """How messages call a flow; flows of other proposals have other names."""
     return f"flow {flow.name!r} of version {flow.version!r}"
+
+
+def _apart(one: str, two: str) -> tuple[str, str]:
+    """Two descriptions as messages show them: where they are long, from shortly before the first difference on."""
+    if max(len(one), len(two)) <= _SHOWN:
+        return one, two
+    first = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    head, begin = one[: one.find("(") + 1] if "(" in one[:_SHOWN] else "", max(0, first - _BEFORE)
+    begin = 0 if begin <= len(head) else begin
+    lead = f"{head}... " if begin else ""
+    return tuple(
+        lead + text[begin : begin + _SHOWN] + ("..." if len(text) > begin + _SHOWN else "") for text in (one, two)
+    )
 
 
 def checked_state(state: Any) -> RowState:
