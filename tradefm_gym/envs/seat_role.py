@@ -63,8 +63,8 @@ class SeatRole(ABC):
     filling: Callable[..., None]  # state to observation
     # Where they are those of this very class: a whole decision in two loops over markets, each of which is a pair, in
     # this thread and over all. See ``execution_step``.
-    opening_step: tuple[Callable[..., None], Callable[..., None]]
-    closing_step: tuple[Callable[..., None], Callable[..., None]]
+    opening_step: tuple[Any, Any]
+    closing_step: tuple[Any, Any]
     spare = 1  # new orders that are read before dead ones leave the list
     chosen_fields: tuple[str, ...] = ("target", "crossing")  # of the state, written by ``opening``
 
@@ -156,7 +156,7 @@ class SeatRole(ABC):
         market, block = self.market, self.block
         plain = not self.discrete and type(actions) is np.ndarray and actions.dtype == np.float32
         if not plain or not actions.flags.carray or actions.shape != (len(self.state), self.presets.shape[1]):
-            actions = np.require(self.check(actions, rows), requirements="CAW")
+            actions = np.require(self.check(actions, rows), requirements=["C", "A", "W"])
         if self.reward is not None:
             self._before = self.state.copy()
         worst = self.opening_step[threads](

@@ -78,9 +78,8 @@ def _apart(one: str, two: str) -> tuple[str, str]:
     head, begin = one[: one.find("(") + 1] if "(" in one[:_SHOWN] else "", max(0, first - _BEFORE)
     begin = 0 if begin <= len(head) else begin
     lead = f"{head}... " if begin else ""
-    return tuple(
-        lead + text[begin : begin + _SHOWN] + ("..." if len(text) > begin + _SHOWN else "") for text in (one, two)
-    )
+    shown = [f"{lead}{text[begin : begin + _SHOWN]}{'...' * (len(text) > begin + _SHOWN)}" for text in (one, two)]
+    return shown[0], shown[1]
 
 
 def checked_state(state: Any) -> RowState:
