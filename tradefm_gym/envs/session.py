@@ -273,14 +273,16 @@ class TradingSession(SessionTime, SessionCopies):
         role: Any = self.roles[0]
         until, ends, worst = role.open_step(rows, action, self._in_threads)
         go_on = self._run if self._in_threads else self._run_in_thread
-        exhausted = go_on(until, ends == STARVED) if worst else None
+        exhausted = None
+        if worst:  # rows whose books have to be widened first must not get their events later than the others
+            exhausted = go_on(until, ends == STARVED if worst == STARVED else None)
         outcome, observation = role.close_step(rows, self._in_threads)
         nowhere = np.zeros(self.num_envs, np.bool_)
         truncated = nowhere if exhausted is None else exhausted & rows & ~outcome.terminated
         return StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated)
 
     @_few_stay_in_thread
-    def _run_in_thread(self, until: np.ndarray, starved: np.ndarray) -> np.ndarray:
+    def _run_in_thread(self, until: np.ndarray, starved: np.ndarray | None) -> np.ndarray:
         return self._run(until, starved)
 
     @_few_stay_in_thread
