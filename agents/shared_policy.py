@@ -72,7 +72,7 @@ def measured(model: ActorCritic, rollout: Rollout, loss: float, ppo: Arguments) 
     """How far ``model`` is from the policy that made the rollout."""
     used = rollout.active.bool()
     policy = model.policy(rollout.observation[used])
-    log_ratio = policy.log_prob(rollout.action[used]).sum(-1) - rollout.log_probability[used]
+    log_ratio = model.log_probability(policy.mean, rollout.action[used]) - rollout.log_probability[used]
     ratio = log_ratio.exp()
     returns = advantages(rollout, ppo.gamma, 1.0)[used] + rollout.value[used]
     missed = (returns - rollout.value[used]).var()

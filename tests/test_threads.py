@@ -28,6 +28,7 @@ def take_all(counter, tasks, taken, thread):
 def patient(monkeypatch):
     monkeypatch.setattr(threads, "_PATIENCE", 1e9)
     monkeypatch.setitem(threads._alone, "calls", 0)
+    monkeypatch.setitem(threads._alone, "next", 2)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -86,6 +87,35 @@ def test_a_caller_that_was_kept_waiting_goes_on_alone(monkeypatch):
     together(slow, 2)
     together(slow, 2)
     assert sorted(called) == [0, 0, 1] and threads._alone["calls"] > 0
+
+
+def test_who_is_late_again_and_again_stays_away_longer(monkeypatch):
+    """Twice as many calls alone each time, and few again after a helper was in time."""
+    monkeypatch.setattr(threads, "_PATIENCE", -1.0)  # every helper is late
+    met, alone = [], []
+
+    def work(thread, begun):
+        met[-1].append(thread)
+        if thread:
+            begun.set()
+        elif threads._alone["calls"] == 0:
+            begun.wait(60)
+
+    def call():
+        begun = threading.Event()
+        if threads._alone["calls"] > 0:  # nobody will come
+            begun.set()
+        met.append([])
+        together(lambda thread: work(thread, begun), 2)
+        alone.append(sorted(met[-1]) == [0])
+
+    for _ in range(16):
+        call()
+    assert alone == [False, *[True] * 2, False, *[True] * 4, False, *[True] * 7]
+    monkeypatch.setitem(threads._alone, "calls", 0)
+    monkeypatch.setattr(threads, "_PATIENCE", 1e9)
+    call()
+    assert threads._alone == {"calls": 0, "next": 2}
 
 
 def test_loops_stay_in_one_thread_and_helpers_do_not():
