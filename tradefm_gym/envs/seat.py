@@ -336,6 +336,20 @@ def follow_tape(state, resting, records, record_count, fills, fill_count, rows, 
             follow_row(state[m], resting[m], records[m], record_count[m], fills[m], fill_count[m], seat)
 
 
+OVERRUNS = ("", "fills", "records")  # what has overrun the tape
+
+
+@njit(**SERIAL)
+def overran(state, record_count, fill_count, records, fills, rows):
+    """Which ring, of so many ``records`` and ``fills``, was written past what a seat has read in one of the rows."""
+    for m in range(state.shape[0]):
+        if rows[m] and fill_count[m] - state[m]["fills"] > fills:
+            return 1
+        if rows[m] and record_count[m] - state[m]["records"] > records:
+            return 2
+    return 0
+
+
 @njit(**ROW)
 def open_row(state):
     """Begins to sum up an interval."""

@@ -16,7 +16,15 @@ from tradefm_gym.envs.observation import LEVELS, Block, bounds
 from tradefm_gym.envs.recent_events import MOST, fill_recent, recent_block
 from tradefm_gym.envs.reward import Interval, Term, gained, read_reward, settings_of
 from tradefm_gym.envs.roles import Outcome
-from tradefm_gym.envs.seat import HALF_TICK, MAX_RESTING, begin_episode, catch_up, follow_tape
+from tradefm_gym.envs.seat import (
+    HALF_TICK,
+    MAX_RESTING,
+    OVERRUNS,
+    begin_episode,
+    catch_up,
+    follow_tape,
+    overran,
+)
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
@@ -402,13 +410,12 @@ class SeatRole(ABC):
     def _check_tape(self, rows: np.ndarray) -> None:
         """An interval must not have overwritten what it wrote; rows in which the role rests may go on without it."""
         for known, market in self._readers():
-            tape, state = market.tape, known.state
-            for name, ring, count in (
-                ("fills", tape.fills, tape.fill_count),
-                ("records", tape.records, tape.record_count),
-            ):
-                if (count - state[name])[rows].max(initial=0) > ring.shape[1]:
-                    raise RuntimeError(f"{name} of one interval overran the tape of {ring.shape[1]}; use a longer tape")
+            tape = market.tape
+            rings = tape.records.shape[1], tape.fills.shape[1]
+            name = OVERRUNS[overran(known.state, tape.record_count, tape.fill_count, *rings, rows)]
+            if name:
+                ring = getattr(tape, name).shape[1]
+                raise RuntimeError(f"{name} of one interval overran the tape of {ring}; use a longer tape")
 
     def _readers(self) -> tuple[tuple[Knowledge, Any], ...]:
         """What is known, and from which market's tape."""
