@@ -8,7 +8,7 @@ episode at once, so all N markets act at every decision. Nothing here knows a ro
 learns with the same parts.
 
 On a processor nearly all of a learner's time goes into the epochs, whose minibatches (a quarter of 8,192 decisions)
-are large enough that the products of matrices count and not the calls. Policy and value share nothing but the norm of
+are large enough that the products of matrices count and not the calls; with thousands of markets, ``--device cuda``. Policy and value share nothing but the norm of
 their gradients, so each learns in a thread of its own. Torch itself should have one thread: its idle threads spin on
 the cores that the markets need.
 """
@@ -39,6 +39,7 @@ class Arguments:
 
     role: Literal["execution", "market_making", "trading"] = "execution"
     flow: str = "zero_intelligence"
+    device: str = "cpu"  # of the learner's networks, and of the flow's with --flow tradefm
     decisions: int = 64  # of an episode
     steps: int = 200_000  # decisions of all markets together
     num_envs: int = 256
@@ -154,7 +155,7 @@ def update(model: ActorCritic, optimizer: torch.optim.Optimizer, rollout: Rollou
     losses = []
     with ThreadPoolExecutor(1) as beside:
         for _ in range(arguments.epochs):
-            for part in torch.randperm(len(gains)).tensor_split(arguments.minibatches):
+            for part in torch.randperm(len(gains)).to(gains.device).tensor_split(arguments.minibatches):
                 optimizer.zero_grad()
                 missed = beside.submit(_learn_value, model, seen, targets, part, arguments)
                 gained = _learn_policy(model, seen, action, before, gains, part, arguments)
@@ -204,11 +205,16 @@ class Learner:
         torch.manual_seed(arguments.seed)
         self.arguments, n = arguments, arguments.num_envs
         role = ROLES[arguments.role](decisions=arguments.decisions)
-        self.session = session = TradingSession(n, role, arguments.flow)
+        # On a GPU one half of the markets goes on while the flow's network decodes the other.
+        served = {"device": arguments.device, "parts": 2} if arguments.flow == "tradefm" else {}
+        self.session = session = TradingSession(
+            n, role, arguments.flow, flow_options=served if arguments.device != "cpu" else None
+        )
         session.seed(np.ones(n, np.bool_), np.arange(n) + (arguments.seed << 32))
         self.observation, self.sums = session.reset(), np.zeros(n)
         actions = spaces.flatdim(role.action_space)
-        self.model = ActorCritic(self.observation.shape[1], actions, arguments.width, arguments.deviation)
+        model = ActorCritic(self.observation.shape[1], actions, arguments.width, arguments.deviation)
+        self.device, self.model = torch.device(arguments.device), model.to(arguments.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), arguments.learning_rate, eps=1e-5, fused=True)
 
     def improve(self, learning_rate: float) -> list[float]:
@@ -223,14 +229,15 @@ class Learner:
         """Decisions of all rows, and the returns of the episodes that ended; ``sums`` of the others go on."""
         session, model, (n, numbers) = self.session, self.model, self.observation.shape
         length, actions = self.arguments.rollout, len(model.log_deviation)
-        seen, mean = torch.empty(length + 1, n, numbers), torch.empty(length, n, actions)
-        chance = torch.randn(length, n, actions) * model.log_deviation.exp()
+        seen = torch.empty(length + 1, n, numbers, device=self.device)
+        mean = torch.empty(length, n, actions, device=self.device)
+        chance = torch.randn(length, n, actions).to(self.device) * model.log_deviation.exp()
         reward, ended = (np.zeros((length, n), np.float32) for _ in range(2))
         returns: list[float] = []
         for t in range(length):
             seen[t] = torch.as_tensor(self.observation)
             mean[t] = model.actor(seen[t])
-            result = session.step((mean[t] + chance[t]).clamp(-1.0, 1.0).numpy())
+            result = session.step((mean[t] + chance[t]).clamp(-1.0, 1.0).cpu().numpy())
             over = result.terminated | result.truncated
             reward[t], ended[t], self.observation = result.reward, over, result.observation
             self.sums += result.reward
@@ -240,8 +247,9 @@ class Learner:
                 self.observation = session.reset(over)
         seen[length] = torch.as_tensor(self.observation)
         action, value = mean + chance, model.value(seen)  # what playing does not need, at once
-        told = model.log_probability(mean, action), torch.as_tensor(reward), value[:-1], torch.as_tensor(ended)
-        return Rollout(seen[:-1], action, *told, torch.ones(length, n), value[-1]), returns
+        earned, over = (torch.as_tensor(column, device=self.device) for column in (reward, ended))
+        told = model.log_probability(mean, action), earned, value[:-1], over
+        return Rollout(seen[:-1], action, *told, torch.ones_like(earned), value[-1]), returns
 
 
 def train(arguments: Arguments, progress: Callable[[int, float], None] | None = None) -> ActorCritic:

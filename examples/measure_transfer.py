@@ -130,7 +130,7 @@ def network(arguments: Arguments, tokenizer: TradeTokenizer) -> ModelConfig:
     return replace(
         PRESETS["mini"], layers=arguments.layers, width=arguments.width, feed_width=5 * arguments.width // 2,
         heads=heads, kv_heads=heads, context=arguments.context, dropout=arguments.dropout,
-        pressures=tokenizer.pressures, spreads=tokenizer.spreads, books=tokenizer.books,
+        **tokenizer.told,
     )  # fmt: skip
 
 

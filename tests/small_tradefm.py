@@ -25,7 +25,7 @@ def write_checkpoint(folder: Path, seed: int = 0) -> Path:
     """A checkpoint of the ``test`` preset in a new folder."""
     features = observe(new_state(1, 100.0, (0.1, 1.0)), random_records(seed, 3_000))[0]
     tokenizer = TradeTokenizer.calibrate([features], pressure=True)
-    config = replace(PRESETS["test"], pressures=tokenizer.pressures)
+    config = replace(PRESETS["test"], **tokenizer.told)
     save_checkpoint(folder, config, random_weights(config, seed))
     tokenizer.save(folder / "tokenizer.json")
     return folder

@@ -160,19 +160,20 @@ def test_a_replayed_day_does_not_count_what_was_added():
 
 
 def test_told_indicators_stand_in_the_inputs_and_nothing_else_does():
-    classes = np.array([3, 16, 7, 7, 1, 8, 8, 8])
+    classes = np.array([3, 16, 7, 7, 1, 8, 8, 8, 9])
     rng, n = np.random.default_rng(3), 40
     digits = np.stack([rng.integers(0, count, n) for count in classes], axis=1)
-    flag, token = rng.integers(0, 2, n), rng.integers(0, 16384, n)
+    flag, token, asset = rng.integers(0, 2, n), rng.integers(0, 16384, n), rng.integers(0, 7, n)
 
     def packed(d):
         pressure, touch = d[:, 2] * 7 + d[:, 3], (d[:, 5] * 8 + d[:, 6]) * 8 + d[:, 7]
-        return np.stack([d[:, 0] + 3 * d[:, 1], flag + 2 * pressure, touch, token], axis=1).astype(np.int32)
+        tier, told = d[:, 0] + 3 * (d[:, 1] + 16 * d[:, 8]), flag + 2 * (pressure + 49 * asset)
+        return np.stack([tier, told, touch, token], axis=1).astype(np.int32)
 
-    for place in (0, 1, 2, 3, 5, 6, 7):
+    for place in (0, 1, 2, 3, 5, 6, 7, 8):
         for by_shift in (False, True):
             inputs, history = packed(digits)[:, None].copy(), np.zeros((n, 4, 4), np.int32)
-            fixed, shift = np.full((n, 8), UNTOLD), np.zeros((n, 8), np.int64)
+            fixed, shift = np.full((n, 9), UNTOLD), np.zeros((n, 9), np.int64)
             (shift if by_shift else fixed)[:, place] = 2
             tell(inputs, np.ones(n, np.int64), classes, fixed, shift, history, np.full(n, 5))
             wanted = digits.copy()

@@ -9,6 +9,7 @@ from small_tradefm import generated_day
 
 from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
+from tradefm_gym.data.recorded import asset_name
 from tradefm_gym.model import shards as shards_module
 from tradefm_gym.model.shards import PARTS, open_shards
 from tradefm_gym.model.token_events import TOKENS, tokenize
@@ -47,12 +48,17 @@ def batches(source):
 
 
 def test_training_from_shards_gives_the_batches_of_training_from_days(days, written):
-    by_name = {day.name: day.parts for day in day_parts(day_paths([days]), 10.0, "touch")}
+    read = list(day_parts(day_paths([days]), 10.0, "touch"))
+    by_name, by_name_meta = {day.name: day.parts for day in read}, {day.name: day.meta for day in read}
+    assets = tuple(dict.fromkeys(asset_name(by_name_meta[name]) for name in sorted(by_name)))
     samples = [by_name[name]["train"] for name in sorted(by_name)]
-    tokenizer = TradeTokenizer.calibrate(samples, "touch", 10.0, written.tokenizer.provenance, True, True)
+    tokenizer = TradeTokenizer.calibrate(samples, "touch", 10.0, written.tokenizer.provenance, True, True, True, assets)
     assert tokenizer.to_json() == written.tokenizer.to_json()
     for part in PARTS:
-        features = [by_name[name][part] for name in sorted(by_name) if part in by_name[name]]
+        known = [name for name in sorted(by_name) if part in by_name[name]]
+        features = [by_name[name][part].copy() for name in known]
+        for name, of in zip(known, features, strict=True):
+            of["asset"] = tokenizer.asset_of(asset_name(by_name_meta[name]))
         for augmentation in (None, Augmentation()):
             direct = FlowWindows(features, tokenizer, 64, augmentation)
             mapped = FlowWindows(written.tokens(part), written.tokenizer, 64, augmentation)

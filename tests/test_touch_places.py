@@ -95,7 +95,7 @@ def tokenizer():
 @pytest.fixture(scope="module", name="model")
 def _model(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("touch") / "small"
-    config = replace(PRESETS["test"], pressures=tokenizer.pressures, spreads=tokenizer.spreads, books=tokenizer.books)
+    config = replace(PRESETS["test"], **tokenizer.told)
     save_checkpoint(folder, config, random_weights(config, 1))
     tokenizer.save(folder / "tokenizer.json")
     return folder
@@ -115,7 +115,7 @@ def test_features_tell_the_book_after_the_event():
 def test_inputs_lie_within_the_sizes_of_the_network(tokenizer):
     features = observe(new_state(1, 100.0, (0.1, 1.0), mid_mode=MID_TOUCH, usual_spread=8.0), touched_records(5))[0]
     inputs = tokenizer.encode(features)
-    config = replace(PRESETS["test"], pressures=tokenizer.pressures, spreads=tokenizer.spreads, books=tokenizer.books)
+    config = replace(PRESETS["test"], **tokenizer.told)
     assert (inputs >= 0).all() and (inputs < np.array(config.input_sizes)).all()
     assert config.input_sizes[:3] == (48, 98, 512)
 
@@ -168,7 +168,7 @@ def test_a_network_for_another_book_is_refused(tmp_path, tokenizer):
     config = replace(PRESETS["test"], pressures=tokenizer.pressures)
     save_checkpoint(tmp_path / "other", config, random_weights(config, 0))
     tokenizer.save(tmp_path / "other" / "tokenizer.json")
-    with pytest.raises(ValueError, match="spread and 512 touch classes"):
+    with pytest.raises(ValueError, match="spreads are 16 and a network of 1"):
         TradeFMFlow(tmp_path / "other")
 
 

@@ -206,7 +206,7 @@ def test_a_tokenizer_for_another_network_is_refused(tmp_path, bank):
     folder = write_checkpoint(tmp_path / "mixed")
     state = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps(state | {"pressure_edges": [[-1.0, 1.0], [-1.0, 1.0]]}))
-    with pytest.raises(ValueError, match="9 pressure classes"):
+    with pytest.raises(ValueError, match="pressures are 9"):
         TradeFMFlow(folder, 1, bank=bank)
 
 

@@ -125,11 +125,11 @@ def test_day_features_take_terciles_from_the_calibration_part_only():
     records = random_records(2, 2_000)
     records["owner"] = -1
     calibration = range(0, 1_000)
-    _, _, edges = day_features(records, calibration, 100.0)
+    _, _, start = day_features(records, calibration, 100.0)
     changed = records.copy()
     changed["filled"][1_000:] *= 50
     features, index, same = day_features(changed, calibration, 100.0)
-    assert edges == same
+    assert start == same
     inside = features["liquidity"][index < 1_000]
     assert np.bincount(inside, minlength=3).min() > 0.3 * len(inside)
 

@@ -79,6 +79,7 @@ def engine_benchmarks() -> list[Benchmark]:
             target=1e6,
             reference=partial(gpu.served_rate, "mini", 8192),
         ),
+        on_gpu("gpu-ppo-mini-8192", unit="steps/s", prepare=partial(gpu.learning, 8192), target=50_000, repeats=1),
         *(
             on_gpu(f"gpu-train-{preset}", unit=gpu.MFU, prepare=partial(gpu.training, preset, *sizes), target=target)
             for preset, sizes, target in (

@@ -205,6 +205,21 @@ def _paper_folder(folder: Path, name: str) -> Path:
     return folder
 
 
+def learning(markets: int, quick: bool) -> Work:
+    """Decisions of ``agents/cleanrl_ppo.py`` on the bundled model, network, learner and markets on one machine."""
+    _fresh()
+    from tradefm_gym.agents.cleanrl_ppo import Arguments, Learner
+
+    arguments = Arguments(flow="tradefm", device="cuda", num_envs=markets, rollout=16 if quick else 32)
+    learner = Learner(arguments)
+
+    def run() -> int:
+        learner.improve(arguments.learning_rate)
+        return arguments.rollout * markets
+
+    return Work(run)
+
+
 # --- Training ----------------------------------------------------------------------------------------------
 
 

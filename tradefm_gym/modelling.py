@@ -51,8 +51,7 @@ def shards_of(
 
 def network(preset: str, tokenizer: TradeTokenizer, dropout: float = 0.0) -> ModelConfig:
     """A preset that is told what the tokenizer tells."""
-    told = {"pressures": tokenizer.pressures, "spreads": tokenizer.spreads, "books": tokenizer.books}
-    return replace(PRESETS[preset], dropout=dropout, **told)
+    return replace(PRESETS[preset], dropout=dropout, **tokenizer.told)
 
 
 def train_model(

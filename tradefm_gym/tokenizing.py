@@ -15,7 +15,7 @@ import numpy as np
 from tradefm_gym.arguments import whole
 from tradefm_gym.data.convert import check_new_folder
 from tradefm_gym.data.day import load_day
-from tradefm_gym.data.recorded import FlowMeta, RecordedFlow, load
+from tradefm_gym.data.recorded import FlowMeta, RecordedFlow, asset_name, load
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.market.features import FEATURES, day_features
 from tradefm_gym.model.shards import PARTS, Shards, ShardWriter
@@ -147,7 +147,9 @@ def write_shards(
         try:
             for day in days:
                 tell(f"{day.name}: tokens")
-                writer.add(day.name, _told(day.meta), {p: tokenize(f, tokenizer) for p, f in day.parts.items()})
+                asset = tokenizer.asset_of(asset_name(day.meta))
+                parts = {part: tokenize(features, tokenizer, asset) for part, features in day.parts.items()}
+                writer.add(day.name, _told(day.meta), parts)
             return writer.finish(provenance)
         finally:
             writer.discard()
@@ -209,7 +211,8 @@ def _calibrated(days: Sequence[DayParts], options: TokenizerOptions) -> TradeTok
     provenance = {"sets": [day.name for day in ordered], "part": "train, 70% of each day by time"}
     if stride > 1:
         provenance["every"] = stride
+    assets = tuple(dict.fromkeys(asset_name(day.meta) for day in ordered))
     return TradeTokenizer.calibrate(
         [np.array(day.parts["train"][::stride]) for day in ordered], options.mid, options.half_life_s, provenance,
-        options.pressure, options.book,
+        options.pressure, options.book, options.pace, assets if options.assets else (),
     )  # fmt: skip

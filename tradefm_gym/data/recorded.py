@@ -37,6 +37,11 @@ class FlowMeta:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+def asset_name(meta: FlowMeta) -> str:
+    """What an asset is called by models that know some: its venue and ticker."""
+    return f"{meta.venue} {meta.ticker}"
+
+
 @dataclass(frozen=True)
 class RecordedFlow:
     """A recorded continuous session as tape records.

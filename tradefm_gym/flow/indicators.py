@@ -9,9 +9,9 @@ from numba import njit
 from tradefm_gym.market.compiler import KERNEL, SERIAL
 
 # The trailing traded rate; the spread in ticks; order-flow pressure, fast and slow; the price against the opening; the
-# spread against the usual one; lots at both touches.
-INDICATORS = ("liquidity", "spread", "fast", "slow", "level", "wide", "bid", "ask")
-LIQUIDITY, SPREAD, FAST, SLOW, LEVEL, WIDE, BID, ASK = range(8)
+# spread against the usual one; lots at both touches; the pace against the usual one.
+INDICATORS = ("liquidity", "spread", "fast", "slow", "level", "wide", "bid", "ask", "pace")
+LIQUIDITY, SPREAD, FAST, SLOW, LEVEL, WIDE, BID, ASK, PACE = range(9)
 TIERS = 3  # classes of the liquidity
 LEVELS = 32  # classes of the price level
 UNTOLD = -1
@@ -24,9 +24,9 @@ def tell(inputs, count, classes, fixed, shift, history, seen):
     Args:
         inputs: (N, K, 4) int32, of which row m has ``count[m]`` new ones.
         count: (N,) int64.
-        classes: (8,) int64, how many classes each of ``INDICATORS`` has; 1 where a network is not told it.
-        fixed: (N, 8) int64, a class that is told instead, or UNTOLD.
-        shift: (N, 8) int64, classes that are added where nothing is fixed.
+        classes: (9,) int64, how many classes each of ``INDICATORS`` has; 1 where a network is not told it.
+        fixed: (N, 9) int64, a class that is told instead, or UNTOLD.
+        shift: (N, 9) int64, classes that are added where nothing is fixed.
         history: (N, H, 4) int32, the ring of all inputs.
         seen: (N,) int64, how many ever came, the new ones included.
     """
@@ -54,10 +54,14 @@ def _told(value, classes, fixed, shift, i):
 @njit(**KERNEL)
 def _tell_input(inputs, classes, fixed, shift):
     liquidity = _told(inputs[0] % TIERS, classes, fixed, shift, LIQUIDITY)
-    inputs[0] = liquidity + TIERS * _told(inputs[0] // TIERS, classes, fixed, shift, SPREAD)
-    flag, pressure = inputs[1] % 2, inputs[1] // 2
+    spread = _told(inputs[0] // TIERS % classes[SPREAD], classes, fixed, shift, SPREAD)
+    pace = _told(inputs[0] // (TIERS * classes[SPREAD]), classes, fixed, shift, PACE)
+    inputs[0] = liquidity + TIERS * (spread + classes[SPREAD] * pace)
+    flag, pressures = inputs[1] % 2, classes[FAST] * classes[SLOW]
+    asset, pressure = inputs[1] // (2 * pressures), inputs[1] // 2 % pressures
     fast = _told(pressure // classes[SLOW], classes, fixed, shift, FAST)
-    inputs[1] = flag + 2 * (fast * classes[SLOW] + _told(pressure % classes[SLOW], classes, fixed, shift, SLOW))
+    slow = _told(pressure % classes[SLOW], classes, fixed, shift, SLOW)
+    inputs[1] = flag + 2 * (fast * classes[SLOW] + slow + pressures * asset)
     if classes[WIDE] > 1:
         bid = _told(inputs[2] // classes[ASK] % classes[BID], classes, fixed, shift, BID)
         wide = _told(inputs[2] // (classes[ASK] * classes[BID]), classes, fixed, shift, WIDE)

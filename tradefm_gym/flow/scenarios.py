@@ -191,6 +191,7 @@ class Control:
     wide: int | None = None
     bid: int | None = None
     ask: int | None = None
+    pace: int | None = None
     fixed: bool = False
     start: int = 0
     events: int | None = None

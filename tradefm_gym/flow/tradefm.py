@@ -122,17 +122,12 @@ class TradeFMFlow:
         self.num_envs = num_envs
         self.tokenizer = TradeTokenizer.load(folder)
         self.config, weights = load_weights(folder)
-        if self.config.pressures != self.tokenizer.pressures:
-            raise ValueError(
-                f"model folder {str(folder)!r} has a tokenizer of {self.tokenizer.pressures} pressure classes and a "
-                f"network of {self.config.pressures}; the two must be equal"
-            )
-        if (self.config.spreads, self.config.books) != (self.tokenizer.spreads, self.tokenizer.books):
-            raise ValueError(
-                f"model folder {str(folder)!r} has a tokenizer of {self.tokenizer.spreads} spread and "
-                f"{self.tokenizer.books} touch classes and a network of {self.config.spreads} and {self.config.books}; "
-                "the two must be equal"
-            )
+        for name, classes in self.tokenizer.told.items():
+            if getattr(self.config, name) != classes:
+                raise ValueError(
+                    f"model folder {str(folder)!r} has a tokenizer whose {name} are {classes} and a network of "
+                    f"{getattr(self.config, name)}; the two must be equal"
+                )
         closed_loop = ClosedLoop.load(folder)
         self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
         self._persistence = np.array(self.persistence)
@@ -290,7 +285,7 @@ class TradeFMFlow:
 
         Args:
             rows: (k,) integers, all different.
-            fixed: (k, 8) int64 in the order of ``INDICATORS``, a class that is told instead, or UNTOLD.
+            fixed: (k, 9) int64 in the order of ``INDICATORS``, a class that is told instead, or UNTOLD.
             shift: (k, 8) int64, classes that are added where nothing is fixed; what comes out is clipped.
         """
         self._begun = []
@@ -424,12 +419,13 @@ class TradeFMFlow:
 
 
 def _indicator_classes(tokenizer: TradeTokenizer) -> np.ndarray:
-    """Classes (8,) int64 of each of ``INDICATORS``; 1 where the network is not told it."""
+    """Classes (9,) int64 of each of ``INDICATORS``; 1 where the network is not told it."""
     pressures, wide, touch = (
         tokenizer.pressure_edges.shape[1] + 1, len(tokenizer.wide_edges) + 1, len(tokenizer.touch_edges) + 1,
     )  # fmt: skip
     level = 1 if tokenizer.books else LEVELS
-    return np.array([TIERS, tokenizer.spreads, pressures, pressures, level, wide, touch, touch], np.int64)
+    classes = [TIERS, tokenizer.spreads, pressures, pressures, level, wide, touch, touch, tokenizer.paces]
+    return np.array(classes, np.int64)
 
 
 def _over(module, name: str, count: int):

@@ -8,7 +8,7 @@ import numpy as np
 
 from tradefm_gym.data.archive import archive_kind
 from tradefm_gym.data.day import load_day
-from tradefm_gym.data.recorded import RecordedFlow, load
+from tradefm_gym.data.recorded import RecordedFlow, asset_name, load
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.followers import calibrate_followers
 from tradefm_gym.flow.placement import STREAM_STATE, calibrate_placement, stream_states
@@ -33,6 +33,10 @@ class Reading(Protocol):
     @property
     def mid_mode(self) -> int:
         """MID_VWAP, MID_BOOK or MID_TOUCH."""
+        ...
+
+    def asset_of(self, name: str) -> int:
+        """Class of an asset by its name, 0 where the model does not know it."""
         ...
 
     def tables_of(self, features: np.ndarray) -> np.ndarray:
@@ -84,11 +88,11 @@ def recorded_bank(
     calibration = calibrate(recorded, part)
     median = calibration.median_size
     spread, half_life_s, mid_mode = calibration.spread, tokenizer.half_life_s, tokenizer.mid_mode
-    features, index, edges = day_features(recorded.records, part, median, half_life_s, mid_mode, spread)
+    asset = tokenizer.asset_of(asset_name(recorded.meta))
+    features, index, stream = day_features(recorded.records, part, median, half_life_s, mid_mode, spread, asset)
     shares = calibrate_placement(recorded, part, features, index, tokenizer.depth_edges, spread, mid_mode)
     tables = tokenizer.tables_of(features[(index >= part.start) & (index < part.stop)])
     followed = calibrate_followers(recorded.records[part.start : part.stop], median)
-    stream = new_state(1, median, edges, half_life_s, mid_mode, spread)
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0
     tails = np.diff(day.bank.record_start)

@@ -13,6 +13,8 @@ using nothing that comes later:
 * ``rate``: trailing executed size in median sizes per second, *after* the event.
 * ``spread``, ``wide``: spread in ticks, and its logarithm (base 2) over the asset's median one, *after* the event.
 * ``bid``, ``ask``: logarithm (base 2) of the lots at the touch over the median size, *after* the event.
+* ``pace``: logarithm (base 2) of the asset's usual wait over the mean one of late, halved in weight every 256 events;
+  0 where the usual one is not known, above 0 where the market is busier than usual.
 * ``fast``, ``slow``: order-flow pressure, the sum over past takers of side x log2(1 + executed size / median
   size), each halved every 4 or every 64 events, *after* the event. What executed cannot be read from prices
   around an estimated mid, and takers follow takers: this is not among the paper's features.
@@ -31,6 +33,8 @@ MID_TOUCH = 2  # the book mid; and ``depth`` is the place of the price relative 
 EMPTY_SIZE = -99.0  # logarithm of no lots
 RATE_HALF_LIFE_S = 60.0
 FAST_DECAY, SLOW_DECAY = 0.5 ** (1 / 4), 0.5 ** (1 / 64)  # of the order-flow pressure, an event
+WAIT_DECAY = 0.5 ** (1 / 256)  # of the mean wait, an event
+_LONGEST_WAIT = 64.0  # usual ones: a pause of the exchange is not the market's pace
 
 # The running state of one stream, constants of the asset included.
 FEATURE_STATE = np.dtype(
@@ -53,7 +57,10 @@ FEATURE_STATE = np.dtype(
         ("best_bid", np.float64),  # ticks, 0 while a side is empty
         ("best_ask", np.float64),
         ("usual_spread", np.float64),  # ticks, median over the calibration part; 0 where it is not known
+        ("usual_wait", np.float64),  # seconds, mean over the calibration part; 0 where it is not known
+        ("wait", np.float64),  # seconds, mean of late
         ("mid_mode", np.uint8),
+        ("asset", np.uint8),  # class of the asset, as a tokenizer numbers them; 0: of none in particular
     ],
     align=True,
 )
@@ -72,6 +79,7 @@ FEATURES = np.dtype(
         ("wide", np.float64),
         ("bid", np.float64),
         ("ask", np.float64),
+        ("pace", np.float64),
         ("time_ns", np.int64),
         ("order_id", np.int64),
         ("liquidity", np.uint8),
@@ -80,6 +88,7 @@ FEATURES = np.dtype(
         ("side", np.uint8),
         ("valid", np.uint8),  # 0: no mid is known yet, the event must be dropped
         ("taker", np.uint8),  # 1: an add that executed at once, at least in part; no input of the model
+        ("asset", np.uint8),
     ],
     align=True,
 )
@@ -109,6 +118,8 @@ def new_state(
     half_life_s: float = 10.0,
     mid_mode: int = MID_VWAP,
     usual_spread: float = 0.0,
+    usual_wait: float = 0.0,
+    asset: int = 0,
 ) -> np.ndarray:
     """Fresh states ``(count,) FEATURE_STATE`` at the start of a day.
 
@@ -119,6 +130,8 @@ def new_state(
         half_life_s: half-life of the VWAP in seconds of wall time.
         mid_mode: MID_VWAP (the paper's estimate), MID_BOOK (the book mid) or MID_TOUCH (prices relative to the touch).
         usual_spread: median spread of the asset in ticks, from its calibration part; 0 if it is not known.
+        usual_wait: mean wait between events in seconds, from the same; 0 if it is not known.
+        asset: class of the asset.
 
     Raises:
         ValueError: if ``median_size`` or ``half_life_s`` is not positive.
@@ -135,6 +148,8 @@ def new_state(
     state["rate_low"], state["rate_high"] = rate_edges
     state["mid_mode"] = mid_mode
     state["usual_spread"] = usual_spread
+    state["usual_wait"] = state["wait"] = usual_wait
+    state["asset"] = asset
     return state
 
 
@@ -241,6 +256,10 @@ def observe_record(state, record, out) -> bool:
     if is_event:
         mid = mid_estimate(state)
         flagged = record["owner"] >= 0
+        if state["event_ns"] >= 0 and state["usual_wait"] > 0.0:
+            # Anybody's events count: in training a participant's are recorded ones that were given another flag.
+            waited = min(max(now - state["event_ns"], 0) * 1e-9, _LONGEST_WAIT * state["usual_wait"])
+            state["wait"] += (1.0 - WAIT_DECAY) * (waited - state["wait"])
         previous = state["event_ns"] if flagged else state["background_ns"]
         out["mid"] = mid
         out["seconds"] = 0.0 if previous < 0 else max(now - previous, 0) * 1e-9
@@ -261,6 +280,9 @@ def observe_record(state, record, out) -> bool:
         state["fast"] = FAST_DECAY * state["fast"] + pressure
         state["slow"] = SLOW_DECAY * state["slow"] + pressure
         out["fast"], out["slow"] = state["fast"], state["slow"]
+        known = state["usual_wait"] > 0.0 and state["wait"] > 0.0
+        out["pace"] = math.log2(state["usual_wait"] / state["wait"]) if known else 0.0
+        out["asset"] = state["asset"]
         state["event_ns"] = now
         if not flagged:
             state["background_ns"] = now
@@ -335,8 +357,9 @@ def day_features(
     half_life_s: float = 10.0,
     mid_mode: int = MID_VWAP,
     usual_spread: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """Features of a whole recorded day, with the liquidity tier relative to the day's calibration part.
+    asset: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of a whole recorded day, with liquidity tier and pace relative to the day's calibration part.
 
     Args:
         records: ``(n,) RECORD`` of one day in feed order.
@@ -345,13 +368,17 @@ def day_features(
         half_life_s: half-life of the VWAP in seconds.
         mid_mode: MID_VWAP, MID_BOOK or MID_TOUCH.
         usual_spread: median spread of that part, ticks.
+        asset: class of the asset.
 
     Returns:
-        ``features (k,) FEATURES``, ``index (k,)`` of each event among the records, and the two terciles.
+        ``features (k,) FEATURES``, ``index (k,)`` of each event among the records, and the state ``(1,) FEATURE_STATE``
+        at the start of the day.
     """
     features, index = observe(new_state(1, median_size, (0.0, 0.0), half_life_s, mid_mode, usual_spread), records)
-    inside = (index >= calibration.start) & (index < calibration.stop)
-    low, high = np.quantile(features["rate"][inside], [1 / 3, 2 / 3])
-    state = new_state(1, median_size, (float(low), float(high)), half_life_s, mid_mode, usual_spread)
-    features, index = observe(state, records)
-    return features, index, (float(low), float(high))
+    inside = features[(index >= calibration.start) & (index < calibration.stop)]
+    low, high = np.quantile(inside["rate"], [1 / 3, 2 / 3])
+    waits = np.diff(inside["time_ns"]) * 1e-9
+    wait = float(np.minimum(waits, _LONGEST_WAIT * waits.mean()).mean()) if len(waits) else 0.0
+    start = new_state(1, median_size, (float(low), float(high)), half_life_s, mid_mode, usual_spread, wait, asset)
+    features, index = observe(start.copy(), records)
+    return features, index, start

@@ -25,8 +25,9 @@ DIGIT_STRIDES = (8192, 4096, 256, 16, 1)  # token = sum of digit x stride
 VOCABULARY = 16384
 
 # The four columns of an input step: (liquidity, flag, level, token). The flag's column carries the class of the
-# order-flow pressure too where a model has classes: flag + 2 x class; that of the liquidity tier likewise the class of
-# the spread, tier + 3 x class. A model that is told the touch has its class in the place of the price level.
+# order-flow pressure too where a model has classes, and that of the asset: flag + 2 x (pressure + pressures x asset);
+# that of the liquidity tier likewise the classes of spread and pace, tier + 3 x (spread + spreads x pace). A model that
+# is told the touch has its class in the place of the price level.
 LIQUIDITIES, FLAGS, LEVELS = 3, 2, 32
 INPUT_NAMES = ("liquidity", "flag", "level", "token")
 
@@ -39,7 +40,8 @@ HEADS = ("joint", "factored")
 # A stranger's config must not ask for more than anybody has; weights, besides, must fill what it asks for.
 _LARGEST = {
     "layers": 512, "width": 32_768, "heads": 1_024, "kv_heads": 1_024, "feed_width": 131_072, "context": 131_072,
-    "embedding_width": 32_768, "pressures": 4_096, "spreads": 64, "books": 262_144, "head_width": 32_768,
+    "embedding_width": 32_768, "pressures": 4_096, "spreads": 64, "books": 262_144, "paces": 64, "assets": 256,
+    "head_width": 32_768,
 }  # fmt: skip
 
 
@@ -73,6 +75,8 @@ class ModelConfig:
     pressures: int = 1  # classes of the order-flow pressure that the model is told; 1: it is not
     spreads: int = 1  # classes of the spread that it is told beside the liquidity tier; 1: it is not
     books: int = 0  # classes of the touch that it is told in place of the price level; 0: it is not
+    paces: int = 1  # classes of the pace that it is told beside the spread; 1: it is not
+    assets: int = 1  # classes of the asset that it is told beside the pressure, one for all others; 1: it is not
     head_width: int = 0  # hidden units per digit of the factored head; 0 for the joint head
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
@@ -107,7 +111,8 @@ class ModelConfig:
     @property
     def input_sizes(self) -> tuple[int, int, int, int]:
         """How many values each of the four input columns may take."""
-        return LIQUIDITIES * self.spreads, FLAGS * self.pressures, self.books or LEVELS, self.vocabulary
+        beside_tier, beside_flag = self.spreads * self.paces, self.pressures * self.assets
+        return LIQUIDITIES * beside_tier, FLAGS * beside_flag, self.books or LEVELS, self.vocabulary
 
     @property
     def embedding_tables(self) -> dict[str, int]:
@@ -132,8 +137,8 @@ class ModelConfig:
         version = values.pop("format", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format of the model configuration is {version!r}; allowed is {FORMAT_VERSION}")
-        for name, default in (("pressures", 1), ("spreads", 1), ("books", 0)):  # older files do not name them
-            values.setdefault(name, default)
+        older = {"pressures": 1, "spreads": 1, "books": 0, "paces": 1, "assets": 1}  # which do not name them
+        values = older | values
         names = {field.name for field in fields(cls)}
         if values.keys() != names:
             missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)

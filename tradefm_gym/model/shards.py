@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tradefm_gym.arguments import one_sentence, shortened
-from tradefm_gym.model.config import LEVELS, LIQUIDITIES, VOCABULARY
+from tradefm_gym.model.config import FLAGS, LEVELS, LIQUIDITIES, VOCABULARY
 from tradefm_gym.model.token_events import TOKENS
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
@@ -229,7 +229,8 @@ def _verify(path: Path, segment: Segment, tokenizer: TradeTokenizer) -> None:
     if _crc(tokens) != segment.crc:
         raise ValueError(f"{path} is damaged: the events of {segment.set!r} do not have their checksum")
     # A checksum proves that nothing changed since; whoever wrote it may have written anything.
-    sizes = (LIQUIDITIES * tokenizer.spreads, 2 * tokenizer.pressures, tokenizer.books or LEVELS, VOCABULARY)
+    told = (tokenizer.spreads * tokenizer.paces, tokenizer.pressures * (len(tokenizer.assets) + 1))
+    sizes = (LIQUIDITIES * told[0], FLAGS * told[1], tokenizer.books or LEVELS, VOCABULARY)
     for chunk in _chunks(tokens):
         sound = all((chunk[way] < np.array(sizes)).all() for way in ("straight", "mirrored"))
         sound &= all((chunk[name] <= 1).all() for name in ("action", "side", "taker", "flag"))

@@ -26,18 +26,21 @@ TOKENS = np.dtype(
 _MOST = 1 << 16  # classes of a column
 
 
-def tokenize(features: np.ndarray, tokenizer: TradeTokenizer) -> np.ndarray:
+def tokenize(features: np.ndarray, tokenizer: TradeTokenizer, asset: int | None = None) -> np.ndarray:
     """Events with a known mid as ``(k,) TOKENS``.
 
     Args:
         features: ``(n,) FEATURES`` of background events, contiguous in one day.
         tokenizer: frozen bins.
+        asset: class of the asset; default what the features say.
 
     Raises:
         ValueError: if the tokenizer has more classes, or the day more orders, than the columns hold.
     """
     check_classes(tokenizer)
     features = features[features["valid"] == 1]
+    if asset is not None:
+        features["asset"] = asset
     if len(features) and not 0 <= features["order_id"].min() <= features["order_id"].max() < 2**31:
         raise ValueError("order_id of a day must lie in [0, 2^31); a loader numbers orders by first appearance")
     tokens = np.zeros(len(features), TOKENS)
@@ -62,7 +65,11 @@ def mirror(features: np.ndarray, mid: str) -> np.ndarray:
 
 def check_classes(tokenizer: TradeTokenizer) -> None:
     """Refuses a tokenizer whose classes need more than 16 bits a column."""
-    counts = {"spreads": 3 * tokenizer.spreads, "pressures": 2 * tokenizer.pressures, "books": tokenizer.books}
+    counts = {
+        "spreads and paces": 3 * tokenizer.spreads * tokenizer.paces,
+        "pressures and assets": 2 * tokenizer.pressures * (len(tokenizer.assets) + 1),
+        "books": tokenizer.books,
+    }
     for name, count in counts.items():
         if count > _MOST:
             raise ValueError(f"{name} of the tokenizer make {count} classes; allowed are {_MOST} in a column")

@@ -10,6 +10,7 @@ sample and its mirror image (buy <-> sell), so that the code has no direction bu
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,8 @@ _PRESSURE_EDGES = ((-1.5, -0.6, -0.1, 0.1, 0.6, 1.5), (-5.0, -2.0, -0.5, 0.5, 2.
 _SPREAD_EDGES = (0.5, 1.5, 2.5, 3.5, 5.5, 8.5, 12.5, 18.5, 26.5, 38.5, 54.5, 76.5, 110.5, 160.5, 240.5)
 _WIDE_EDGES = (-2.0, -1.2, -0.6, -0.2, 0.2, 0.6, 1.2)
 _TOUCH_EDGES = (-2.0, -0.5, 0.5, 1.5, 2.5, 3.5, 5.0)
+_PACE_EDGES = (-1.75, -1.0, -0.5, -0.17, 0.17, 0.5, 1.0, 1.75)  # of the pace, in doublings of the usual one
+_MOST_ASSETS = 255
 
 MID_MODES = {"vwap": MID_VWAP, "book": MID_BOOK, "touch": MID_TOUCH}
 
@@ -50,6 +53,7 @@ class Edges(NamedTuple):
     spread: np.ndarray
     wide: np.ndarray
     touch: np.ndarray
+    pace: np.ndarray
 
 
 # What values can be at all; beyond, clocks and prices would overflow.
@@ -85,6 +89,9 @@ class TradeTokenizer:
         spread_edges: (s,) ticks; s = 0, the paper's way, tells the model nothing of the book.
         wide_edges: (w,) logarithm (base 2) of the spread over the asset's usual one.
         touch_edges: (t,) logarithm (base 2) of the lots at a touch over the median size.
+        pace_edges: (p,) logarithm (base 2) of the usual wait over that of late; p = 0 tells the model nothing of it.
+        assets: names of the assets that the model is told apart, as ``asset_name`` makes them; of the others, and of
+            all if there are none, it is told nothing.
         provenance: what it was calibrated on, and the realised occupancy of the bins.
     """
 
@@ -101,6 +108,8 @@ class TradeTokenizer:
     spread_edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
     wide_edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
     touch_edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    pace_edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    assets: tuple[str, ...] = ()
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -129,13 +138,18 @@ class TradeTokenizer:
             said = "two rows of at most 63 finite, non-decreasing numbers"
             raise ValueError(f"pressure_edges must be {said}, got {shortened(edges)}")
         object.__setattr__(self, "pressure_edges", edges)
-        for name in ("spread_edges", "wide_edges", "touch_edges"):
+        for name in ("spread_edges", "wide_edges", "touch_edges", "pace_edges"):
             edges = np.asarray(getattr(self, name), np.float64)
             if edges.ndim != 1 or len(edges) > 63 or not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
                 raise ValueError(f"{name} must be at most 63 finite, non-decreasing numbers, got {shortened(edges)}")
             object.__setattr__(self, name, edges)
         if len({len(self.spread_edges) > 0, len(self.touch_edges) > 0}) > 1:
             raise ValueError("spread_edges and touch_edges must both be given or both be empty")
+        names = self.assets
+        listed = isinstance(names, list | tuple) and all(isinstance(name, str) and name for name in names)
+        if not listed or len(names) > _MOST_ASSETS or len(set(names)) < len(names):
+            raise ValueError(f"assets must be at most {_MOST_ASSETS} different names, got {shortened(names)}")
+        object.__setattr__(self, "assets", tuple(names))
 
     @property
     def pressures(self) -> int:
@@ -148,16 +162,33 @@ class TradeTokenizer:
         return len(self.spread_edges) + 1
 
     @property
+    def paces(self) -> int:
+        """Classes of the pace; 1: it is not told."""
+        return len(self.pace_edges) + 1
+
+    def asset_of(self, name: str) -> int:
+        """Class of an asset by its name, 0 where the model is not told it."""
+        return self.assets.index(name) + 1 if name in self.assets else 0
+
+    @property
     def books(self) -> int:
         """Classes of the touch (relative spread, lots on both sides); 0: the price level is told instead."""
         return (len(self.wide_edges) + 1) * (len(self.touch_edges) + 1) ** 2 if len(self.touch_edges) else 0
+
+    @property
+    def told(self) -> dict[str, int]:
+        """Classes of what a model is told beside the paper's inputs, by their names in ``ModelConfig``."""
+        return {
+            "pressures": self.pressures, "spreads": self.spreads, "books": self.books, "paces": self.paces,
+            "assets": len(self.assets) + 1,
+        }  # fmt: skip
 
     @property
     def edges(self) -> Edges:
         """What ``encode_features`` takes after the features."""
         return Edges(
             self.depth_edges, self.volume_edges, self.time_edges, self.level_edges, self.pressure_edges,
-            self.spread_edges, self.wide_edges, self.touch_edges,
+            self.spread_edges, self.wide_edges, self.touch_edges, self.pace_edges,
         )  # fmt: skip
 
     @property
@@ -181,6 +212,8 @@ class TradeTokenizer:
         provenance: dict | None = None,
         pressure: bool = False,
         book: bool = False,
+        pace: bool = False,
+        assets: Sequence[str] = (),
     ) -> "TradeTokenizer":
         """Fit the edges to the pooled events of the training parts.
 
@@ -192,6 +225,8 @@ class TradeTokenizer:
             pressure: whether inputs tell the order-flow pressure, in 49 classes.
             book: whether inputs tell the spread, in 16 classes beside the liquidity tier, and the touch, in 512 classes
                 in place of the price level.
+            pace: whether inputs tell the pace, in nine classes beside the liquidity tier.
+            assets: names of the assets that inputs tell apart.
 
         Raises:
             ValueError: if there is no usable event.
@@ -224,6 +259,8 @@ class TradeTokenizer:
             half_life_s,
             np.array(_PRESSURE_EDGES) if pressure else np.zeros((2, 0)),
             *(np.array(edges) if book else np.zeros(0) for edges in (_SPREAD_EDGES, _WIDE_EDGES, _TOUCH_EDGES)),
+            np.array(_PACE_EDGES) if pace else np.zeros(0),
+            tuple(assets),
             dict(provenance or {}),
         )
         inputs = tokenizer.encode(events)
@@ -266,8 +303,8 @@ class TradeTokenizer:
             features: ``(n,) FEATURES``.
 
         Returns:
-            ``(n, 4) int32``: liquidity tier, participant flag (+ 2 x class of the order-flow pressure), price-level
-            bin, trade token.
+            ``(n, 4) int32``: liquidity tier, participant flag, price-level bin, trade token; what else the model is
+            told stands beside the tier and the flag and in place of the level (see ``encode_features``).
         """
         if features.dtype != FEATURES:
             raise TypeError(f"features must have dtype FEATURES, got {features.dtype}")
@@ -402,15 +439,17 @@ def time_bin(edges, seconds) -> int:
 def encode_features(features, edges, out):
     """Write (liquidity, flag, level, token) of one FEATURES record to ``out (4,) int32``; ``edges`` is Edges.
 
-    The liquidity tier carries the class of the spread too, the flag that of the pressure; the touch takes the place
-    of the price level.
+    The liquidity tier carries the classes of the spread and of the pace too, the flag those of the pressure and of the
+    asset; the touch takes the place of the price level.
     """
     depth = bin_of(edges.depth, features["depth"])
     volume = bin_of(edges.volume, features["volume"])
     time = time_bin(edges.time, features["seconds"])
-    out[0] = features["liquidity"] + 3 * bin_of(edges.spread, features["spread"])
+    spread = bin_of(edges.spread, features["spread"])
+    out[0] = features["liquidity"] + 3 * (spread + (edges.spread.shape[0] + 1) * bin_of(edges.pace, features["pace"]))
     fast, slow = bin_of(edges.pressure[0], features["fast"]), bin_of(edges.pressure[1], features["slow"])
-    out[1] = features["flag"] + 2 * (fast * (edges.pressure.shape[1] + 1) + slow)
+    kinds = edges.pressure.shape[1] + 1
+    out[1] = features["flag"] + 2 * (fast * kinds + slow + kinds * kinds * np.int64(features["asset"]))
     if edges.touch.shape[0] > 0:
         bid, ask = bin_of(edges.touch, features["bid"]), bin_of(edges.touch, features["ask"])
         sizes = edges.touch.shape[0] + 1

@@ -1,6 +1,6 @@
 """Training windows: stretches of one day's order flow as model inputs, targets and loss weights.
 
-Two augmentations give the conditioning inputs a meaning and remove accidents of a few days:
+Three augmentations give the conditioning inputs a meaning and remove accidents of a few days:
 
 * *participants*: no recorded event carries the participant flag, so 0 - 30% of the orders of a window,
   singly and in one-sided bursts, are re-flagged together with their cancels, and in half of the windows
@@ -9,6 +9,7 @@ Two augmentations give the conditioning inputs a meaning and remove accidents of
   events are context and carry no loss; inter-arrivals of background events then count from the previous
   background event, exactly as in a rollout. An agent mostly acts on an event the moment it sees it, so in
   half of the windows a participant's orders follow their predecessor without delay.
+* *anonymous*: a quarter of the windows do not say which asset they are of.
 * *mirror* and *level shift*: buy and sell are exchanged with probability 1/2, and the opening price is
   moved at random, since a handful of days says nothing about drift or about absolute levels.
 """
@@ -28,12 +29,13 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training windows are subjected to. All off: ``Augmentation(0.0, 0.0, False, 0.0)``."""
+    """What training windows are subjected to. All off: ``Augmentation(0.0, 0.0, False, 0.0, 0.0)``."""
 
     reflag: float = 0.3  # largest share of a window's orders that become a participant's
     takers: float = 0.15  # largest share of a window's takers that do
     mirror: bool = True
     level_shift_bps: float = 60.0  # standard deviation of the shift of the opening price
+    anonymous: float = 0.25  # share of windows whose asset is not told: what is learned of those that nobody knows
 
 
 class FlowWindows:
@@ -63,7 +65,7 @@ class FlowWindows:
             raise ValueError("segments must hold at least two events with a known mid, got none")
         self.tokenizer = tokenizer
         self.context = context
-        self.augmentation = augmentation or Augmentation(0.0, 0.0, False, 0.0)
+        self.augmentation = augmentation or Augmentation(0.0, 0.0, False, 0.0, 0.0)
         lengths = np.array([len(s) for s in self.segments], np.float64)
         self._shares = lengths / lengths.sum()
 
@@ -129,6 +131,8 @@ class FlowWindows:
         if settings.reflag > 0 or settings.takers > 0:
             reflag(window, settings.reflag, rng, settings.takers)
         inputs = window["mirrored" if mirrored else "straight"]
+        if self.tokenizer.assets and rng.random() < settings.anonymous:
+            inputs[:, 1] %= 2 * self.tokenizer.pressures
         _write_inputs(window, inputs, self.tokenizer.edges, out)
 
 

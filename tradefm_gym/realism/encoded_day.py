@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tradefm_gym.data.recorded import RecordedFlow
+from tradefm_gym.data.recorded import RecordedFlow, asset_name
 from tradefm_gym.data.splits import FlowCalibration, calibrate, split
 from tradefm_gym.market.features import day_features, new_state, observe
 from tradefm_gym.model.tokenizer import TradeTokenizer
@@ -42,8 +42,9 @@ class EncodedDay:
         parts = split(recorded)
         scales = calibrate(recorded, parts.train)
         features, index, _ = day_features(
-            recorded.records, parts.train, scales.median_size, tokenizer.half_life_s, tokenizer.mid_mode, scales.spread
-        )
+            recorded.records, parts.train, scales.median_size, tokenizer.half_life_s, tokenizer.mid_mode, scales.spread,
+            tokenizer.asset_of(asset_name(recorded.meta)),
+        )  # fmt: skip
         known = features["valid"] == 1
         features, index = np.ascontiguousarray(features[known]), index[known]
         places = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tradefm_gym.data.recorded import RecordedFlow
+from tradefm_gym.data.recorded import RecordedFlow, asset_name
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.market.features import day_features
@@ -110,7 +110,7 @@ def nats_of(flow: Any, recorded: RecordedFlow, at: np.ndarray) -> np.ndarray:
     calibration = calibrate(recorded)
     features, index, _ = day_features(
         recorded.records, split(recorded).train, calibration.median_size, tokenizer.half_life_s, tokenizer.mid_mode,
-        calibration.spread,
+        calibration.spread, tokenizer.asset_of(asset_name(recorded.meta)),
     )  # fmt: skip
     valid = features["valid"] == 1
     inputs, places = tokenizer.encode(features[valid]), np.searchsorted(index[valid], at)
