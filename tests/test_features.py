@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, PRINT, RECORD, REJECTED, RESTED, SELL
-from tradefm_gym.market.features import MID_BOOK, MID_VWAP, new_state, observe
+from tradefm_gym.market.features import MID_BOOK, MID_VWAP, WAIT_DECAY, new_state, observe
 
 
 def random_records(seed: int, count: int = 500, price_scale: int = 1, size_scale: int = 1) -> np.ndarray:
@@ -111,3 +111,18 @@ def test_bad_constants_are_named(argument, value):
 def test_records_of_another_dtype_are_refused():
     with pytest.raises(TypeError, match="records"):
         observe(new_state(1, 1.0), np.zeros(3))
+
+
+def test_the_pace_is_the_usual_wait_over_that_of_late():
+    records = random_records(3, 600)
+    records["time_ns"] = np.arange(1, 601) * 500_000_000  # two a second, whoever sends them
+    state = new_state(1, 100.0, usual_wait=1.0)
+    features, index = observe(state, records)
+    waits, last = [1.0], None
+    for at in index.tolist():
+        now = int(records["time_ns"][at])
+        waits.append(waits[-1] + (1.0 - WAIT_DECAY) * ((now - last) * 1e-9 - waits[-1]) if last else waits[-1])
+        last = now
+    np.testing.assert_allclose(features["pace"], -np.log2(waits[1:]), rtol=1e-12)
+    assert features["pace"][-1] > 0.3
+    assert not observe(new_state(1, 100.0), records)[0]["pace"].any()  # where the usual wait is not known

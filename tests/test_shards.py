@@ -19,6 +19,9 @@ from tradefm_gym.model.windows import Augmentation, FlowWindows
 from tradefm_gym.tokenizing import day_parts, day_paths, write_shards
 
 
+TOLD = TokenizerOptions(pace=True, assets=True)
+
+
 @pytest.fixture(scope="module")
 def days(tmp_path_factory):
     """Two days, and a recording of the second that cannot be replayed by id and goes on for longer."""
@@ -33,7 +36,7 @@ def days(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(days, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "shards"
-    return write_shards([days], out, minimum_events=0)
+    return write_shards([days], out, options=TOLD)
 
 
 @pytest.fixture
@@ -83,13 +86,13 @@ def test_the_same_hours_are_not_trained_on_and_scored(written):
 
 def test_the_same_days_give_the_same_files_in_any_order_of_naming(days, written, tmp_path):
     one_by_one = sorted(days.iterdir(), reverse=True)
-    again = write_shards(one_by_one, tmp_path / "again", minimum_events=0)
+    again = write_shards(one_by_one, tmp_path / "again", options=TOLD)
     for path in written.folder.iterdir():
         assert path.read_bytes() == (again.folder / path.name).read_bytes()
 
 
 def test_several_processes_write_the_same_files(days, written, tmp_path):
-    again = write_shards([days], tmp_path / "again", minimum_events=0, workers=2)
+    again = write_shards([days], tmp_path / "again", options=TOLD, workers=2)
     for path in written.folder.iterdir():
         assert path.read_bytes() == (again.folder / path.name).read_bytes()
     (tmp_path / "broken.npz").write_bytes(b"x")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_tokenizer import features_of
@@ -160,3 +162,19 @@ def test_baselines_give_unseen_tokens_a_finite_price():
     unseen = [np.array([1, 2, 3])]
     for baseline in (Unigram(train), CopyPrevious(train, validation), Markov(train, validation)):
         assert 5 < baseline.nats(unseen) < 30
+
+
+def test_a_share_of_the_windows_does_not_say_whose_they_are(tokenizer, segment):
+    told = replace(tokenizer, assets=("one", "another"))
+    known = segment.copy()
+    known["asset"] = told.asset_of("another")
+
+    def assets(share):
+        augmentation = Augmentation(0.0, 0.0, False, 0.0, share)
+        inputs = FlowWindows([known], told, 64, augmentation).sample(64, np.random.default_rng(5))[0]
+        found = inputs[..., 1] // (2 * told.pressures)
+        assert (found == found[:, :1]).all()
+        return found[:, 0]
+
+    assert (assets(0.0) == 2).all()
+    assert 8 <= (assets(0.25) == 0).sum() <= 26 and set(assets(0.25)) == {0, 2}
