@@ -20,6 +20,7 @@ from tradefm_gym.flow.stress_kernels import EFFECT, PROGRESS, WITHDRAWALS, due, 
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, EVENT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
+_CALM, _AT_FIRST = np.zeros((), EFFECT), np.zeros((), PROGRESS)
 _WIDTH = 64  # events a row that a call proposes at most, or the other flow's block if that is larger
 
 
@@ -83,9 +84,9 @@ class StressedFlow:
         chosen = np.flatnonzero(rows)
         self._scenario[chosen] = self._chosen[chosen]
         self._seeds[chosen], self._episodes[chosen] = np.asarray(seeds)[chosen], np.asarray(episodes)[chosen]
-        self._progress[chosen] = np.zeros((), PROGRESS)
+        self._progress[chosen] = _AT_FIRST
         self._progress["emitted_ns"][chosen] = self._progress["proposed_ns"][chosen] = market.clock_ns[chosen]
-        self._effect[chosen], self._told[chosen] = np.zeros((), EFFECT), 0
+        self._effect[chosen], self._told[chosen] = _CALM, 0
         for row in chosen.tolist():
             if self._scenario[row] is not None:
                 scale = self.bank.scale[contexts[row]]

@@ -73,8 +73,10 @@ class Transit:
 
     def restart(self, rows: np.ndarray) -> None:
         """Nothing is under way in rows that begin anew."""
-        for array in (self.sent, self.arrived, self.seen, self.shown):
-            array[rows] = 0
+        if self.delays_orders:
+            self.sent[rows], self.arrived[rows] = 0, 0
+        if self.views:
+            self.seen[rows], self.shown[rows] = 0, 0
 
     # --- Orders -----------------------------------------------------------------------------------------
 
