@@ -182,7 +182,7 @@ class ExecutionRole(SeatRole):
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         usual = self.scale[chosen] = scale[chosen]
         paces, tasks = self.clock.events(self.interval, usual), [plan[m] for m in chosen.tolist()]
         parents = [

@@ -48,6 +48,7 @@ class StressedFlow:
         self._chosen = np.empty(n, object)  # the scenario of the next episode
         self._chosen[:] = self.usual
         self._scenario = np.empty(n, object)  # that of this one
+        self._calm = np.full(n, "", object)
         self._effect = np.zeros(n, EFFECT)
         self._told = np.zeros((n, 2, len(INDICATORS)), np.int64)  # fixed and added classes
         self._progress = np.zeros(n, PROGRESS)
@@ -62,8 +63,8 @@ class StressedFlow:
 
     def running(self) -> np.ndarray:
         """The scenario of each row in words (see ``scenarios.described``), "" without one: (N,) object."""
-        column = np.full(self.num_envs, "", object)
-        for row in np.flatnonzero(self._effect["stressed"]).tolist():
+        column = self._calm.copy()
+        for row in self._effect["stressed"].nonzero()[0].tolist():
             column[row] = described(self._scenario[row])
         return column
 
@@ -81,7 +82,7 @@ class StressedFlow:
     ) -> None:
         """Loads start states and begins the chosen scenarios anew (see ``FlowModel.reset``)."""
         self.flow.reset(market, rows, contexts, seeds, episodes)
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         self._scenario[chosen] = self._chosen[chosen]
         self._seeds[chosen], self._episodes[chosen] = np.asarray(seeds)[chosen], np.asarray(episodes)[chosen]
         self._progress[chosen] = _AT_FIRST

@@ -61,7 +61,7 @@ class Transit:
             if given is None:
                 continue
             if isinstance(given, np.ndarray) and given.dtype == f"u{bits // 8}" and given.shape == (len(self.names),):
-                self.names[rows, column] = given[rows]  # nothing can be wrong with them
+                self.names[:, column][rows] = given[rows]  # nothing can be wrong with them
                 continue
             values = numbers(given, "iu")
             if values is None or values.shape not in ((), (len(self.names),)) or values.min() < 0:
