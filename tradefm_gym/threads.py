@@ -37,11 +37,13 @@ def loops_in_one_thread() -> Iterator[None]:
     """Keeps Numba's parallel loops to the calling thread; helpers may still use as many threads as before."""
     before, outer = numba.get_num_threads(), getattr(_set_aside, "threads", None)
     _set_aside.threads = outer or before
-    numba.set_num_threads(1)
+    if before > 1:
+        numba.set_num_threads(1)
     try:
         yield
     finally:
-        numba.set_num_threads(before)
+        if before > 1:
+            numba.set_num_threads(before)
         _set_aside.threads = outer
 
 

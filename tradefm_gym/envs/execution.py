@@ -8,7 +8,7 @@ import numpy as np
 from tradefm_gym.arguments import one_of, shortened, whole
 from tradefm_gym.envs import execution_step
 from tradefm_gym.envs import observation as seen
-from tradefm_gym.envs.execution_ledger import STATE, settle_interval
+from tradefm_gym.envs.execution_ledger import STATE, begin_tasks, settle_interval
 from tradefm_gym.envs.execution_orders import POV, TWAP, VWAP, close_interval, open_interval
 from tradefm_gym.envs.execution_parent import MAX_QUANTITY, PARTICIPATION, Parent, usual_parent
 from tradefm_gym.envs.knowledge import rings
@@ -27,6 +27,7 @@ SIDES = {"buy": 1, "sell": -1, 1: 1, -1: -1}
 SCHEDULES = {"twap": TWAP, "vwap": VWAP, "pov": POV}
 MAX_LIMIT_BPS = 5_000.0
 LEAST_PARTICIPATION = 1e-6
+_NO_TASK, _NO_ORDER = np.zeros(1, STATE), np.zeros(1, RESTING)
 
 # The Discrete preset: (deviation from the schedule, aggressiveness). Number 0 is the zero action.
 DISCRETE_ACTIONS = np.array(
@@ -181,25 +182,20 @@ class ExecutionRole(SeatRole):
 
     def reset(self, rows: np.ndarray, scale: np.ndarray, draws: np.ndarray, plan: list) -> None:
         """Begins an episode in ``rows``; see ``Role.reset``."""
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         usual = self.scale[chosen] = scale[chosen]
         paces, tasks = self.clock.events(self.interval, usual), [plan[m] for m in chosen.tolist()]
         parents = [
             self._parent(*one) for one in zip(tasks, usual["lots_per_event"].tolist(), paces.tolist(), strict=True)
         ]
-        state = np.zeros(len(chosen), STATE)
-        state["side"] = np.where(draws[chosen, 0] & 1, 1, -1)
-        fixed = np.array([task.side or 0 for task in tasks], np.int64)
-        state["side"][fixed != 0] = fixed[fixed != 0]
-        state["quantity"] = [parent.quantity for parent in parents]
-        state["decisions"] = [parent.decisions for parent in parents]
-        state["spread"] = np.maximum(1, np.rint(usual["spread"]))
-        state["pace"] = paces
-        state["variance"] = usual["volatility"] ** 2 * paces
-        state["schedule_kind"] = SCHEDULES[self.schedule]
-        state["participation"] = [task.participation for task in tasks]
-        state["usual_lots"] = usual["lots_per_event"] * paces
-        self.state[chosen], self.resting[chosen] = state, np.zeros((), RESTING)
+        orders = [
+            (task.side or 0, parent.quantity, parent.decisions) for task, parent in zip(tasks, parents, strict=True)
+        ]
+        participation = np.array([task.participation for task in tasks], np.float64)
+        begin_tasks(
+            self.state, self.resting, chosen, draws, usual, np.array(orders, np.int64).reshape(-1, 3), paces,
+            participation, SCHEDULES[self.schedule], _NO_TASK, _NO_ORDER,
+        )  # fmt: skip
         self.reasons[chosen] = [parent.reason for parent in parents]
         self._look_first(chosen)
         for m, task in zip(chosen.tolist(), tasks, strict=True):

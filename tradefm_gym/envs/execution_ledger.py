@@ -12,7 +12,7 @@ from tradefm_gym.envs.seat import (
     remember_move,
     unfilled_price,
 )
-from tradefm_gym.market.compiler import ROW
+from tradefm_gym.market.compiler import ROW, SERIAL
 from tradefm_gym.market.ledger import notional_fee
 
 STATE = np.dtype(
@@ -35,6 +35,42 @@ STATE = np.dtype(
     ],
     align=True,
 )
+
+
+@njit(**SERIAL)
+def begin_tasks(
+    state, resting, rows, draws, usual, orders, paces, participation, schedule_kind, no_task, no_order
+):  # fmt: skip
+    """Writes the tasks of episodes that begin.
+
+    Args:
+        state: (N,) STATE, written.
+        resting: (N, .) RESTING, written.
+        rows: (k,) int64, the rows that begin.
+        draws: (N, 4) uint32, of which the first says the side where none is fixed.
+        usual: (k,) SCALE.
+        orders: (k, 3) int64: side (0: drawn), quantity and decisions.
+        paces: (k,) float64, background events that usually happen between two decisions.
+        participation: (k,) float64.
+        schedule_kind: TWAP, VWAP or POV.
+        no_task: (1,) STATE of zeros.
+        no_order: (1,) RESTING of zeros.
+    """
+    for i in range(rows.shape[0]):
+        m = rows[i]
+        state[m] = no_task[0]
+        for k in range(resting.shape[1]):
+            resting[m, k] = no_order[0]
+        row, scale = state[m], usual[i]
+        drawn = 1 if draws[m, 0] & np.uint32(1) else -1
+        row["side"] = orders[i, 0] if orders[i, 0] != 0 else drawn
+        row["quantity"], row["decisions"] = orders[i, 1], orders[i, 2]
+        row["spread"] = np.int64(max(1.0, np.rint(scale["spread"])))
+        row["pace"] = paces[i]
+        row["variance"] = scale["volatility"] * scale["volatility"] * paces[i]
+        row["schedule_kind"] = schedule_kind
+        row["participation"] = participation[i]
+        row["usual_lots"] = scale["lots_per_event"] * paces[i]
 
 
 @njit(**ROW)

@@ -24,6 +24,7 @@ from tradefm_gym.market.rows import (
     SERIAL,
     TAKER_FEE,
     TAKER_RATE,
+    ask_for,
     depart,
     open_ledger,
     queue_ahead_row,
@@ -83,6 +84,7 @@ def open_slice(
     if wrong < 0:
         return wrong
     for m in range(state.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         _open_slice_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
@@ -100,6 +102,7 @@ def open_slice_parallel(
     if wrong < 0:
         return wrong
     for m in prange(state.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         _open_slice_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,

@@ -21,6 +21,7 @@ from tradefm_gym.market.rows import (
     SERIAL,
     TAKER_FEE,
     TAKER_RATE,
+    ask_for,
     depart,
     open_ledger,
     queue_ahead_row,
@@ -80,6 +81,7 @@ def open_quotes(
     if wrong < 0:
         return wrong
     for m in range(state.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         _open_quotes_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
@@ -97,6 +99,7 @@ def open_quotes_parallel(
     if wrong < 0:
         return wrong
     for m in prange(state.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         _open_quotes_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
@@ -155,6 +158,7 @@ def open_target(
     if wrong < 0:
         return wrong
     for m in range(state.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         _open_target_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,
@@ -172,6 +176,7 @@ def open_target_parallel(
     if wrong < 0:
         return wrong
     for m in prange(state.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         _open_target_row(
             book_memory, ledger_memory, flow_queue, agent_queue, names, agent_ids, seat, interval, state, resting,
             prices, sizes, actions, rows, events, count, until, ends, m,

@@ -212,7 +212,7 @@ class TradingSession(SessionTime, SessionCopies):
         scenarios = self._scenarios(options)
         self.episodes[rows] = self._next_episode[rows]
         self._next_episode[rows] += np.uint32(1)
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         drawn = self.contexts[(self._bits(chosen, _CONTEXT_DRAW)[:, 0].astype(np.int64) * len(self.contexts)) >> 32]
         wanted = np.array(fixed)[chosen]
         self.context_of[chosen] = np.where(wanted >= 0, wanted, drawn)

@@ -114,7 +114,7 @@ class HawkesFlow:
         self, market: MarketSimulator, rows: np.ndarray, contexts: np.ndarray, seeds: np.ndarray, episodes: np.ndarray
     ) -> None:
         """Loads start states into the rows and goes on from the memory that they carry (see ``FlowModel.reset``)."""
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         contexts = np.asarray(contexts)[chosen]
         self.bank.load_into(market, chosen, contexts)
         state, memory = self._state, self.bank.feature_state

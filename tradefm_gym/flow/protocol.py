@@ -169,10 +169,10 @@ class ContextBank:
         rows, contexts = np.asarray(rows, np.int64), np.asarray(contexts, np.int64)
         if rows.shape != contexts.shape or rows.ndim != 1:
             raise ValueError(f"contexts has shape {contexts.shape}; it must be that of rows, {rows.shape}")
-        if len(contexts) and not (0 <= contexts.min() and contexts.max() < len(self)):
-            wrong = contexts[(contexts < 0) | (contexts >= len(self))][0]
-            raise ValueError(f"context {wrong} does not exist; allowed are 0 to {len(self) - 1}")
-        rising = len(rows) == 0 or (0 <= rows[0] and rows[-1] < market.num_markets and (np.diff(rows) > 0).all())
+        foreign = (contexts < 0) | (contexts >= len(self))
+        if foreign.any():
+            raise ValueError(f"context {contexts[foreign][0]} does not exist; allowed are 0 to {len(self) - 1}")
+        rising = len(rows) == 0 or (0 <= rows[0] and rows[-1] < market.num_markets and (rows[1:] > rows[:-1]).all())
         market.load_states(rows if rising else row_numbers(rows, market.num_markets), self.states, contexts)
 
     def digest(self) -> str:

@@ -94,7 +94,7 @@ class ReplayFlow:
         self, market: MarketSimulator, rows: np.ndarray, contexts: np.ndarray, seeds: np.ndarray, episodes: np.ndarray
     ) -> None:
         """Loads start states into the rows; seeds and episodes change nothing in a record."""
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         contexts = np.asarray(contexts, np.int64)[chosen]
         self.bank.load_into(market, chosen, contexts)
         self._context[chosen] = contexts

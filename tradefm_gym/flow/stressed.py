@@ -20,6 +20,7 @@ from tradefm_gym.flow.stress_kernels import EFFECT, PROGRESS, WITHDRAWALS, due, 
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, EVENT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 
+_CALM, _AT_FIRST = np.zeros((), EFFECT), np.zeros((), PROGRESS)
 _WIDTH = 64  # events a row that a call proposes at most, or the other flow's block if that is larger
 
 
@@ -47,6 +48,7 @@ class StressedFlow:
         self._chosen = np.empty(n, object)  # the scenario of the next episode
         self._chosen[:] = self.usual
         self._scenario = np.empty(n, object)  # that of this one
+        self._calm = np.full(n, "", object)
         self._effect = np.zeros(n, EFFECT)
         self._told = np.zeros((n, 2, len(INDICATORS)), np.int64)  # fixed and added classes
         self._progress = np.zeros(n, PROGRESS)
@@ -61,8 +63,8 @@ class StressedFlow:
 
     def running(self) -> np.ndarray:
         """The scenario of each row in words (see ``scenarios.described``), "" without one: (N,) object."""
-        column = np.full(self.num_envs, "", object)
-        for row in np.flatnonzero(self._effect["stressed"]).tolist():
+        column = self._calm.copy()
+        for row in self._effect["stressed"].nonzero()[0].tolist():
             column[row] = described(self._scenario[row])
         return column
 
@@ -80,12 +82,12 @@ class StressedFlow:
     ) -> None:
         """Loads start states and begins the chosen scenarios anew (see ``FlowModel.reset``)."""
         self.flow.reset(market, rows, contexts, seeds, episodes)
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         self._scenario[chosen] = self._chosen[chosen]
         self._seeds[chosen], self._episodes[chosen] = np.asarray(seeds)[chosen], np.asarray(episodes)[chosen]
-        self._progress[chosen] = np.zeros((), PROGRESS)
+        self._progress[chosen] = _AT_FIRST
         self._progress["emitted_ns"][chosen] = self._progress["proposed_ns"][chosen] = market.clock_ns[chosen]
-        self._effect[chosen], self._told[chosen] = np.zeros((), EFFECT), 0
+        self._effect[chosen], self._told[chosen] = _CALM, 0
         for row in chosen.tolist():
             if self._scenario[row] is not None:
                 scale = self.bank.scale[contexts[row]]

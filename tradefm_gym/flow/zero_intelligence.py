@@ -95,7 +95,7 @@ class ZeroIntelligenceFlow:
         self, market: MarketSimulator, rows: np.ndarray, contexts: np.ndarray, seeds: np.ndarray, episodes: np.ndarray
     ) -> None:
         """Loads start states into the rows and starts their Poisson clocks anew (see ``FlowModel.reset``)."""
-        chosen = np.flatnonzero(rows)
+        chosen = rows.nonzero()[0]
         contexts = np.asarray(contexts)[chosen]
         self.bank.load_into(market, chosen, contexts)
         self._seeds[chosen] = np.asarray(seeds)[chosen]

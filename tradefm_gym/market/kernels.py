@@ -14,6 +14,7 @@ Numba's disk cache knows a kernel by its own file, so after a change of a file t
 import numpy as np
 from numba import njit, prange
 
+from tradefm_gym.market.ahead import ask_for
 from tradefm_gym.market.book import (
     MAX_PRICE,
     MIN_PRICE,
@@ -85,6 +86,7 @@ def refusal(place, fault):
 def advance(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """Carries out events row by row until an end is reached or the row is starved; see MarketSimulator.advance."""
     for m in range(ends.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         ends[m] = advance_row(
             book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
         )
@@ -94,6 +96,7 @@ def advance(book_memory, ledger_memory, flow_queue, agent_queue, until_count, un
 def advance_parallel(book_memory, ledger_memory, flow_queue, agent_queue, until_count, until_ns, until_volume, ends):
     """As :func:`advance`, over the threads."""
     for m in prange(ends.shape[0]):
+        ask_for(book_memory, ledger_memory, flow_queue, m + 1)
         ends[m] = advance_row(
             book_memory, ledger_memory, flow_queue, agent_queue, until_count[m], until_ns[m], until_volume[m], m
         )

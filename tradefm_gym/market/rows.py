@@ -7,6 +7,7 @@ with that costs one call where going through the methods of ``MarketSimulator`` 
 import numpy as np
 from numba import njit
 
+from tradefm_gym.market.ahead import ask_for
 from tradefm_gym.market.book import NOBODY
 from tradefm_gym.market.compiler import KERNEL, PARALLEL, ROW, SERIAL
 from tradefm_gym.market.kernels import CRAMPED, ENDED, NONE, REFUSED, STARVED, advance_row, submit_row
@@ -30,6 +31,7 @@ __all__ = [
     "STARVED",
     "TAKER_FEE",
     "TAKER_RATE",
+    "ask_for",
     "depart",
     "open_ledger",
     "queue_ahead_row",

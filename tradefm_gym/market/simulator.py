@@ -122,8 +122,9 @@ class MarketSimulator(MarketReadings):
         """
         if self._sound is None or self._sound[0] is not states:
             self._sound = states, np.zeros(len(states.scalars), np.bool_)
-        new = np.unique(which[~self._sound[1][which]])
-        if len(new):
+        sound = self._sound[1][which]
+        if not sound.all():
+            new = np.unique(which[~sound])
             refusals.check_orders(states, new, self.config)
             self._sound[1][new] = True
             self._widen(Room(int(np.diff(states.order_start)[new].max()), 0, 0))
@@ -131,7 +132,7 @@ class MarketSimulator(MarketReadings):
         ends = np.empty(len(rows), np.int64)
         while True:
             load(self._book_memory, self._ledger_memory, rows, which, *states, ends)
-            if not (ends == kernels.CRAMPED).any():
+            if not ends.any():  # all have ENDED
                 break
             self._widen()
         self._transit.restart(rows)

@@ -61,7 +61,7 @@ class Transit:
             if given is None:
                 continue
             if isinstance(given, np.ndarray) and given.dtype == f"u{bits // 8}" and given.shape == (len(self.names),):
-                self.names[rows, column] = given[rows]  # nothing can be wrong with them
+                self.names[:, column][rows] = given[rows]  # nothing can be wrong with them
                 continue
             values = numbers(given, "iu")
             if values is None or values.shape not in ((), (len(self.names),)) or values.min() < 0:
@@ -73,8 +73,10 @@ class Transit:
 
     def restart(self, rows: np.ndarray) -> None:
         """Nothing is under way in rows that begin anew."""
-        for array in (self.sent, self.arrived, self.seen, self.shown):
-            array[rows] = 0
+        if self.delays_orders:
+            self.sent[rows], self.arrived[rows] = 0, 0
+        if self.views:
+            self.seen[rows], self.shown[rows] = 0, 0
 
     # --- Orders -----------------------------------------------------------------------------------------
 
