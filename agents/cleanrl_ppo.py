@@ -205,11 +205,8 @@ class Learner:
         torch.manual_seed(arguments.seed)
         self.arguments, n = arguments, arguments.num_envs
         role = ROLES[arguments.role](decisions=arguments.decisions)
-        # On a GPU one half of the markets goes on while the flow's network decodes the other.
-        served = {"device": arguments.device, "parts": 2} if arguments.flow == "tradefm" else {}
-        self.session = session = TradingSession(
-            n, role, arguments.flow, flow_options=served if arguments.device != "cpu" else None
-        )
+        served = {"device": arguments.device} if arguments.flow == "tradefm" else None
+        self.session = session = TradingSession(n, role, arguments.flow, flow_options=served)
         session.seed(np.ones(n, np.bool_), np.arange(n) + (arguments.seed << 32))
         self.observation, self.sums = session.reset(), np.zeros(n)
         actions = spaces.flatdim(role.action_space)

@@ -8,7 +8,7 @@ from tradefm_gym.flow.halves import go_on
 from tradefm_gym.flow.scenarios import read_scenario
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.flow.tradefm import TradeFMFlow
-from tradefm_gym.flow.tradefm_kernels import plan_appends
+from tradefm_gym.flow.tradefm_kernels import plan_appends, woven
 from tradefm_gym.market.events import BUY, LIMIT, MARKET, NO_LIMIT, SELL, EventBlock
 from tradefm_gym.market.simulator import MarketSimulator
 
@@ -182,3 +182,11 @@ def test_staggering_is_an_arm_of_its_own(checkpoint, bank):
     assert plain.version != spread.version
     assert TradeFMFlow(checkpoint, 1, bank=bank).version == plain.version
     assert spread.for_markets(2).version == spread.version
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+def test_loops_over_threads_take_each_row_once_and_both_halves_in_turn(n):
+    rows = [woven(i, n) for i in range(n)]
+    assert sorted(rows) == list(range(n))
+    first = np.array(rows) < (n + 1) // 2
+    assert (first[::2]).all() and not first[1::2].any()

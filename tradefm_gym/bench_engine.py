@@ -67,7 +67,7 @@ def engine_benchmarks() -> list[Benchmark]:
         on_gpu("gpu-served-mini-8192", prepare=partial(gpu.served_rate, "mini", 8192), repeats=1),
         on_gpu(
             "gpu-closed-paper-512",
-            prepare=partial(gpu.closed_loop, "paper", 512),
+            prepare=partial(gpu.closed_loop, "paper", 512, 1),
             repeats=1,
             target=0.85,
             is_share=True,
@@ -75,10 +75,12 @@ def engine_benchmarks() -> list[Benchmark]:
         ),
         on_gpu(
             "gpu-closed-mini-8192",
-            prepare=partial(gpu.closed_loop, "mini", 8192),
+            prepare=partial(gpu.closed_loop, "mini", 8192, 1),
             target=1e6,
             reference=partial(gpu.served_rate, "mini", 8192),
         ),
+        on_gpu("gpu-halves-paper-512", prepare=partial(gpu.closed_loop, "paper", 512, 2), repeats=1),
+        on_gpu("gpu-halves-mini-8192", prepare=partial(gpu.closed_loop, "mini", 8192, 2), repeats=1),
         on_gpu("gpu-ppo-mini-8192", unit="steps/s", prepare=partial(gpu.learning, 8192), target=50_000, repeats=1),
         *(
             on_gpu(f"gpu-train-{preset}", unit=gpu.MFU, prepare=partial(gpu.training, preset, *sizes), target=target)

@@ -170,8 +170,8 @@ def generate_rate(name: str, batch: int, quick: bool) -> float:
 # --- The closed loop ---------------------------------------------------------------------------------------
 
 
-def closed_loop(name: str, batch: int, quick: bool) -> Work:
-    """``TradeFMFlow`` on the GPU with as many markets, in two halves, and no agents; as many events as T/2 + 1."""
+def closed_loop(name: str, batch: int, parts: int, quick: bool) -> Work:
+    """``TradeFMFlow`` on the GPU with as many markets, in so many parts, and no agents; as many events as T/2 + 1."""
     _fresh()
     from dataclasses import replace
 
@@ -180,7 +180,7 @@ def closed_loop(name: str, batch: int, quick: bool) -> Work:
 
     with tempfile.TemporaryDirectory() as folder:
         model = BUNDLED_MODEL if name == "mini" else _paper_folder(Path(folder), name)
-        flow = TradeFMFlow(model, batch, backend="torch", device="cuda", parts=2)
+        flow = TradeFMFlow(model, batch, backend="torch", device="cuda", parts=parts)
     work = going_on(flow, replace(flow.market_config(0), tape=1024, fills=1024, flow_ids=16384))
     work.run()  # from the start's T/2 events to the first refill
     return work

@@ -14,7 +14,7 @@ from tradefm_gym.flow.cancels import leaves_a_hole, order_to_cancel
 from tradefm_gym.flow.followers import add_pressure
 from tradefm_gym.flow.placement import SPAN, density, place, place_by_touch, touch_lots, usual_touch
 from tradefm_gym.flow.tilting import correct_row
-from tradefm_gym.market.compiler import KERNEL, PARALLEL, SERIAL
+from tradefm_gym.market.compiler import KERNEL, PARALLEL, ROW, SERIAL
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
     MID_TOUCH,
@@ -43,6 +43,16 @@ class Decoding(NamedTuple):
     deterministic: bool
 
 
+@njit(**ROW)
+def woven(i, n):
+    """The i-th of n rows as loops over threads take them: of both halves in turn.
+
+    A thread gets consecutive turns. Where only one half of the rows is wanted (see ``halves``), half of the threads
+    would otherwise have nothing to do.
+    """
+    return i // 2 + (i % 2) * ((n + 1) // 2)
+
+
 # --- Records to inputs ---------------------------------------------------------------------------------
 
 
@@ -67,7 +77,8 @@ def read_tape_parallel(
     records, record_count, cursor, wanted, states, agents, scratch, edges, flag_agents, queue, queued, history, seen
 ):
     """As :func:`read_tape`, over the threads."""
-    for m in prange(wanted.shape[0]):
+    for i in prange(wanted.shape[0]):
+        m = woven(i, wanted.shape[0])
         _read_row(
             records, record_count, cursor, wanted, states, agents, scratch, edges, flag_agents, queue, queued, history,
             seen, m,
@@ -188,7 +199,8 @@ def prepare_parallel(
     seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves
 ):
     """As :func:`prepare`, over the threads."""
-    for m in prange(wanted.shape[0]):
+    for i in prange(wanted.shape[0]):
+        m = woven(i, wanted.shape[0])
         _prepare_row(
             seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves, m
         )
@@ -239,7 +251,8 @@ def propose_parallel(
     events, count, uniforms, kept,
 ):  # fmt: skip
     """As :func:`propose`, over the threads."""
-    for m in prange(wanted.shape[0]):
+    for i in prange(wanted.shape[0]):
+        m = woven(i, wanted.shape[0])
         _propose_row(
             tokens, wanted, states, placement, seeds, episodes, proposals, clock_ns, book, dense, strength, decoding,
             events, count, uniforms, kept, m,
