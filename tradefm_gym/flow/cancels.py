@@ -123,11 +123,11 @@ def _comes_first(book, m, s, slot, other) -> bool:
     """Whether an order comes before another one: from the touch on, and of one queue the newest first."""
     price, level = np.int64(book.orders[m, slot]["price"]), np.int64(book.orders[m, other]["price"])
     if price != level:
-        return price > level if s == 0 else price < level
+        return bool(price > level if s == 0 else price < level)
     newer = np.int64(book.orders[m, slot]["next"])
     while newer >= 0 and newer != other:
         newer = np.int64(book.orders[m, newer]["next"])
-    return newer < 0
+    return bool(newer < 0)
 
 
 @njit(**KERNEL)
