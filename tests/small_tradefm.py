@@ -84,6 +84,7 @@ def records_of_tokens(flow, tokens, episode: int = 0) -> np.ndarray:
     flow.reset(
         market, everyone(n), np.zeros(n, np.int64), np.arange(n).astype(np.uint64), np.full(n, episode, np.uint32)
     )
+    flow._by_rows = False  # so that all rows are drawn by what follows
     flow.engine.sample = lambda bits, active, temperature: np.asarray(tokens)
     flow.engine.start_sample = lambda *arguments: lambda: (np.asarray(tokens), np.ones((n, 2)))
     market.feed(flow.next_events(market, everyone(n)))

@@ -73,6 +73,48 @@ def test_an_empty_bin_has_none(book):
     assert chosen(book, 1, 113, 120, 1, 100) == -1
 
 
+def test_among_many_orders_it_is_the_one_that_going_from_queue_to_queue_finds():
+    """Hundreds of orders a side, some of one time, some of one price, some gone, some an agent's."""
+    generator = np.random.default_rng(1)
+    market = MarketSimulator(1, MarketConfig(seats=1))
+    for i in range(900):
+        side = BUY if generator.random() < 0.5 else SELL
+        price = 1_000 - side * int(generator.geometric(0.02))
+        size, time = int(generator.integers(1, 12)), int(generator.integers(0, 1 + i // 8))
+        market.send(LIMIT, side, price, size, order_id=i, owner=0 if i % 9 == 0 else -1, time_ns=time)
+        if i % 3 == 0 and i % 9:
+            market.send(CANCEL, side, price, 0, order_id=i // 2)
+    book = market.book
+    for trial in range(600):
+        s, least = trial % 2, int(generator.integers(1, 14))
+        away, most = np.sort(generator.integers(0, 200, 2)), least + int(generator.integers(0, 3))
+        bottom, top = (1_000 - away[::-1]) if s == 0 else 1_000 + away
+        uniform = generator.random()
+        found = np.flatnonzero(book.orders[0]["size"] > 0)
+        orders = book.orders[0, found]
+        mine = (orders["owner"] < 0) & (orders["side"] == (SELL if s else BUY))
+        found = found[mine & (orders["price"] >= bottom) & (orders["price"] <= top)]
+        orders = book.orders[0, found]
+        place = np.array([_place_in_queue(book, slot) for slot in found], np.int64)
+        turn = np.lexsort((-place, np.abs(orders["price"] - 1_000)))  # from the touch on, of a queue the newest first
+        found, orders = found[turn], orders[turn]
+        fits = np.flatnonzero((orders["size"] >= least) & (orders["size"] <= most))
+        if len(fits):
+            fits = fits[np.argsort(-orders["time_ns"][fits], kind="stable")][:YOUNGEST]
+            expected = orders["order_id"][fits[min(int(-np.log2(1 - uniform)), len(fits) - 1)]]
+        else:
+            short = np.maximum(least - orders["size"], orders["size"] - most)
+            expected = orders["order_id"][np.argmin(short)] if len(orders) else -1
+        assert chosen(book, s, bottom, top, least, most, uniform) == expected
+
+
+def _place_in_queue(book, slot):
+    place = 0
+    while (slot := int(book.orders[0, slot]["prev"])) >= 0:
+        place += 1
+    return place
+
+
 def test_a_generated_cancel_removes_an_order_of_the_bins_that_it_names(tmp_path):
     """For every side, depth bin and volume bin that holds an order of the book."""
     folder = write_checkpoint(tmp_path / "small")

@@ -135,13 +135,13 @@ def test_a_plan_of_appends_comes_to_what_one_event_after_another_does(first):
 
 def refills(flow, events=200):
     """At which numbers of proposals each row was filled again."""
-    market, found, prefill = started(flow), [], flow.engine.prefill
+    market, found, read = started(flow), [], flow.engine.read
 
-    def counted(rows, inputs):
-        found.extend((int(row), int(flow._proposals[row])) for row in np.atleast_1d(rows))
-        return prefill(rows, inputs)
+    def counted(rows, begins, *others):
+        found.extend((int(row), int(flow._proposals[row])) for row in rows[begins == 0])
+        return read(rows, begins, *others)
 
-    flow.engine.prefill = counted
+    flow.engine.read = counted
     go_on(market, flow, market.background_count + events)
     return [[step for row, step in found if row == m] for m in range(flow.num_envs)], market
 

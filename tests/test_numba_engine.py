@@ -378,3 +378,52 @@ def test_inactive_rows_return_minus_one():
     assert tokens[0] == tokens[2] == -1
     assert 0 <= tokens[1] < VOCABULARY
     assert np.prod(DIGIT_SIZES) == VOCABULARY
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_reading_comes_to_what_prefill_and_append_do(threads, monkeypatch):
+    """Rows that read anew, rows that go on, one that reads nothing: what follows comes once for each, in time."""
+    monkeypatch.setattr("tradefm_gym.model.numba_engine.thread_count", lambda: threads)
+    monkeypatch.setattr("tradefm_gym.model.numba_plans.thread_count", lambda: threads)
+    config, generator = PRESETS["test"], np.random.default_rng(3)
+    weights, batch = weights_of(config), 30
+    expected, engine = (NumbaEngine(config, weights, batch) for _ in range(2))
+    first = random_events(generator, 20)
+    for one in (expected, engine):
+        prefill_all(one, first)
+    rows = np.array([7, 3, *range(8, 28), 29], np.int64)
+    counts = np.array([40, 64, *generator.integers(0, 4, 20), 0], np.int64)
+    begins = np.where(counts >= 40, 0, 20)
+    events = random_events(generator, int(counts.sum()))
+    parts = np.split(events, np.cumsum(counts)[:-1])
+    heard, width = [], engine._state.head.size // batch
+    engine.read(rows, begins, counts, events, lambda some: heard.extend(
+        (row, engine._state.head.reshape(batch, width)[row].copy()) for row in some.tolist()))  # fmt: skip
+    for row, begin, part in zip(rows.tolist(), begins.tolist(), parts, strict=True):
+        if begin == 0:
+            expected.prefill(row, part)
+        else:
+            append_all(expected, row, part)
+    assert sorted(row for row, _ in heard) == sorted(rows.tolist())
+    for row, outputs in heard:
+        np.testing.assert_array_equal(outputs, expected._state.head.reshape(batch, width)[row])
+    np.testing.assert_array_equal(engine.lengths, expected.lengths)
+    np.testing.assert_array_equal(engine._seen, expected._seen)
+    tokens = engine.sample(random_bits(np.random.default_rng(4), batch), np.ones(batch, bool))
+    assert np.array_equal(tokens, expected.sample(random_bits(np.random.default_rng(4), batch), np.ones(batch, bool)))
+
+
+def test_what_cannot_be_read_is_refused_and_nothing_changes():
+    config = PRESETS["test"]
+    engine, nothing = NumbaEngine(config, weights_of(config), 3), lambda rows: pytest.fail("nothing was read")
+    good = random_events(np.random.default_rng(0), config.context + 1)
+    bad = good.copy()
+    bad[2, 3] = VOCABULARY
+    for row, count, events, message in (
+        (1, config.context + 1, good, "row 1, which needs more room"),
+        (2, 3, bad, "row 2, which has an event out of range"),
+        (0, 0, good, "row 0, which is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            engine.read(np.array([row]), np.array([0]), np.array([count]), events, nothing)
+    assert not engine.lengths.any()

@@ -22,12 +22,14 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.market.book import NOBODY
-from tradefm_gym.market.compiler import KERNEL, SERIAL
-from tradefm_gym.market.layout import BEST
+from tradefm_gym.market.compiler import KERNEL, SERIAL, aside
+from tradefm_gym.market.events import BUY, SELL
+from tradefm_gym.market.layout import BEST, HIGH_WATER
 from tradefm_gym.market.resolve import is_empty
 from tradefm_gym.market.views import level_size, newest_background, next_level
 
 YOUNGEST = 8  # candidates that are told apart by age
+_BY_QUEUES = 48  # orders to look at from queue to queue; where more lie in a range, going through the pool is faster
 
 
 @njit(**SERIAL)
@@ -45,7 +47,8 @@ def order_to_cancel(book, m, s, bottom, top, least, most, uniform, kept):
         uniform: number in [0, 1) that decides among those that fit, by age.
         kept: (2, YOUNGEST) int64, room to work.
     """
-    found = 0
+    wanted = min(np.int64(-np.log2(1.0 - uniform)), YOUNGEST - 1) + 1
+    found, looked_at = 0, 0
     nearest, distance = np.int64(-1), np.int64(0)
     price = np.int64(book.row[m, BEST + s])
     if not is_empty(price) and (price > top if s == 0 else price < bottom):
@@ -57,16 +60,48 @@ def order_to_cancel(book, m, s, bottom, top, least, most, uniform, kept):
             if order["owner"] < 0:
                 size, time = np.int64(order["size"]), np.int64(order["time_ns"])
                 if least <= size <= most:
-                    found = _keep(kept, found, slot, time)
+                    found = _keep(book, m, s, kept, found, wanted, slot, time)
                 away = least - size if size < least else size - most
                 if nearest < 0 or away < distance:
                     nearest, distance = slot, away
             slot = np.int64(order["prev"])
+            looked_at += 1
+        if looked_at > _BY_QUEUES:
+            return _of_pool(book, m, s, bottom, top, least, most, wanted, kept)
         price = next_level(book, m, s, price)
-    if found == 0:
-        return nearest
-    rank = np.int64(-np.log2(1.0 - uniform))
-    return kept[0, min(rank, found - 1)]
+    return kept[0, found - 1] if found > 0 else nearest
+
+
+@njit(**KERNEL)
+def _of_pool(book, m, s, bottom, top, least, most, wanted, kept):
+    """What ``order_to_cancel`` finds, by going through the pool as it lies in memory.
+
+    From queue to queue each order has to be waited for: where hundreds lie in a range that takes several times as long.
+    """
+    aside()
+    found, oldest, side = 0, np.int64(-(2**63)), BUY if s == 0 else SELL
+    for slot in range(book.row[m, HIGH_WATER]):
+        order = book.orders[m, slot]
+        size, price, time = np.int64(order["size"]), np.int64(order["price"]), np.int64(order["time_ns"])
+        fits = (size >= max(least, 1)) & (size <= most) & (price >= bottom) & (price <= top)
+        if fits & (order["side"] == side) & (order["owner"] < 0) & (time >= oldest):  # one branch, seldom taken
+            found = _keep(book, m, s, kept, found, wanted, slot, time)
+            if found == wanted:
+                oldest = kept[1, found - 1]
+    return kept[0, found - 1] if found > 0 else _nearest_of_pool(book, m, s, bottom, top, least, most)
+
+
+@njit(**KERNEL)
+def _nearest_of_pool(book, m, s, bottom, top, least, most):
+    side, nearest, distance = BUY if s == 0 else SELL, np.int64(-1), np.int64(2**62)
+    for slot in range(book.row[m, HIGH_WATER]):
+        order = book.orders[m, slot]
+        size, price = np.int64(order["size"]), np.int64(order["price"])
+        away = max(least - size, size - most)
+        lies = (size > 0) & (price >= bottom) & (price <= top) & (order["side"] == side) & (order["owner"] < 0)
+        if lies & (away <= distance) and (away < distance or _comes_first(book, m, s, slot, nearest)):
+            nearest, distance = slot, away
+    return nearest
 
 
 @njit(cache=True, nogil=True)
@@ -84,14 +119,28 @@ def leaves_a_hole(book, m, s, slot, span) -> bool:
 
 
 @njit(**KERNEL)
-def _keep(kept, found, slot, time):
-    """Insert into the youngest so far, newest first; returns how many are kept."""
+def _comes_first(book, m, s, slot, other) -> bool:
+    """Whether an order comes before another one: from the touch on, and of one queue the newest first."""
+    price, level = np.int64(book.orders[m, slot]["price"]), np.int64(book.orders[m, other]["price"])
+    if price != level:
+        return bool(price > level if s == 0 else price < level)
+    newer = np.int64(book.orders[m, slot]["next"])
+    while newer >= 0 and newer != other:
+        newer = np.int64(book.orders[m, newer]["next"])
+    return bool(newer < 0)
+
+
+@njit(**KERNEL)
+def _keep(book, m, s, kept, found, wanted, slot, time):
+    """Insert into the ``wanted`` youngest so far, newest first; returns how many are kept."""
     place = found
-    while place > 0 and kept[1, place - 1] < time:
+    while place > 0 and (
+        kept[1, place - 1] < time or (kept[1, place - 1] == time and _comes_first(book, m, s, slot, kept[0, place - 1]))
+    ):
         place -= 1
-    if place == YOUNGEST:
+    if place == wanted:
         return found
-    found = min(found + 1, YOUNGEST)
+    found = min(found + 1, wanted)
     for i in range(found - 1, place, -1):
         kept[0, i], kept[1, i] = kept[0, i - 1], kept[1, i - 1]
     kept[0, place], kept[1, place] = slot, time

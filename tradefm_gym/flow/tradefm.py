@@ -185,6 +185,11 @@ class TradeFMFlow:
         self._begun: list[tuple[np.ndarray, Callable]] = []  # rows, and what waits for their tokens and strengths
         self._dense = np.zeros((n, 2))  # of bids and asks
         self._uniforms, self._youngest = np.zeros((n, 5)), np.zeros((n, 2, YOUNGEST), np.int64)
+        self._is_moved = bool(self._persistence.any() or self.following or self.restoring)
+        # The Numba engine's threads may go on with a row that it has read; a device has all rows drawn at once.
+        self._by_rows = hasattr(self.engine, "read")
+        self._tokens, self._strength = np.zeros(n, np.int32), np.ones((n, 2))
+        self._reads, self._events = np.zeros((3, n), np.int64), np.empty((n * t, 4), np.int32)
         self._starts: dict[int, tuple[np.ndarray, np.ndarray, Any]] = {}
 
     def market_config(self, seats: int = 1) -> MarketConfig:
@@ -223,6 +228,9 @@ class TradeFMFlow:
         block = EventBlock.empty(self.num_envs, 1)
         if not wanted.any():
             return block
+        if self._by_rows and not self._begun:
+            self._draw_by_rows(market, wanted, block)
+            return block
         tokens, strength = self._drawn(market, wanted)
         _over(kernels, "propose", self.num_envs)(
             tokens, wanted, self._states, self._placement, self._seeds, self._episodes, self._proposals,
@@ -240,22 +248,34 @@ class TradeFMFlow:
         if not wanted.any():
             return
         self._absorb(market, wanted)
-        if self.anchor == "background":
-            self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
         self._active[: self.num_envs] = wanted
-        corrections = tilting.Corrections(
-            self._persistence, self.following * self._followers, self.answering, self.restoring
-        )
         _over(kernels, "prepare", self.num_envs)(
-            self._seeds, self._episodes, self._proposals, wanted, self._bits, market.book, corrections, self._dense,
-            self._states, self._agents, self._placement, self._moves,
+            self._seeds, self._episodes, self._proposals, wanted, self._bits, market.book, self._corrections(),
+            self._dense, self._states, self._agents, self._placement, self._moves,
         )  # fmt: skip
-        if self._persistence.any() or self.following or self.restoring:
+        if self._is_moved:
             result = self.engine.start_sample(self._bits, self._active, self.temperature, self._moves)
         else:
             drawn = self.engine.sample(self._bits, self._active, temperature=self.temperature), self._unmoved
             result = lambda: drawn  # noqa: E731
         self._begun.append((wanted.copy(), result))
+
+    def _draw_by_rows(self, market: MarketSimulator, wanted: np.ndarray, block: EventBlock) -> None:
+        """What ``next_events`` proposes, each row's as soon as the engine has read what is new, in its threads."""
+        draw, scale, corrections = self.engine.draw, np.float32(1 / self.temperature), self._corrections()
+        own, now = (self._seeds, self._episodes, self._proposals, self._bits), market.clock_ns
+
+        def propose(rows: np.ndarray) -> None:
+            kernels.draw_rows(
+                rows, wanted, draw, scale, self._is_moved, *own, corrections, self._agents, self._moves, self._tokens,
+                self._states, self._placement, now, market.book, self._dense, self._strength, self._decoding,
+                block.events, block.count, self._uniforms, self._youngest,
+            )  # fmt: skip
+
+        self._absorb(market, wanted, propose)
+
+    def _corrections(self) -> tilting.Corrections:
+        return tilting.Corrections(self._persistence, self.following * self._followers, self.answering, self.restoring)
 
     def _drawn(self, market: MarketSimulator, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and strengths of wanted rows: what was begun for them, or what is begun now."""
@@ -343,24 +363,15 @@ class TradeFMFlow:
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
         names = (
-            "states",
-            "placement",
-            "agents",
-            "followers",
-            "tables",
-            "cursor",
-            "history",
-            "seen",
-            "fixed",
-            "shift",
-            "first",
-        )
-        return {name: getattr(self, f"_{name}") for name in (*names, "seeds", "episodes", "proposals")}
+            "states", "placement", "agents", "followers", "tables", "cursor", "history", "seen", "fixed", "shift",
+            "first", "seeds", "episodes", "proposals",
+        )  # fmt: skip
+        return {name: getattr(self, f"_{name}") for name in names}
 
     # ---- the tape -> the cache ---------------------------------------------------------------
 
-    def _absorb(self, market: MarketSimulator, wanted: np.ndarray) -> None:
-        """Bring the caches of wanted rows up to the end of their tapes."""
+    def _absorb(self, market: MarketSimulator, wanted: np.ndarray, then: Callable | None = None) -> None:
+        """Bring the caches of wanted rows up to the end of their tapes; ``then`` is as ``NumbaEngine.read`` has it."""
         tape = market.tape
         ring = tape.records.shape[1]
         if (tape.record_count - self._cursor)[wanted].max(initial=0) > ring:
@@ -374,8 +385,21 @@ class TradeFMFlow:
             )  # fmt: skip
             tell(self._queue, queued, self._classes, self._fixed, self._shift, self._history, self._seen)
             longest = int(queued.max(initial=0))
-            if longest:
+            if longest < _QUEUE and self.anchor == "background":
+                self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
+            if longest < _QUEUE and then is not None:
+                self._read(queued, wanted, then)
+            elif longest:
                 self._append(queued)
+
+    def _read(self, queued: np.ndarray, wanted: np.ndarray, then: Callable[[np.ndarray], None]) -> None:
+        """Has wanted rows read what is queued (N,), as ``_append`` does, all in one go with what follows."""
+        context, lengths, counts = self.config.context, self.engine.lengths, self._counts[: self.num_envs]
+        kernels.plan_appends(self._queue, queued, lengths, self._seen, context, self._first, counts, self._ends)
+        count = kernels.list_reads(
+            wanted, self._history, self._seen, counts, self._ends, lengths, context, *self._reads, self._events
+        )
+        self.engine.read(*self._reads[:, :count], self._events, then)
 
     def _append(self, queued: np.ndarray) -> None:
         """Appends what is queued (N,) in each row; one that gets full is filled again from its last T/2 inputs."""

@@ -25,6 +25,7 @@ from tradefm_gym.market.features import (
     prices_of,
 )
 from tradefm_gym.market.layout import NEXT_ID
+from tradefm_gym.model.numba_sampling import draw_row
 from tradefm_gym.model.tokenizer import decode_values, encode_features
 from tradefm_gym.rng import DECODE, REFILL, SAMPLE, bits
 
@@ -176,6 +177,42 @@ def first_refills(seeds, episodes, rows, context, out):
     for m in rows:
         word, _, _, _ = bits(seeds[m], episodes[m], np.uint64(0), REFILL)
         out[m] = context - ((np.int64(word) * (context - context // 2)) >> 32)
+
+
+@njit(**SERIAL)
+def list_reads(wanted, history, seen, counts, ends, lengths, context, rows, begins, sizes, events):
+    """What wanted rows are to read, as ``NumbaEngine.read`` takes it: rows that are filled again come first.
+
+    Args:
+        wanted: (N,) bool.
+        history: (N, H, 4) int32, the ring of the last inputs.
+        seen: (N,) int64, how many ever came.
+        counts: (N,) int64 of ``plan_appends``.
+        ends: (N,) int64, likewise.
+        lengths: (N or more,) int32, inputs in the row's cache.
+        context: T.
+        rows: (N,) int64, written: the wanted ones.
+        begins: (N,) int64, written: 0 for one that is filled again, else its length.
+        sizes: (N,) int64, written: how many inputs it reads.
+        events: (N T, 4) int32, written: those inputs, one row's after the other's.
+
+    Returns:
+        How many rows there are.
+    """
+    listed, total = 0, 0
+    for again in (True, False):
+        for m in range(wanted.size):
+            if wanted[m] and (ends[m] > 0) == again:
+                rows[listed], begins[listed], sizes[listed] = m, lengths[m], counts[m]
+                if again:
+                    begins[listed], sizes[listed] = 0, counts[m] + context // 2
+                for j in range(sizes[listed]):
+                    at = (seen[m] - sizes[listed] + j) % history.shape[1]
+                    for column in range(4):
+                        events[total + j, column] = history[m, at, column]
+                total += sizes[listed]
+                listed += 1
+    return listed
 
 
 # --- Before a draw ------------------------------------------------------------------------------------
@@ -338,3 +375,25 @@ def _propose_row(
         event["kind"] = LIMIT
         event["order_id"] = -1  # the market numbers it
     count[m] = 1
+
+
+@njit(**SERIAL)
+def draw_rows(
+    rows, wanted, draw, scale, is_moved, seeds, episodes, proposals, words, corrections, agents, moves, tokens, states,
+    placement, clock_ns, book, dense, strength, decoding, events, count, uniforms, kept,
+):  # fmt: skip
+    """Prepares, draws and proposes for ``rows`` (k,) int64, one after the other while each lies in the caches.
+
+    ``draw`` is the engine's, ``scale`` 1 / temperature, ``is_moved`` whether ``moves`` asks for anything; ``tokens``
+    (N,) are written. Other arguments as in ``prepare`` and ``propose``.
+    """
+    for i in range(rows.size):
+        m = rows[i]
+        _prepare_row(
+            seeds, episodes, proposals, wanted, words, book, corrections, dense, states, agents, placement, moves, m
+        )
+        tokens[m] = draw_row(draw, m, words, scale, is_moved, moves, strength)
+        _propose_row(
+            tokens, wanted, states, placement, seeds, episodes, proposals, clock_ns, book, dense, strength, decoding,
+            events, count, uniforms, kept, m,
+        )  # fmt: skip

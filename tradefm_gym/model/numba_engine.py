@@ -5,6 +5,7 @@ arguments and keeps the rows' state. A row's results are the same bits whatever 
 of threads, and on any CPU with fused multiply-add.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,15 +27,15 @@ from tradefm_gym.model.numba_kernels import (
     Shape,
     State,
     Weights,
-    admit,
     layer_size,
     read_heads,
     run_tiles,
     scratch_size,
 )
 from tradefm_gym.model.numba_matrix import PANEL, multiply_matrix, pack_panels, whole_panels
-from tradefm_gym.model.numba_plans import append_plan, prefill_plan, tasks_of
+from tradefm_gym.model.numba_plans import admit, admit_reads, append_plan, prefill_plan, read_plan, tasks_of
 from tradefm_gym.model.numba_sampling import (
+    Draw,
     Head,
     kind_log_prob_rows,
     log_prob_rows,
@@ -150,6 +151,52 @@ class NumbaEngine:
             self._limits.several_in_range(inputs, counts)
         self._append(inputs.reshape(-1, 4), count, before)
 
+    def read(
+        self,
+        rows: NDArray[np.int64],
+        begins: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        events: NDArray[np.int32],
+        then: Callable[[NDArray[np.int64]], None],
+    ) -> None:
+        """Has rows read events from given positions on, some perhaps anew from 0, and what is to follow with each.
+
+        Args:
+            rows: (k,), all different.
+            begins: (k,), the position of each row's first event, at most its length: what lies there is replaced.
+            counts: (k,), events of each row, 0 for one that needs no more than what follows.
+            events: (n, 4), those of one row after the other; there may be more.
+            then: called with some of the rows once they can be drawn from: with each row once, in any order, in this
+                thread or in a helper's while others still read.
+        """
+        most = int(counts.sum())
+        if self._places.shape[1] < most:
+            self._places = np.zeros((3, most), np.int64)
+        sizes, lengths, b = self._input_sizes, self.lengths, self.batch
+        fault = -1 - admit_reads(events, sizes, rows, begins, counts, lengths, self.context, self._seen, self._places)
+        if fault >= 0:
+            said = ("needs more room", "has an event out of range", "is empty")[fault // b]
+            raise ValueError(f"rows has row {fault % b}, which {said}")
+        tiles, starts, firsts = read_plan(counts)
+        turns = itertools.count()  # each number to one thread only
+        network, places, size = (self._shape, self._weights, self._state), self._places, scratch_size(self._shape)
+        threads = max(1, min(thread_count(), starts.size - 1))
+        scratch = self._room(threads)
+
+        def work(thread: int) -> None:
+            while (task := next(turns)) < starts.size - 1:
+                mine, counter = starts[task : task + 2], np.zeros(1, np.int64)
+                run_tiles(*network, events, *places, tiles, mine, counter, scratch, thread * size)
+                then(rows[firsts[task] : firsts[task + 1]])
+
+        together(work, threads)
+
+    @property
+    def draw(self) -> Draw:
+        """What `numba_sampling.draw_row` draws from, for callers that draw in what follows a `read`."""
+        untilted = np.zeros((0, KINDS), np.float32)
+        return Draw(self._head, self._state.head, *self._kinds, untilted, self._work, self._work_size)
+
     def _admit(self, inputs: NDArray[np.int32], counts: NDArray[np.int64]) -> int:
         if self._places.shape[1] < inputs.shape[0] * inputs.shape[1]:
             self._places = np.zeros((3, inputs.shape[0] * inputs.shape[1]), np.int64)
@@ -262,9 +309,7 @@ class NumbaEngine:
 
     def _run(self, inputs, sources, rows, positions, tiles, starts) -> None:
         threads, size = max(1, min(thread_count(), starts.size - 1)), scratch_size(self._shape)
-        if threads not in self._scratch:
-            self._scratch[threads] = _aligned(threads * size)
-        scratch, counter = self._scratch[threads], np.zeros(1, np.int64)
+        scratch, counter = self._room(threads), np.zeros(1, np.int64)
         shape, weights, state = self._shape, self._weights, self._state
 
         def work(thread: int) -> None:
@@ -272,6 +317,11 @@ class NumbaEngine:
             run_tiles(shape, weights, state, inputs, sources, rows, positions, tiles, starts, counter, scratch, s0)
 
         together(work, threads)
+
+    def _room(self, threads: int) -> NDArray[np.float32]:
+        if threads not in self._scratch:
+            self._scratch[threads] = _aligned(threads * scratch_size(self._shape))
+        return self._scratch[threads]
 
     def _caches(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Views of one row's keys (L, G, panels, d, PANEL) and values (L, G, T', d)."""

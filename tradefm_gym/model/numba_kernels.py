@@ -405,38 +405,3 @@ def run_tiles(shape, weights, state, inputs, sources, rows, positions, tiles, st
         for tile in range(starts[task], starts[task + 1]):
             begin, count, last_only = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             forward_tile(shape, weights, state, inputs, sources, rows, positions, begin, count, last_only, scratch, s0)
-
-
-@njit(cache=True, nogil=True)
-def admit(inputs, sizes, counts, lengths, context, seen, sources, rows, positions):
-    """Lists the events to append and counts them in, if all of them can be appended.
-
-    Args:
-        inputs: (B, K, 4) int32, of which row r has counts[r].
-        sizes: (4,) int64, values of each column.
-        counts: (B,) int64, 0 to K.
-        lengths: (B,) int32, counted up.
-        context: events that a row has room for.
-        seen: (B, T) int32, the tokens in each row's cache; written.
-        sources: (B K,) int64, written: the place of each event among the B K of `inputs`, a row's events in order.
-        rows: (B K,) int64, written: its row.
-        positions: (B K,) int64, written: its position there.
-
-    Returns:
-        Number of events; or -1 - row for a row without room; or -1 - B - row for a row with an event out of range.
-    """
-    for row in range(counts.size):
-        if counts[row] > 0 and lengths[row] + counts[row] > context:
-            return -1 - row
-        for j in range(counts[row]):
-            for column in range(4):
-                if inputs[row, j, column] < 0 or inputs[row, j, column] >= sizes[column]:
-                    return -1 - counts.size - row
-    total = 0
-    for row in range(counts.size):
-        for j in range(counts[row]):
-            sources[total], rows[total], positions[total] = row * inputs.shape[1] + j, row, lengths[row]
-            seen[row, lengths[row]] = inputs[row, j, 3]
-            lengths[row] += 1
-            total += 1
-    return total

@@ -46,6 +46,18 @@ class Head(NamedTuple):
     tables: np.ndarray  # flat float32, see above; empty for a joint head
 
 
+class Draw(NamedTuple):
+    """What an engine's rows draw from and work in, for kernels that draw row by row; see ``draw_row``."""
+
+    head: Head
+    outputs: np.ndarray  # flat float32, the head's outputs of all rows
+    kinds: np.ndarray  # (B, 64) float32, room to work
+    tilt: np.ndarray  # (B, 64) float32, likewise
+    untilted: np.ndarray  # (0, 64) float32
+    work: np.ndarray  # flat float32, likewise
+    size: int  # of a row's part of it
+
+
 def work_size(units: int) -> int:
     """Float32 elements that a row needs to draw digit by digit: logits, then activations, then kinds of event."""
     return LANES + units + KINDS
@@ -174,6 +186,17 @@ def sample_row_moved(head, outputs, row, bits, scale, moves, kinds, tilt, streng
     if not head.factored:
         return sample_row(head, outputs, row, bits, scale, tilt, work, w0)
     return _draw_rest(head, outputs, row, bits, scale, _choose_kind(head, row, bits, tilt, work, w0), 3, work, w0)
+
+
+@njit(cache=True, nogil=True)
+def draw_row(draw, row, bits, scale, is_moved, moves, strength):
+    """Draws one row's token, tilted by what ``moves`` asks for if ``is_moved``; ``strength`` (B, 2) is written then."""
+    w0 = row * draw.size
+    if not is_moved:
+        return sample_row(draw.head, draw.outputs, row, bits, scale, draw.untilted, draw.work, w0)
+    return sample_row_moved(
+        draw.head, draw.outputs, row, bits, scale, moves, draw.kinds, draw.tilt, strength, draw.work, w0
+    )
 
 
 @njit(cache=True, nogil=True)
