@@ -34,6 +34,7 @@ ARMS: dict[str, dict] = {
         "head_width": 96,
     },
     "1M, joint head": {"head": "joint", "head_width": 0},  # which adds 2M parameters
+    "1M, head 256": {"head_width": 256},  # hidden units for each digit instead of 64
     "1M, context 128": {"context": 128},
     "1M, context 512": {"context": 512},
 }  # fmt: skip

@@ -41,7 +41,8 @@ def model_card(
         "Each day was split by time into train / validation / test (70 / 15 / 15%, gap of at most 60 s). "
         f"One universal tokenizer; prices count from: `{tokenizer.mid}`, half-life {tokenizer.half_life_s:g} s. "
         f"The order-flow pressure is {'' if tokenizer.pressures > 1 else 'not '}told, "
-        f"the book's spread and touch are {'' if tokenizer.books else 'not '}told. "
+        f"the book's spread and touch are {'' if tokenizer.books else 'not '}told, "
+        f"pace {'' if tokenizer.paces > 1 else 'not '}told, assets {'' if tokenizer.assets else 'not '}told apart. "
         "Augmentation: participant re-flagging (up to 30% of a window's orders, and 15% of its takers), mirror, "
         "level shift.",
         "",
