@@ -37,6 +37,7 @@ def test_arms_differ_from_the_bundled_network_in_one_thing(example):
     }
     assert changed["1M"] == set()
     assert changed["1M, joint head"] == {"head", "head_width"}
+    assert changed["1M, head 256"] == {"head_width"}
     assert changed["1M, context 128"] == changed["1M, context 512"] == {"context"}
     body = {"layers", "width", "heads", "kv_heads", "feed_width", "embedding_width", "head_width"}
     assert changed["0.3M"] <= body and changed["3M"] <= body
