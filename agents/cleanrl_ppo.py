@@ -8,9 +8,9 @@ episode at once, so all N markets act at every decision. Nothing here knows a ro
 learns with the same parts.
 
 On a processor nearly all of a learner's time goes into the epochs, whose minibatches (a quarter of 8,192 decisions)
-are large enough that the products of matrices count and not the calls; with thousands of markets, ``--device cuda``. Policy and value share nothing but the norm of
-their gradients, so each learns in a thread of its own. Torch itself should have one thread: its idle threads spin on
-the cores that the markets need.
+are large enough that the products of matrices count and not the calls; with thousands of markets there is ``--device
+cuda``. Policy and value share nothing but the norm of their gradients, so each learns in a thread of its own. Torch
+itself should have one thread: its idle threads spin on the cores that the markets need.
 """
 
 import math

@@ -18,7 +18,6 @@ from tradefm_gym.model.tokenizer_options import TokenizerOptions
 from tradefm_gym.model.windows import Augmentation, FlowWindows
 from tradefm_gym.tokenizing import day_parts, day_paths, write_shards
 
-
 TOLD = TokenizerOptions(pace=True, assets=True)
 
 

@@ -137,8 +137,8 @@ class ModelConfig:
         version = values.pop("format", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format of the model configuration is {version!r}; allowed is {FORMAT_VERSION}")
-        older = {"pressures": 1, "spreads": 1, "books": 0, "paces": 1, "assets": 1}  # which do not name them
-        values = older | values
+        for name in ("pressures", "spreads", "books", "paces", "assets"):  # older files do not name them
+            values.setdefault(name, 0 if name == "books" else 1)
         names = {field.name for field in fields(cls)}
         if values.keys() != names:
             missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
