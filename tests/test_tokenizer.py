@@ -149,3 +149,16 @@ def test_a_missing_file_is_named(tmp_path):
 def test_calibration_needs_events():
     with pytest.raises(ValueError, match="samples"):
         TradeTokenizer.calibrate([features_of(0)[:0]])
+
+
+def test_an_asset_whose_events_come_together_keeps_waits_of_nothing():
+    features = features_of(1)  # of which many come at once, and many 900 ns later
+    tokenizer = TradeTokenizer.calibrate([features])
+    tables = tokenizer.tables_of(features)
+    tokens = tokenizer.encode(features[features["valid"] == 1])[:, 3]
+    uniforms = np.random.default_rng(0).random((len(tokens), 3))
+    waits = [decode_values(token, u, tables)[2] for token, u in zip(tokens.tolist(), uniforms, strict=True)]
+    nanoseconds = np.floor(np.array(waits) * 1e9).astype(np.int64)
+    at_once = (features["seconds"] == 0.0).mean()
+    assert at_once > 0.15 and abs((nanoseconds == 0).mean() - at_once) < 0.04
+    assert abs((nanoseconds < 1000).mean() - (features["seconds"] < 1e-6).mean()) < 0.01
