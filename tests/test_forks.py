@@ -162,7 +162,10 @@ def test_a_flow_that_cannot_be_copied_says_so():
 
 
 WORK = {  # arrays of a row each that nothing reads before it has written them
-    "TradeFMFlow": "active bits counts dense ends inputs queue scratch unmoved uniforms youngest",
+    "StressedFlow": "calm",  # which is always of empty names
+    "TradeFMFlow": (
+        "active bits counts dense ends inputs queue reads scratch strength tokens unmoved uniforms youngest"
+    ),
     **dict.fromkeys(("ExecutionRole", "MarketMakingRole", "TradingRole"), "ends scratch until"),
 }
 

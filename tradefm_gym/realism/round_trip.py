@@ -49,7 +49,7 @@ class RoundTripFlow(TradeFMFlow):
         self._tokens = tokenizer.encode(features[known])[:, 3]
         self._first = np.searchsorted(index[known], at)
         self._next = np.zeros(num_envs, np.int64)
-        self.engine = _Prompter(num_envs, self.config.context)
+        self.engine, self._by_rows = _Prompter(num_envs, self.config.context), False
 
     def reset(
         self, market: MarketSimulator, rows: np.ndarray, contexts: np.ndarray, seeds: np.ndarray, episodes: np.ndarray
