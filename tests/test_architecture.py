@@ -86,7 +86,7 @@ def test_arrows_point_one_way(path):
         if not name.startswith("tradefm_gym"):
             continue
         target = name.removeprefix("tradefm_gym").lstrip(".")
-        known = module in ("bench_learners", "bench_gpu") and target == "agents.cleanrl_ppo"  # a learner that it measures
+        known = module in ("bench_learners", "bench_gpu") and target == "agents.cleanrl_ppo"  # which they measure
         said = f"{module} imports {name}: agents are built on the public interface"
         assert known or not target.startswith("agents"), said
         if own == "foundation":

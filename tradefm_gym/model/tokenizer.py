@@ -285,7 +285,7 @@ class TradeTokenizer:
         """
         events, tables = features[features["valid"] == 1], self.tables
         takers = events["volume"][(events["action"] == 0) & (events["depth"] < OPPOSITE_TOUCH + 1)]
-        # Not shortened as for the bins: a market in which every sixth event comes with the one before it shall have such.
+        # Not shortened as for the bins: where every sixth event comes with the one before it, some shall do so.
         seconds = np.log10(np.maximum(events["seconds"], _AT_ONCE_S))
         by_touch, depth = self.mid_mode == MID_TOUCH, events["depth"]
         mirrored_depth = depth if by_touch else np.concatenate([depth, -depth])
