@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,3 +163,12 @@ def test_an_asset_whose_events_come_together_keeps_waits_of_nothing():
     at_once = (features["seconds"] == 0.0).mean()
     assert at_once > 0.15 and abs((nanoseconds == 0).mean() - at_once) < 0.04
     assert abs((nanoseconds < 1000).mean() - (features["seconds"] < 1e-6).mean()) < 0.01
+
+
+def test_an_asset_that_a_tokenizer_does_not_tell_is_nobodys(tokenizer):
+    features = features_of(2)[:8]
+    plain = tokenizer.encode(features)
+    features["asset"] = np.arange(8)
+    np.testing.assert_array_equal(tokenizer.encode(features), plain)
+    told = replace(tokenizer, assets=("one", "another")).encode(features)
+    assert ((told - plain)[:, 1] // (2 * tokenizer.pressures)).tolist() == [0, 1, 2, 0, 0, 0, 0, 0]

@@ -55,6 +55,7 @@ class Edges(NamedTuple):
     wide: np.ndarray
     touch: np.ndarray
     pace: np.ndarray
+    assets: int  # how many are told apart
 
 
 # What values can be at all; beyond, clocks and prices would overflow.
@@ -189,7 +190,7 @@ class TradeTokenizer:
         """What ``encode_features`` takes after the features."""
         return Edges(
             self.depth_edges, self.volume_edges, self.time_edges, self.level_edges, self.pressure_edges,
-            self.spread_edges, self.wide_edges, self.touch_edges, self.pace_edges,
+            self.spread_edges, self.wide_edges, self.touch_edges, self.pace_edges, len(self.assets),
         )  # fmt: skip
 
     @property
@@ -442,7 +443,8 @@ def encode_features(features, edges, out):
     """Write (liquidity, flag, level, token) of one FEATURES record to ``out (4,) int32``; ``edges`` is Edges.
 
     The liquidity tier carries the classes of the spread and of the pace too, the flag those of the pressure and of the
-    asset; the touch takes the place of the price level.
+    asset; the touch takes the place of the price level. An asset beyond those that are told apart is nobody's: start
+    states may have been made for a tokenizer that knows more.
     """
     depth = bin_of(edges.depth, features["depth"])
     volume = bin_of(edges.volume, features["volume"])
@@ -451,7 +453,8 @@ def encode_features(features, edges, out):
     out[0] = features["liquidity"] + 3 * (spread + (edges.spread.shape[0] + 1) * bin_of(edges.pace, features["pace"]))
     fast, slow = bin_of(edges.pressure[0], features["fast"]), bin_of(edges.pressure[1], features["slow"])
     kinds = edges.pressure.shape[1] + 1
-    out[1] = features["flag"] + 2 * (fast * kinds + slow + kinds * kinds * np.int64(features["asset"]))
+    asset = np.int64(features["asset"]) if features["asset"] <= edges.assets else 0
+    out[1] = features["flag"] + 2 * (fast * kinds + slow + kinds * kinds * asset)
     if edges.touch.shape[0] > 0:
         bid, ask = bin_of(edges.touch, features["bid"]), bin_of(edges.touch, features["ask"])
         sizes = edges.touch.shape[0] + 1
