@@ -107,8 +107,7 @@ class ExecutionRole(SeatRole):
     opening = staticmethod(open_interval)
     settling = staticmethod(settle_interval)
     filling = staticmethod(fill_observations)
-    opening_step = (execution_step.open_slice, execution_step.open_slice_parallel)
-    closing_step = (execution_step.close, execution_step.close_parallel)
+    deciding = (execution_step.decide, execution_step.decide_parallel)
     chosen_fields = (*SeatRole.chosen_fields, "schedule", "base")
 
     def __init__(

@@ -62,8 +62,8 @@ class MarketMakingRole(PositionRole):
     option_names: tuple[str, ...] = ("size", "inventory_limit")
     presets = MAKING_ACTIONS
     opening = staticmethod(open_quotes)
-    opening_step = (position_step.open_quotes, position_step.open_quotes_parallel)
-    closing_step = (position_step.close, position_step.close_parallel)
+    deciding = (position_step.decide, position_step.decide_parallel)
+    quoting = True
     number_rule = "four numbers from -1 to 1, distance of the bid and of the ask, skew and size"
 
     def __init__(

@@ -52,6 +52,7 @@ class PositionRole(SeatRole):
     state_dtype = STATE
     settling = staticmethod(settle_interval)
     filling = staticmethod(fill_observations)
+    quoting: bool  # what actions are: quotes, or a target
     spare = 2  # a bid and an ask
 
     def __init__(
@@ -135,6 +136,9 @@ class PositionRole(SeatRole):
 
     def _charges(self) -> tuple:
         return self.inventory_penalty, self.penalty_shape == "quadratic"
+
+    def _manner(self) -> tuple:
+        return (*self._charges(), self.quoting)
 
     def _queue_ahead(self) -> np.ndarray:
         """Lots ahead of the oldest own bid and ask (N, 2) int64; 0 or less where there is none."""

@@ -153,14 +153,3 @@ def take_back(state, resting, side, price, wanted, most, events, count, time_ns,
             full = False
         i -= 1
     return count, kept
-
-
-@njit(**ROW)
-def outside(actions, rows):
-    """Minus the number, counted from 1, of the first of the rows whose action is not in [-1, 1]; 0 if there is none."""
-    for m in range(actions.shape[0]):
-        if rows[m]:
-            for i in range(actions.shape[1]):
-                if not abs(actions[m, i]) <= 1.0:  # a NaN fails this too
-                    return np.int64(-1 - m)
-    return np.int64(0)

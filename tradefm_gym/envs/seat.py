@@ -339,14 +339,22 @@ def follow_tape(state, resting, records, record_count, fills, fill_count, rows, 
 OVERRUNS = ("", "fills", "records")  # what has overrun the tape
 
 
+@njit(**ROW)
+def overran_row(row, record_count, fill_count, records, fills):
+    """Which ring, of so many ``records`` and ``fills``, was written past what a seat has read in its row; 0: none."""
+    if fill_count - row["fills"] > fills:
+        return 1
+    return 2 if record_count - row["records"] > records else 0
+
+
 @njit(**SERIAL)
 def overran(state, record_count, fill_count, records, fills, rows):
-    """Which ring, of so many ``records`` and ``fills``, was written past what a seat has read in one of the rows."""
+    """The same of the first of the rows in which it was."""
     for m in range(state.shape[0]):
-        if rows[m] and fill_count[m] - state[m]["fills"] > fills:
-            return 1
-        if rows[m] and record_count[m] - state[m]["records"] > records:
-            return 2
+        if rows[m]:
+            ring = overran_row(state[m], record_count[m], fill_count[m], records, fills)
+            if ring > 0:
+                return ring
     return 0
 
 

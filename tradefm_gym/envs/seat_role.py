@@ -25,11 +25,12 @@ from tradefm_gym.envs.seat import (
     follow_tape,
     overran,
 )
+from tradefm_gym.envs.stages import CLOSING, OPENING, begin_decision
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
 from tradefm_gym.market.refusals import check_departed
-from tradefm_gym.market.rows import CRAMPED, NOBODY, OVERRUN, REFUSED
+from tradefm_gym.market.rows import ENDED, NOBODY, OVERRUN, REFUSED, STARVED
 from tradefm_gym.market.simulator import MarketSimulator
 
 MAX_DECISIONS = 2048  # two order ids each
@@ -69,10 +70,9 @@ class SeatRole(ABC):
     opening: Callable[..., None]  # actions to the orders that open an interval
     settling: Callable[..., None]  # tape and account to terms and reward
     filling: Callable[..., None]  # state to observation
-    # Where they are those of this very class: a whole decision in two loops over markets, each of which is a pair, in
-    # this thread and over all. See ``execution_step``.
-    opening_step: tuple[Any, Any]
-    closing_step: tuple[Any, Any]
+    # Where it is that of this very class: a whole decision in a loop over markets, in this thread and over all. See
+    # ``execution_step``.
+    deciding: tuple[Any, Any]
     spare = 1  # new orders that are read before dead ones leave the list
     chosen_fields: tuple[str, ...] = ("target", "crossing")  # of the state, written by ``opening``
 
@@ -121,7 +121,10 @@ class SeatRole(ABC):
         self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
         self.scale = np.zeros(n, SCALE)
         self.block = EventBlock.empty(n, MAX_RESTING + 2)  # orders, as they are written; a session may lend another
-        self._until, self._ends = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self.until_count = np.zeros(n, np.int64)  # background events by the end of the interval, of a role with steps
+        self._ends = np.zeros(n, np.int64)
+        self._stage = np.zeros(n, np.int64)  # see ``stages``
+        self._still = np.zeros((n, self.presets.shape[1]), np.float32)  # actions of none
         self._scratch = np.zeros((2, n, 2, LEVELS + 1), np.int64)
         self._before: np.ndarray | None = None  # the state as the last decision left it, of a reward that compares
 
@@ -151,49 +154,58 @@ class SeatRole(ABC):
 
     @property
     def has_steps(self) -> bool:
-        """Whether ``open_step`` and ``close_step`` are what the other methods do; a subclass may have changed those."""
-        return {"opening_step", "closing_step"} <= vars(type(self)).keys() and not self.late
+        """Whether ``deciding`` does what the other methods do; a subclass may have changed those."""
+        return "deciding" in vars(type(self)) and not self.late
 
-    def open_step(self, rows: np.ndarray, actions: Any, threads: bool) -> tuple[np.ndarray, np.ndarray, int]:
-        """``check``, ``orders``, and the interval as far as its events are there: for a seat alone and in time.
+    def begin_step(self, rows: np.ndarray, actions: Any = None) -> None:
+        """Begins a decision of the rows, which ``carry_on`` takes on: for a seat alone and in time.
 
-        Returns:
-            Background events (N,) int64 of each row by the interval's end; how its loop ended (``market.rows``); and
-            the worst of that.
+        Args:
+            rows: (N,) bool.
+            actions: as ``check`` takes them; None where orders were sent and the interval has passed already.
         """
-        market, block = self.market, self.block
-        plain = not self.discrete and type(actions) is np.ndarray and actions.dtype == np.float32
-        if not plain or not actions.flags.carray or actions.shape != (len(self.state), self.presets.shape[1]):
-            actions = np.require(self.check(actions, rows), requirements=["C", "A", "W"])
-        if self.reward is not None:
-            self._before = self.state.copy()
-        worst = self.opening_step[threads](
-            *market.parts, market.config.agent_ids, self.seat, self.interval, *self.true, actions, rows, *block,
-            self._until, self._ends,
-        )  # fmt: skip
-        if worst < 0:
-            self.check(actions, rows)  # which says what is wrong
-        if worst >= REFUSED:
-            check_departed(block, self._ends, market)
-        return self._until, self._ends, worst
-
-    def close_step(self, rows: np.ndarray, threads: bool, closed: bool = False) -> tuple[Outcome, np.ndarray]:
-        """``closing``, what it brings, ``settle`` and ``observe``; only the last two where all is ``closed``."""
-        market, block, (low, high) = self.market, self.block, self._bounds
-        n, ledger = len(self.state), type(self).term_names
-        outcome = Outcome(np.zeros(n), np.zeros((n, len(ledger)), np.int64), np.zeros(n, np.bool_))
-        out, taking, again = np.empty((n, len(low)), np.float32), rows, closed
-        while worst := self.closing_step[threads](
-            *market.parts, market.config.agent_ids, self.seat, *self.true, self.scale, low, high, taking, again,
-            self._scratch[0], self._scratch[1], *block, self._ends, outcome.terms, outcome.reward,
-            outcome.terminated, out, *self._charges(),
+        n, shape, first = len(self.state), self._still.shape, OPENING
+        if actions is None:
+            actions, first = self._still, CLOSING
+        elif (
+            self.discrete or type(actions) is not np.ndarray or actions.dtype != np.float32
+            or not actions.flags.carray or actions.shape != shape
         ):  # fmt: skip
+            actions = np.require(self.check(actions, rows), requirements=["C", "A", "W"])
+        if begin_decision(first, rows, actions, self._stage) < 0:
+            self.check(actions, rows)  # which says what is wrong
+        if self.reward is not None and first == OPENING:
+            self._before = self.state.copy()
+        outcome = Outcome(np.zeros(n), np.zeros((n, len(type(self).term_names)), np.int64), np.zeros(n, np.bool_))
+        out = np.empty((n, len(self._bounds[0])), np.float32)
+        self._decision = rows, outcome, out
+        self._arguments = (
+            self.market.config.agent_ids, self.seat, self.interval, *self.true, self.scale, *self._bounds, actions,
+            self._stage, self.until_count, self._ends, *self.block, *self._scratch, outcome.terms, outcome.reward,
+            outcome.terminated, out, *self._manner(),
+        )  # fmt: skip
+
+    def carry_on(self, until_count: np.ndarray | None = None, threads: bool = False) -> np.ndarray:
+        """Takes the decision as far as events are there; rows (N,) bool that need more of them.
+
+        Args:
+            until_count: (N,) int64, background events by the end of the interval, where a flow has ended before.
+            threads: over all threads.
+        """
+        market, ends = self.market, self._ends
+        if until_count is not None:
+            self.until_count[:] = until_count
+        while (worst := self.deciding[threads](*market.parts, *self._arguments)) not in (ENDED, STARVED):
             if worst >= REFUSED:
-                check_departed(block, self._ends, market)
-            if (self._ends == OVERRUN).any():
-                self._check_tape(rows)
-            taking, again = self._ends == CRAMPED, True
+                check_departed(self.block, ends, market)
+            if (ends == OVERRUN).any():
+                self._check_tape(self._decision[0])
             market.widen()
+        return ends == STARVED
+
+    def end_step(self) -> tuple[Outcome, np.ndarray]:
+        """What the decision brought, and what is seen now."""
+        rows, outcome, out = self._decision
         if self.reward is not None:
             outcome = self._rewarded(outcome, rows)
         self.terms = outcome.terms
@@ -379,6 +391,10 @@ class SeatRole(ABC):
     def _charges(self) -> tuple:
         """What ``settling`` takes besides the fees of the market."""
         return ()
+
+    def _manner(self) -> tuple:
+        """What ``deciding`` takes besides what all do."""
+        return self._charges()
 
     @abstractmethod
     def _queue_ahead(self) -> np.ndarray:

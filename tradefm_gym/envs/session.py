@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,17 @@ from tradefm_gym import rng
 from tradefm_gym.arguments import flag, numbers, rows_mask, shortened, whole
 from tradefm_gym.envs.clocks import EVENTS
 from tradefm_gym.envs.counterfactual import Twin
-from tradefm_gym.envs.roles import Role, StepResult
+from tradefm_gym.envs.roles import Outcome, Role, StepResult
 from tradefm_gym.envs.sampler import EpisodeSampler
 from tradefm_gym.envs.session_copies import SessionCopies
 from tradefm_gym.envs.session_time import SessionTime
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles, seat_latencies
+from tradefm_gym.flow.halves import go_on
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.scenarios import Scenario, read_scenarios
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.config import MAX_RATE
-from tradefm_gym.market.rows import STARVED
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.threads import loops_in_one_thread
 
@@ -269,21 +269,25 @@ class TradingSession(SessionTime, SessionCopies):
         return results
 
     def _step_alone(self, rows: np.ndarray, action: Any) -> StepResult:
-        """A step of a session of one role that has it in two loops; what happens is what happens otherwise."""
+        """A step of a session of one role that has it in one loop; what happens is what happens otherwise."""
         role: Any = self.roles[0]
-        until, ends, worst = role.open_step(rows, action, self._in_threads)
-        go_on = self._run if self._in_threads else self._run_in_thread
-        exhausted = None
-        if worst:  # rows whose books have to be widened first must not get their events later than the others
-            exhausted = go_on(until, ends == STARVED if worst == STARVED else None)
-        outcome, observation = role.close_step(rows, self._in_threads)
-        nowhere = np.zeros(self.num_envs, np.bool_)
-        truncated = nowhere if exhausted is None else exhausted & rows & ~outcome.terminated
-        return StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated)
+        role.begin_step(rows, action)
+        starved = role.carry_on(threads=self._in_threads)
+        truncated = np.zeros(self.num_envs, np.bool_)
+        if starved.any():
+            go_on = self._go_on if self._in_threads else self._go_on_in_thread
+            truncated = go_on(role, starved) & rows
+        outcome, observation = role.end_step()
+        return StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated & ~outcome.terminated)
+
+    def _go_on(self, role: Any, starved: np.ndarray) -> np.ndarray:
+        """Lets the flow propose until the role's decision is over; rows (N,) bool whose flow ended before."""
+        advance = partial(role.carry_on, threads=self._in_threads)
+        return go_on(self.market, self.stress, role.until_count, starved, advance)
 
     @_few_stay_in_thread
-    def _run_in_thread(self, until: np.ndarray, starved: np.ndarray | None) -> np.ndarray:
-        return self._run(until, starved)
+    def _go_on_in_thread(self, role: Any, starved: np.ndarray) -> np.ndarray:
+        return self._go_on(role, starved)
 
     @_few_stay_in_thread
     def _step_together(self, rows: np.ndarray, actions: Sequence[np.ndarray | None]) -> tuple[StepResult, ...]:
@@ -299,13 +303,18 @@ class TradingSession(SessionTime, SessionCopies):
             self._finish(active)
         results = []
         for role, taking in zip(roles, active, strict=True):
-            if getattr(role, "has_steps", False):
-                (reward, terms, terminated), observation = role.close_step(taking, self._in_threads, True)  # type: ignore
-            else:
-                (reward, terms, terminated), observation = role.settle(taking), role.observe()
+            (reward, terms, terminated), observation = self._outcome(role, taking)
             truncated = exhausted & taking & ~terminated
             results.append(StepResult(observation, reward, terms, terminated, truncated))
         return tuple(results)
+
+    def _outcome(self, role: Any, taking: np.ndarray) -> tuple[Outcome, np.ndarray]:
+        """What a decision brought that is over but for the books, and what is seen now."""
+        if not getattr(role, "has_steps", False):
+            return role.settle(taking), role.observe()
+        role.begin_step(taking)
+        role.carry_on(threads=self._in_threads)
+        return role.end_step()
 
     def start_info(self, role: int = 0) -> dict[str, Any]:
         """Columns (N, ...): flow and version, context, scenario, the task of the role of this number, its mask."""

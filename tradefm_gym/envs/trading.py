@@ -58,8 +58,8 @@ class TradingRole(PositionRole):
     option_names: tuple[str, ...] = ("max_position",)
     presets = TRADING_ACTIONS
     opening = staticmethod(open_target)
-    opening_step = (position_step.open_target, position_step.open_target_parallel)
-    closing_step = (position_step.close, position_step.close_parallel)
+    deciding = (position_step.decide, position_step.decide_parallel)
+    quoting = False
     number_rule = "two numbers from -1 to 1, target and aggressiveness"
 
     def __init__(
