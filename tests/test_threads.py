@@ -1,6 +1,9 @@
 """Threads that take tasks from one counter."""
 
+import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -137,3 +140,44 @@ def test_helpers_are_there_after_a_fork():
         together(lambda thread: take_all(counter, 8, taken, thread), 2)
         os._exit(0 if (taken[:8] % 100 == 1).all() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+_LOOPS = """
+import sys
+import numba
+import numpy as np
+from tradefm_gym.envs.gym_env import ExecutionVectorEnv
+
+env = ExecutionVectorEnv(80, flow="zero_intelligence")
+env.reset(seed=0)
+env.step(np.zeros((80, 2), np.float32))
+print(numba.threading_layer())
+"""
+_FORK = """
+from gymnasium.vector import AsyncVectorEnv
+from tradefm_gym.envs.gym_env import ExecutionEnv
+
+env.reset(seed=3)
+expected = env.step(np.full((80, 2), 0.5, np.float32))[1][:2]
+children = AsyncVectorEnv([lambda: ExecutionEnv(flow="zero_intelligence")] * 2, context="fork")
+children.reset(seed=3)
+rewards = children.step(np.full((2, 2), 0.5, np.float32))[1]
+children.close()
+assert (rewards == expected).all(), (rewards, expected)
+print("forked")
+"""
+
+
+def run_alone(script):
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_THREADING_LAYER"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not threads.PATIENT_LOOPS, reason="no TBB is installed beside the package")
+def test_loops_are_those_of_tbb_and_such_a_process_can_be_forked():
+    assert run_alone(_LOOPS) == ["tbb"]
+    if "fork" in multiprocessing.get_all_start_methods():
+        assert run_alone(_LOOPS + _FORK) == ["tbb", "forked"]

@@ -1,16 +1,25 @@
-"""Threads that lend a hand with a kernel's tasks, and for which nobody waits unless they have begun.
+"""How loops over threads wait, and threads that lend a hand with a kernel's tasks and for which nobody waits.
 
-Numba's own parallel loops divide the work beforehand and wait for every thread at the end: where another process holds
-a core, that costs far more than it saves. Here all threads take numbered tasks from one counter until none is left. The
-caller takes part, so a helper that is late finds nothing to do, and one that never came is called off.
+**Numba's loops** are some ten to hundred microseconds long here, a few of them a step, and at the end of each somebody
+waits. OpenMP's threads wait at full speed, which costs a machine with other programs its cores (a step of 256 markets
+took twenty times as long), or sleep and come late (a third longer). TBB's take what is left to do, and the caller does
+it alone where nobody comes. So TBB comes with the package where there is one; Numba, which looks for it by name only,
+finds it once it is loaded.
+
+**Helpers** take numbered tasks from one counter until none is left, and so does the caller: one that is late finds
+nothing to do, and one that never came is called off.
 """
 
+import ctypes
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -18,6 +27,23 @@ from llvmlite import ir
 from numba import types
 from numba.core import config
 from numba.extending import intrinsic
+
+
+def _load_tbb() -> bool:
+    """Loads the TBB that was installed beside the package; whether Numba will take it."""
+    name = {"linux": "libtbb.so.12", "win32": "tbb12.dll"}.get(sys.platform)
+    with suppress(metadata.PackageNotFoundError, OSError):
+        for file in metadata.files("tbb") or ():
+            if file.name == name:
+                ctypes.CDLL(str(Path(str(file.locate())).resolve()))  # for as long as the process lives
+                return config.THREADING_LAYER in ("default", "threadsafe", "forksafe", "tbb")
+    return False
+
+
+PATIENT_LOOPS = _load_tbb()  # whether loops over threads go well beside other programs
+# Where they do not: GNU's OpenMP lets go of a core after waiting for as long as such a loop takes, unless the user says
+# something else; it reads this when it is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _PATIENCE = 0.5  # of its own work's time a caller waits for helpers
 _FEWEST_ALONE, _MOST_ALONE = 2, 256  # calls that follow without helpers if it took longer, more each time in a row

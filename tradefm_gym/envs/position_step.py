@@ -100,14 +100,10 @@ def decide(
     sizes, scale, low, high, actions, stage, until, ends, events, count, depth_prices, depth_sizes, terms, reward,
     terminated, out, penalty, quadratic, quoting,
 ):  # fmt: skip
-    """As ``execution_step.decide``.
+    """As ``execution_step.decide``, with three arguments more.
 
-    Args:
-        penalty: see ``position_ledger.settle_interval``.
-        quadratic: likewise.
-        quoting: actions are quotes, see ``position_orders.open_quotes``; or else targets, see ``open_target`` there.
-
-    The others are those of ``execution_step.decide``.
+    ``penalty`` and ``quadratic``: see ``position_ledger.settle_interval``. ``quoting``: actions are quotes, see
+    ``position_orders.open_quotes``, or else targets, see ``open_target`` there.
     """
     for m in range(state.shape[0]):
         ask_for(book_memory, ledger_memory, flow_queue, m + 1)

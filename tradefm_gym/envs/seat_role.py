@@ -25,7 +25,7 @@ from tradefm_gym.envs.seat import (
     follow_tape,
     overran,
 )
-from tradefm_gym.envs.stages import CLOSING, OPENING, begin_decision
+from tradefm_gym.envs.stages import OPENING, begin_decision
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
@@ -124,7 +124,7 @@ class SeatRole(ABC):
         self.until_count = np.zeros(n, np.int64)  # background events by the end of the interval, of a role with steps
         self._ends = np.zeros(n, np.int64)
         self._stage = np.zeros(n, np.int64)  # see ``stages``
-        self._still = np.zeros((n, self.presets.shape[1]), np.float32)  # actions of none
+        self.still = np.zeros((n, self.presets.shape[1]), np.float32)  # actions in the box that nobody reads
         self._scratch = np.zeros((2, n, 2, LEVELS + 1), np.int64)
         self._before: np.ndarray | None = None  # the state as the last decision left it, of a reward that compares
 
@@ -157,20 +157,17 @@ class SeatRole(ABC):
         """Whether ``deciding`` does what the other methods do; a subclass may have changed those."""
         return "deciding" in vars(type(self)) and not self.late
 
-    def begin_step(self, rows: np.ndarray, actions: Any = None) -> None:
+    def begin_step(self, rows: np.ndarray, actions: Any, first: int = OPENING) -> None:
         """Begins a decision of the rows, which ``carry_on`` takes on: for a seat alone and in time.
 
         Args:
             rows: (N,) bool.
-            actions: as ``check`` takes them; None where orders were sent and the interval has passed already.
+            actions: as ``check`` takes them.
+            first: OPENING, or CLOSING where all orders were sent and the interval has passed (``still`` are actions).
         """
-        n, shape, first = len(self.state), self._still.shape, OPENING
-        if actions is None:
-            actions, first = self._still, CLOSING
-        elif (
-            self.discrete or type(actions) is not np.ndarray or actions.dtype != np.float32
-            or not actions.flags.carray or actions.shape != shape
-        ):  # fmt: skip
+        n, plain = len(self.state), type(actions) is np.ndarray and actions.dtype == np.float32
+        numbered = self.discrete and first == OPENING
+        if numbered or not plain or not actions.flags.carray or actions.shape != self.still.shape:
             actions = np.require(self.check(actions, rows), requirements=["C", "A", "W"])
         if begin_decision(first, rows, actions, self._stage) < 0:
             self.check(actions, rows)  # which says what is wrong

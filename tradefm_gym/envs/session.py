@@ -16,6 +16,7 @@ from tradefm_gym.envs.roles import Outcome, Role, StepResult
 from tradefm_gym.envs.sampler import EpisodeSampler
 from tradefm_gym.envs.session_copies import SessionCopies
 from tradefm_gym.envs.session_time import SessionTime
+from tradefm_gym.envs.stages import CLOSING
 from tradefm_gym.envs.starts import MAX_SEATS, Starts, checked_roles, seat_latencies
 from tradefm_gym.flow.halves import go_on
 from tradefm_gym.flow.protocol import FlowModel
@@ -24,21 +25,21 @@ from tradefm_gym.flow.scenarios import Scenario, read_scenarios
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.config import MAX_RATE
 from tradefm_gym.market.simulator import MarketSimulator
-from tradefm_gym.threads import loops_in_one_thread
+from tradefm_gym.threads import PATIENT_LOOPS, loops_in_one_thread
 
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 _ROLE_ROOM = 256  # and for each further role
 MAX_FEE = 2**31
-_FEW = 64  # up to this many markets a session keeps to the calling thread
+_FEW = 8 if PATIENT_LOOPS else 64  # up to this many markets a session keeps to the calling thread
 _MUCH = 4096  # or more, if all of them together take no more events in an interval
 
 
 def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps the loops of a session's method to one thread where markets are few; the engine's helpers stay at work.
 
-    A step takes dozens of short parallel loops. Two quiet cores would save a third of it; but each loop ends by
-    waiting for all threads, and with one core held by another process that made a step thirty times slower.
+    Two quiet cores save hardly anything with eight markets, and a third with 64; but where loops end by waiting for all
+    threads (see ``threads``), one core held by another process made a step thirty times slower.
     """
 
     @wraps(method)
@@ -278,7 +279,8 @@ class TradingSession(SessionTime, SessionCopies):
             go_on = self._go_on if self._in_threads else self._go_on_in_thread
             truncated = go_on(role, starved) & rows
         outcome, observation = role.end_step()
-        return StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated & ~outcome.terminated)
+        truncated &= ~outcome.terminated
+        return StepResult(observation, outcome.reward, outcome.terms, outcome.terminated, truncated)
 
     def _go_on(self, role: Any, starved: np.ndarray) -> np.ndarray:
         """Lets the flow propose until the role's decision is over; rows (N,) bool whose flow ended before."""
@@ -312,7 +314,7 @@ class TradingSession(SessionTime, SessionCopies):
         """What a decision brought that is over but for the books, and what is seen now."""
         if not getattr(role, "has_steps", False):
             return role.settle(taking), role.observe()
-        role.begin_step(taking)
+        role.begin_step(taking, role.still, CLOSING)
         role.carry_on(threads=self._in_threads)
         return role.end_step()
 

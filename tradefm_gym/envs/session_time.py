@@ -44,7 +44,7 @@ class SessionTime:
 
     def _run(self, until: np.ndarray, starved: np.ndarray | None = None, **ends: np.ndarray) -> np.ndarray:
         """Goes on to a count of background events, or to another end that ``MarketSimulator.advance`` knows."""
-        return go_on(self.market, self.stress, until, starved, **ends)
+        return go_on(self.market, self.stress, until, starved, None, **ends)
 
     def _pass_interval(self, rows: np.ndarray) -> np.ndarray:
         """Lets one interval pass in the rows; those (N,) bool whose flow ended before it was over."""

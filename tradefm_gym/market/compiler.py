@@ -5,7 +5,6 @@ to overlap, and a store through one does not spoil what was read through another
 says :func:`aside`: it stays a function of its own, and what is needed often keeps the registers.
 """
 
-import os
 from typing import Any
 
 from llvmlite import ir
@@ -13,11 +12,7 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-# A loop over threads ends by waiting for all of them, and GNU's OpenMP waits for milliseconds at full speed before it
-# lets go of a core. A step is a few loops of some ten microseconds: with another program on one of two cores it took
-# twenty times as long. So it is told to wait for as long as such a loop takes (unless the user says something else),
-# before the library is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from tradefm_gym import threads as threads  # which sees to it how loops over threads wait
 
 # Loops over markets, in the calling thread or over all.
 SERIAL: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
