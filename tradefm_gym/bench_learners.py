@@ -54,6 +54,7 @@ def learner_benchmarks() -> list[Benchmark]:
             is_share=True,
             beside=partial(session_steps, MANY),
             per_second=1e6,
+            repeats=15,  # of some 30 ms each
         ),
         *shares,
         Benchmark("ppo-single-file", steps, 2, single_file_steps, 40_000, repeats=5),

@@ -1,6 +1,6 @@
 """A whole decision of the execution role in one visit to each row, for sessions in which it sits alone and in time.
 
-``SeatRole`` says how it is called; it comes twice, as the loops of ``market.kernels`` do.
+``RoleSteps`` says how it is called; it comes twice, as the loops of ``market.kernels`` do.
 """
 
 import numpy as np

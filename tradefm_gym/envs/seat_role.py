@@ -15,6 +15,7 @@ from tradefm_gym.envs.layout import Layout
 from tradefm_gym.envs.observation import LEVELS, Block, bounds
 from tradefm_gym.envs.recent_events import MOST, fill_recent, recent_block
 from tradefm_gym.envs.reward import Interval, Term, gained, read_reward, settings_of
+from tradefm_gym.envs.role_steps import RoleSteps
 from tradefm_gym.envs.roles import Outcome
 from tradefm_gym.envs.seat import (
     HALF_TICK,
@@ -25,18 +26,16 @@ from tradefm_gym.envs.seat import (
     follow_tape,
     overran,
 )
-from tradefm_gym.envs.stages import OPENING, begin_decision
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
-from tradefm_gym.market.refusals import check_departed
-from tradefm_gym.market.rows import ENDED, NOBODY, OVERRUN, REFUSED, STARVED
+from tradefm_gym.market.rows import NOBODY
 from tradefm_gym.market.simulator import MarketSimulator
 
 MAX_DECISIONS = 2048  # two order ids each
 
 
-class SeatRole(ABC):
+class SeatRole(RoleSteps, ABC):
     """A seat in each of N markets. Subclasses say what is done, seen and paid; see ``roles.Role``.
 
     What the seat knows (``seen``) is what its orders and observations are made of; what is so (``state`` and the rest
@@ -70,9 +69,6 @@ class SeatRole(ABC):
     opening: Callable[..., None]  # actions to the orders that open an interval
     settling: Callable[..., None]  # tape and account to terms and reward
     filling: Callable[..., None]  # state to observation
-    # Where it is that of this very class: a whole decision in a loop over markets, in this thread and over all. See
-    # ``execution_step``.
-    deciding: tuple[Any, Any]
     spare = 1  # new orders that are read before dead ones leave the list
     chosen_fields: tuple[str, ...] = ("target", "crossing")  # of the state, written by ``opening``
 
@@ -121,10 +117,7 @@ class SeatRole(ABC):
         self.terms = np.zeros((n, len(self.term_names)), np.int64)  # of the last decision
         self.scale = np.zeros(n, SCALE)
         self.block = EventBlock.empty(n, MAX_RESTING + 2)  # orders, as they are written; a session may lend another
-        self.until_count = np.zeros(n, np.int64)  # background events by the end of the interval, of a role with steps
-        self._ends = np.zeros(n, np.int64)
-        self._stage = np.zeros(n, np.int64)  # see ``stages``
-        self.still = np.zeros((n, self.presets.shape[1]), np.float32)  # actions in the box that nobody reads
+        self._attach_steps(n)
         self._scratch = np.zeros((2, n, 2, LEVELS + 1), np.int64)
         self._before: np.ndarray | None = None  # the state as the last decision left it, of a reward that compares
 
@@ -151,62 +144,6 @@ class SeatRole(ABC):
             where = f" of row {row}" if n > 1 else ""
             raise ValueError(f"action{where} is {values[row].tolist()}; it must be {self.action_rule}")
         return self.presets[np.where(rows, values, 0)] if self.discrete else values
-
-    @property
-    def has_steps(self) -> bool:
-        """Whether ``deciding`` does what the other methods do; a subclass may have changed those."""
-        return "deciding" in vars(type(self)) and not self.late
-
-    def begin_step(self, rows: np.ndarray, actions: Any, first: int = OPENING) -> None:
-        """Begins a decision of the rows, which ``carry_on`` takes on: for a seat alone and in time.
-
-        Args:
-            rows: (N,) bool.
-            actions: as ``check`` takes them.
-            first: OPENING, or CLOSING where all orders were sent and the interval has passed (``still`` are actions).
-        """
-        n, plain = len(self.state), type(actions) is np.ndarray and actions.dtype == np.float32
-        numbered = self.discrete and first == OPENING
-        if numbered or not plain or not actions.flags.carray or actions.shape != self.still.shape:
-            actions = np.require(self.check(actions, rows), requirements=["C", "A", "W"])
-        if begin_decision(first, rows, actions, self._stage) < 0:
-            self.check(actions, rows)  # which says what is wrong
-        if self.reward is not None and first == OPENING:
-            self._before = self.state.copy()
-        outcome = Outcome(np.zeros(n), np.zeros((n, len(type(self).term_names)), np.int64), np.zeros(n, np.bool_))
-        out = np.empty((n, len(self._bounds[0])), np.float32)
-        self._decision = rows, outcome, out
-        self._arguments = (
-            self.market.config.agent_ids, self.seat, self.interval, *self.true, self.scale, *self._bounds, actions,
-            self._stage, self.until_count, self._ends, *self.block, *self._scratch, outcome.terms, outcome.reward,
-            outcome.terminated, out, *self._manner(),
-        )  # fmt: skip
-
-    def carry_on(self, until_count: np.ndarray | None = None, threads: bool = False) -> np.ndarray:
-        """Takes the decision as far as events are there; rows (N,) bool that need more of them.
-
-        Args:
-            until_count: (N,) int64, background events by the end of the interval, where a flow has ended before.
-            threads: over all threads.
-        """
-        market, ends = self.market, self._ends
-        if until_count is not None:
-            self.until_count[:] = until_count
-        while (worst := self.deciding[threads](*market.parts, *self._arguments)) not in (ENDED, STARVED):
-            if worst >= REFUSED:
-                check_departed(self.block, ends, market)
-            if (ends == OVERRUN).any():
-                self._check_tape(self._decision[0])
-            market.widen()
-        return ends == STARVED
-
-    def end_step(self) -> tuple[Outcome, np.ndarray]:
-        """What the decision brought, and what is seen now."""
-        rows, outcome, out = self._decision
-        if self.reward is not None:
-            outcome = self._rewarded(outcome, rows)
-        self.terms = outcome.terms
-        return outcome, self._composed(out)
 
     def action_masks(self) -> np.ndarray:
         """Which of ``presets`` can be done as they say now (N, k) bool; number 0 always can.
@@ -388,10 +325,6 @@ class SeatRole(ABC):
     def _charges(self) -> tuple:
         """What ``settling`` takes besides the fees of the market."""
         return ()
-
-    def _manner(self) -> tuple:
-        """What ``deciding`` takes besides what all do."""
-        return self._charges()
 
     @abstractmethod
     def _queue_ahead(self) -> np.ndarray:
