@@ -1,4 +1,4 @@
-"""A lone seat's decision in two loops is what the roles' own methods do one after the other, to the bit."""
+"""A lone seat's decision in one loop is what the roles' own methods do one after the other, to the bit."""
 
 import numpy as np
 import pytest

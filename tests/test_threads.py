@@ -6,14 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 
 import numba
 import numpy as np
 import pytest
 from numba import njit
+from numba.core import config
 
 from tradefm_gym import threads
-from tradefm_gym.threads import loops_in_one_thread, take, thread_count, together
+from tradefm_gym.threads import has_patient_loops, loops_in_one_thread, take, thread_count, together
 
 
 @njit(nogil=True)
@@ -168,16 +170,50 @@ print("forked")
 """
 
 
-def run_alone(script):
-    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_THREADING_LAYER"}
+def run_alone(script, **more):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_THREADING")} | more
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
-@pytest.mark.skipif(not threads.PATIENT_LOOPS, reason="no TBB is installed beside the package")
+@pytest.mark.skipif(config.DISABLE_JIT, reason="loops over threads need the compiler")
+@pytest.mark.skipif(not any(one.name == "tbb" for one in metadata.distributions()), reason="no TBB beside the package")
 def test_loops_are_those_of_tbb_and_such_a_process_can_be_forked():
     assert run_alone(_LOOPS) == ["tbb"]
     if "fork" in multiprocessing.get_all_start_methods():
         assert run_alone(_LOOPS + _FORK) == ["tbb", "forked"]
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="loops over threads need the compiler")
+def test_whoever_wants_other_loops_gets_them():
+    script = _LOOPS.replace("80", "9") + "print(env.session._in_threads)"
+    for name, value in (
+        ("NUMBA_THREADING_LAYER", "workqueue"),
+        ("NUMBA_THREADING_LAYER_PRIORITY", "workqueue omp tbb"),
+    ):
+        assert run_alone(script, **{name: value}) == ["workqueue", "False"]
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="loops over threads need the compiler")
+def test_a_loop_of_somebody_else_that_came_first_is_noticed():
+    first = """
+import numba
+import numpy as np
+
+@numba.njit(parallel=True)
+def mine(array):
+    for i in numba.prange(len(array)):
+        array[i] += 1
+
+mine(np.zeros(10))
+before = numba.threading_layer()
+from tradefm_gym.threads import has_patient_loops
+print(has_patient_loops() == (before == "tbb") and numba.threading_layer() == before)
+"""
+    assert run_alone(first) == ["True"]
+
+
+def test_this_process_knows_its_loops():
+    assert has_patient_loops() == (numba.threading_layer() == "tbb")

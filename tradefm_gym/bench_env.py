@@ -147,8 +147,8 @@ def _vector_steps(environment: VectorEnv, actions: np.ndarray, rounds: int, unit
 def async_steps_rate(num_envs: int, quick: bool) -> float:
     """Steps a second of as many single environments in a process each.
 
-    They are forked from a process of their own, which has compiled everything and runs no threads: a process whose
-    threads are those of OpenMP, as Numba's usually are, cannot be forked.
+    They are forked from a process of their own, which has compiled everything and runs no threads: one whose threads
+    are those of OpenMP, as Numba's are where there is no TBB, cannot be forked.
     """
     if "fork" not in multiprocessing.get_all_start_methods():
         raise ValueError("this system cannot fork processes; AsyncVectorEnv would compile in each of them")

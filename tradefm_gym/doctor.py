@@ -40,7 +40,8 @@ def examine() -> Iterator[Finding]:
     for package in EXTRAS:
         yield Finding(package, version(package) or "not installed (optional)")
     yield _compiler_cache()
-    yield Finding("threads", f"{numba.get_num_threads()} of {os.cpu_count()} processors")
+    threads = f"{numba.get_num_threads()} of {os.cpu_count()} processors"
+    yield Finding("threads", f"{threads}; loops over them by {numba.threading_layer()}")
     yield _bundled_model()
     yield Finding("bundled day", BUNDLED_DAY.name if BUNDLED_DAY.is_file() else "missing", BUNDLED_DAY.is_file())
     tape = reference_tape()

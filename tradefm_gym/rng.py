@@ -8,6 +8,8 @@ into other kernels; the ``*_array`` functions serve NumPy code, one row per mark
 import numpy as np
 from numba import njit, prange
 
+from tradefm_gym import threads as threads  # which sees to it how loops over threads wait
+
 # Purposes keep the streams of one index apart.
 FLOW = 1  # events of a parametric flow
 SAMPLE = 2  # a model's next token

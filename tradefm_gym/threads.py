@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -30,20 +31,34 @@ from numba.extending import intrinsic
 
 
 def _load_tbb() -> bool:
-    """Loads the TBB that was installed beside the package; whether Numba will take it."""
+    """Loads the TBB that was installed beside the package, unless the user wants other loops; whether it did."""
+    first, wanted = config.THREADING_LAYER_PRIORITY[0], config.THREADING_LAYER.lower()
     name = {"linux": "libtbb.so.12", "win32": "tbb12.dll"}.get(sys.platform)
+    if wanted in ("omp", "workqueue") or (wanted == "default" and first != "tbb"):
+        return False
     with suppress(metadata.PackageNotFoundError, OSError):
         for file in metadata.files("tbb") or ():
             if file.name == name:
                 ctypes.CDLL(str(Path(str(file.locate())).resolve()))  # for as long as the process lives
-                return config.THREADING_LAYER in ("default", "threadsafe", "forksafe", "tbb")
+                return True
     return False
 
 
-PATIENT_LOOPS = _load_tbb()  # whether loops over threads go well beside other programs
-# Where they do not: GNU's OpenMP lets go of a core after waiting for as long as such a loop takes, unless the user says
-# something else; it reads this when it is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if not _load_tbb():
+    # GNU's OpenMP lets go of a core after waiting for as long as such a loop takes, unless the user says something
+    # else; it reads this when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+@cache
+def has_patient_loops() -> bool:
+    """Whether loops over threads go well beside other programs: whether it is TBB that runs them in this process.
+
+    Another layer does where a loop of somebody else's came first, before the package was imported.
+    """
+    numba.get_num_threads()  # settles which layer it is
+    return numba.threading_layer() == "tbb"
+
 
 _PATIENCE = 0.5  # of its own work's time a caller waits for helpers
 _FEWEST_ALONE, _MOST_ALONE = 2, 256  # calls that follow without helpers if it took longer, more each time in a row

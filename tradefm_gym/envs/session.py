@@ -25,26 +25,31 @@ from tradefm_gym.flow.scenarios import Scenario, read_scenarios
 from tradefm_gym.flow.stressed import StressedFlow
 from tradefm_gym.market.config import MAX_RATE
 from tradefm_gym.market.simulator import MarketSimulator
-from tradefm_gym.threads import PATIENT_LOOPS, loops_in_one_thread
+from tradefm_gym.threads import has_patient_loops, loops_in_one_thread
 
 _CONTEXT_DRAW, _ROLE_DRAW = 0, 1  # indices of the episode's own bits; role i has _ROLE_DRAW + i
 _TAPE_ROOM = 4  # entries of the tape for each background event of an interval
 _ROLE_ROOM = 256  # and for each further role
 MAX_FEE = 2**31
-_FEW = 8 if PATIENT_LOOPS else 64  # up to this many markets a session keeps to the calling thread
+_FEW, _FEW_IMPATIENT = 8, 64  # up to this many markets a session keeps to the calling thread
 _MUCH = 4096  # or more, if all of them together take no more events in an interval
+
+
+def few_markets() -> int:
+    """Up to how many markets loops over them stay in the calling thread."""
+    return _FEW if has_patient_loops() else _FEW_IMPATIENT
 
 
 def _few_stay_in_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps the loops of a session's method to one thread where markets are few; the engine's helpers stay at work.
 
     Two quiet cores save hardly anything with eight markets, and a third with 64; but where loops end by waiting for all
-    threads (see ``threads``), one core held by another process made a step thirty times slower.
+    threads (see ``threads``), one core held by another process made a step twenty times slower.
     """
 
     @wraps(method)
     def wrapped(self, *args, **kwargs):
-        if self.num_envs > _FEW:
+        if self.num_envs > few_markets():
             return method(self, *args, **kwargs)
         with loops_in_one_thread():
             return method(self, *args, **kwargs)
@@ -152,7 +157,7 @@ class TradingSession(SessionTime, SessionCopies):
         # Of a market with a late view all that happens is logged, for which only the market's own methods see to room.
         in_time = count == 1 and self.clock is EVENTS and not self._late
         self._alone = in_time and getattr(self.roles[0], "has_steps", False)
-        self._in_threads = n > _FEW or n * (self.interval or 0) > _MUCH
+        self._in_threads = n > few_markets() or n * (self.interval or 0) > _MUCH
         self._flow_names = np.full(n, self.flow.name, object), np.full(n, self.flow.version, object)
         self.seeds = np.zeros(n, np.uint64)
         self.episodes = np.zeros(n, np.uint32)
