@@ -14,6 +14,7 @@ from tradefm_gym.envs.session import TradingSession
 from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.market.kernels import advance
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, model_hash
+from tradefm_gym.threads import loops_layer
 
 PACKAGES = ("tradefm-gym", "gymnasium", "numpy", "numba", "pettingzoo", "safetensors", "tyro", "rich")
 EXTRAS = ("torch", "stable-baselines3", "tensorboard", "polars", "pyarrow", "databento-dbn", "matplotlib", "scipy")
@@ -41,7 +42,7 @@ def examine() -> Iterator[Finding]:
         yield Finding(package, version(package) or "not installed (optional)")
     yield _compiler_cache()
     threads = f"{numba.get_num_threads()} of {os.cpu_count()} processors"
-    yield Finding("threads", f"{threads}; loops over them by {numba.threading_layer()}")
+    yield Finding("threads", f"{threads}; loops over them by {loops_layer()}")
     yield _bundled_model()
     yield Finding("bundled day", BUNDLED_DAY.name if BUNDLED_DAY.is_file() else "missing", BUNDLED_DAY.is_file())
     tape = reference_tape()

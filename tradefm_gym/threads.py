@@ -51,13 +51,18 @@ if not _load_tbb():
 
 
 @cache
-def has_patient_loops() -> bool:
-    """Whether loops over threads go well beside other programs: whether it is TBB that runs them in this process.
+def loops_layer() -> str:
+    """What runs the loops over threads in this process: "tbb", "omp" or "workqueue", as Numba calls them.
 
-    Another layer does where a loop of somebody else's came first, before the package was imported.
+    It is not the TBB of the package where a loop of somebody else's came first, before the package was imported.
     """
-    numba.get_num_threads()  # settles which layer it is
-    return numba.threading_layer() == "tbb"
+    numba.get_num_threads()  # settles it
+    return numba.threading_layer()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def has_patient_loops() -> bool:
+    """Whether loops over threads go well beside other programs."""
+    return loops_layer() == "tbb"
 
 
 _PATIENCE = 0.5  # of its own work's time a caller waits for helpers
