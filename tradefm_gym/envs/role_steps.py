@@ -66,7 +66,7 @@ class RoleSteps:
         out = np.empty((n, len(self._bounds[0])), np.float32)
         self._decision = rows, outcome, out
         self._arguments = (
-            self.market.config.agent_ids, self.seat, self.interval, *self.true, self.scale, *self._bounds, actions,
+            self.market.config.agent_ids, self.seat, self.interval or 0, *self.true, self.scale, *self._bounds, actions,
             self._stage, self.until_count, self._ends, *self.block, *self._scratch, outcome.terms, outcome.reward,
             outcome.terminated, out, *self._manner(),
         )  # fmt: skip
