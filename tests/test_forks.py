@@ -166,7 +166,7 @@ WORK = {  # arrays of a row each that nothing reads before it has written them
     "TradeFMFlow": (
         "active bits counts dense ends inputs queue reads scratch strength tokens unmoved uniforms youngest"
     ),
-    **dict.fromkeys(("ExecutionRole", "MarketMakingRole", "TradingRole"), "ends scratch until"),
+    **dict.fromkeys(("ExecutionRole", "MarketMakingRole", "TradingRole"), "ends scratch stage still until_count"),
 }
 
 
