@@ -54,9 +54,8 @@ class RoleSteps:
             actions: as ``check`` takes them.
             first: OPENING, or CLOSING where all orders were sent and the interval has passed (``still`` are actions).
         """
-        n, plain = len(self.state), type(actions) is np.ndarray and actions.dtype == np.float32
-        numbered = self.discrete and first == OPENING
-        if numbered or not plain or not actions.flags.carray or actions.shape != self.still.shape:
+        n = len(self.state)
+        if first == OPENING and not self._is_plain(actions):
             actions = np.require(self.check(actions, rows), requirements=["C", "A", "W"])
         if begin_decision(first, rows, actions, self._stage) < 0:
             self.check(actions, rows)  # which says what is wrong
@@ -70,6 +69,12 @@ class RoleSteps:
             self._stage, self.until_count, self._ends, *self.block, *self._scratch, outcome.terms, outcome.reward,
             outcome.terminated, out, *self._manner(),
         )  # fmt: skip
+
+    def _is_plain(self, actions: Any) -> bool:
+        """Whether actions are the box's as kernels take them: only their values are left to check."""
+        if self.discrete or type(actions) is not np.ndarray or actions.dtype != np.float32:
+            return False
+        return actions.shape == self.still.shape and actions.flags.carray
 
     def carry_on(self, until_count: np.ndarray | None = None, threads: bool = False) -> np.ndarray:
         """Takes the decision as far as events are there; rows (N,) bool that need more of them.

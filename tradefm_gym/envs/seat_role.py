@@ -26,6 +26,7 @@ from tradefm_gym.envs.seat import (
     follow_tape,
     overran,
 )
+from tradefm_gym.envs.stages import outside
 from tradefm_gym.flow.protocol import SCALE
 from tradefm_gym.flow.row_state import RowState
 from tradefm_gym.market.events import EventBlock
@@ -126,6 +127,8 @@ class SeatRole(RoleSteps, ABC):
 
     def check(self, actions: Any, rows: np.ndarray) -> np.ndarray:
         """Actions as float32 (N, act); a sentence where one is not in the space."""
+        if self._is_plain(actions) and outside(actions, rows) == 0:
+            return actions
         n, (count, width) = len(self.state), self.presets.shape
         values = numbers(actions, self.action_kinds)
         shape = (n,) if self.discrete else (n, width)

@@ -15,6 +15,17 @@ all is booked, and the observation is left to write; nothing is."""
 
 
 @njit(**SERIAL)
+def outside(actions, rows):
+    """Minus the number, counted from 1, of the first of the rows whose action is not in [-1, 1]; 0 if there is none."""
+    for m in range(actions.shape[0]):
+        if rows[m]:
+            for i in range(actions.shape[1]):
+                if not abs(actions[m, i]) <= 1.0:  # a NaN fails this too
+                    return np.int64(-1 - m)
+    return np.int64(0)
+
+
+@njit(**SERIAL)
 def begin_decision(first, rows, actions, stage):
     """Writes where rows begin; what takes no part is only looked at.
 
@@ -25,13 +36,10 @@ def begin_decision(first, rows, actions, stage):
         stage: (N,) int64, written unless an action is wrong.
 
     Returns:
-        0, or minus the number of the first row, counted from 1, whose action is not in [-1, 1].
+        What ``outside`` does.
     """
-    for m in range(actions.shape[0]):
-        if rows[m]:
-            for i in range(actions.shape[1]):
-                if not abs(actions[m, i]) <= 1.0:  # a NaN fails this too
-                    return np.int64(-1 - m)
-    for m in range(stage.shape[0]):
-        stage[m] = first if rows[m] else LOOKING
-    return np.int64(0)
+    wrong = outside(actions, rows)
+    if wrong == 0:
+        for m in range(stage.shape[0]):
+            stage[m] = first if rows[m] else LOOKING
+    return wrong
