@@ -17,6 +17,7 @@ from tradefm_gym.flow.placement import (
     TABLES,
     TOUCH,
     WALK,
+    _levels_of,
     calibrate_placement,
     density,
     place,
@@ -201,6 +202,21 @@ def test_shares_and_start_states_of_a_generated_day(tmp_path):
     for context in range(len(bank)):
         tail = bank.state(context).records
         assert bank.feature_state[context]["stream"]["event_ns"] <= tail["time_ns"][0]
+
+
+def test_a_day_whose_file_shows_the_touch_only_is_calibrated(tmp_path):
+    """How far a side usually reaches is not to be seen there: nothing is said of its density."""
+    tokenizer, day = TradeTokenizer.load(write_checkpoint(tmp_path / "small")), generated_day(3_000)
+    prices, sizes = _levels_of(day, len(day.records))
+    book = np.stack([prices[:, 0], sizes[:, 0], prices[:, 1], sizes[:, 1]], axis=2)
+    part = range(day.opening, len(day) // 2)
+    features, index, _ = day_features(day.records, part, 100.0)
+    found = [
+        calibrate_placement(replace(day, book=some), part, features, index, tokenizer.depth_edges, 2.0)
+        for some in (None, book, book[:, :1])
+    ]
+    assert found[0] == found[1]
+    assert found[2][SPAN] == found[2][DEPTH] == 0.0 and all(0 < share < 1 for share in found[2][JOIN:SPREAD])
 
 
 def test_banks_tell_what_lies_inside_the_bins_and_flows_read_it(tmp_path):

@@ -133,7 +133,8 @@ def calibrate_placement(
         if own[0] == 0 or opposite[0] == 0:
             continue
         price, touch, best = int(record["price"]), int(opposite[0]), int(own[0])
-        spans.append(abs(own[_LEVELS - 1] - 0.5 * (touch + best)) if own[_LEVELS - 1] > 0 else np.inf)
+        last = own[_LEVELS - 1] if len(own) >= _LEVELS else 0  # a file may show fewer levels
+        spans.append(abs(last - 0.5 * (touch + best)) if last > 0 else np.inf)
         depths.append(sizes[i - 1, s].sum())
         if mid_mode == MID_TOUCH:
             bid, ask = float(min(touch, best)), float(max(touch, best))
