@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from small_day import beginning
 
 pytest.importorskip("torch")
@@ -17,7 +20,9 @@ from tradefm_gym.cli_model import TrainModel
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.model.config import PRESETS, load_weights
+from tradefm_gym.model.shards import open_shards
 from tradefm_gym.model.training_config import DROPOUTS, RECIPES
+from tradefm_gym.tokenizing import write_shards
 
 QUICK = ["--preset", "test", "--batch", "4", "--minimum-events", "0", "--no-progress"]
 
@@ -80,6 +85,106 @@ def test_a_run_goes_on_and_another_is_refused(day, trained, tmp_path, capsys):
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
         assert before == {path: path.read_bytes() for path in trained.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def shards(day, tmp_path_factory):
+    """Shards of the day, and others of the same tokenizer."""
+    folder = tmp_path_factory.mktemp("shards")
+    save_day(folder / "longer.npz", beginning(5_000))
+    own = write_shards([day], folder / "own")
+    write_shards([folder / "longer.npz"], folder / "other", own.tokenizer)
+    return folder
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "mine")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refused(capsys, said, *arguments):
+    """Runs the command, which must change nothing and say why in one sentence."""
+    before = contents(arguments[1]) if arguments[1].exists() else None
+    capsys.readouterr()
+    assert command(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert before == (contents(arguments[1]) if arguments[1].exists() else None)
+
+
+def without_data(folder):
+    """Makes a run's state one of before it said what its data are."""
+    path = folder / "training.safetensors"
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    state = json.loads(metadata["state"])
+    assert len(state.pop("data")) == 64
+    save_file(load_file(path), path, metadata=metadata | {"state": json.dumps(state)})
+
+
+def test_a_run_of_other_data_is_refused(shards, copied, capsys):
+    settings = ["--steps", "6", "--save-every", "3"]
+    refused(capsys, "is a run of other data; pass", shards / "other", copied, *settings)
+    tokenizer = (copied / "tokenizer.json").read_bytes()
+    (copied / "tokenizer.json").unlink()
+    refused(capsys, "is a run of other data; pass", shards / "other", copied, *settings)
+    assert command(shards / "own", copied, *settings) == 0
+    assert (copied / "tokenizer.json").read_bytes() == tokenizer
+
+
+def test_a_run_that_does_not_say_its_data_goes_on_with_its_tokenizer_only(shards, copied, capsys):
+    settings = ["--steps", "6", "--save-every", "3"]
+    without_data(copied)
+    assert command(shards / "own", copied, *settings) == 0
+    (copied / "tokenizer.json").unlink()
+    refused(capsys, "does not say of what data it is", shards / "own", copied, *settings)
+
+
+def test_the_digest_is_of_what_is_trained_on_and_not_of_where_it_lies(day, shards, tmp_path):
+    own, other = open_shards(shards / "own"), open_shards(shards / "other")
+    moved = open_shards(shutil.copytree(own.folder, tmp_path / "moved"))
+    assert own.digest == moved.digest == write_shards([day], tmp_path / "again").digest != other.digest
+
+
+def test_weights_without_a_run_do_not_get_another_tokenizer(day, copied, capsys):
+    (copied / "training.safetensors").unlink()
+    vwap = ["--steps", "2", "--mid", "vwap"]
+    refused(capsys, "pass another folder or --fresh", day, copied, *vwap)
+    assert command(day, copied, *vwap, "--fresh") == 0
+    assert load_weights(copied)[0].width == PRESETS["test"].width
+    assert json.loads((copied / "tokenizer.json").read_text())["mid"] == "vwap"
+
+
+def test_a_fresh_run_that_is_killed_leaves_nothing_of_the_one_before(shards, copied, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tradefm_gym.model.training.TrainingRun.step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command(shards / "own", copied, "--steps", "6", "--save-every", "3", "--fresh")
+    assert not (copied / "training.safetensors").exists()
+    assert (copied / "model.safetensors").exists()  # the tokenizer is theirs
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    day, shards, copied, tmp_path, capsys, device
+):
+    for data, out in ((day, tmp_path / "new"), (shards / "own", copied)):
+        refused(capsys, f"device is {device!r} (", data, out, "--steps", "6", "--device", device)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    with modelling.shards_of(day, tmp_path / "x") as opened:
+        config = modelling.network("test", opened.tokenizer)
+        for change, said in (({"device": device}, "device is"), ({"resume": False, "device": device}, "device is")):
+            before = contents(copied)
+            with pytest.raises(ValueError, match=said):
+                modelling.train_model(opened, config, copied, replace(RECIPES["test"], **change))
+            assert contents(copied) == before
 
 
 def test_what_cannot_be_trained_on_is_one_sentence(tmp_path, capsys):

@@ -112,7 +112,9 @@ def test_a_damaged_state_is_refused_in_one_sentence_and_left_as_it_is(trained, t
     with pytest.raises(ValueError) as refused:
         train(CONFIG, CyclingWindows(), CyclingWindows(), tmp_path, SETTINGS)
     assert f"is damaged ({said}" in str(refused.value) or said in str(refused.value)
-    assert str(refused.value).endswith("pass another folder or resume=False") and "\n" not in str(refused.value)
+    assert str(refused.value).endswith("pass another folder or --fresh (in Python resume=False)") and "\n" not in str(
+        refused.value
+    )
     assert bytes_of(tmp_path) == {} and (tmp_path / STATE_FILE).read_bytes() == data
 
 

@@ -82,7 +82,7 @@ class TrainModel:
     def run(self) -> int:
         """Tokenizes if needed, trains, scores and writes."""
         try:
-            from tradefm_gym.model.processes import started_together, usual_device
+            from tradefm_gym.model.processes import check_device, started_together, usual_device
         except ImportError as error:
             raise ImportError('training needs PyTorch: pip install "tradefm-gym[torch]"') from error
         from tradefm_gym.model.shards import is_shards
@@ -91,12 +91,15 @@ class TrainModel:
         if started_together()[1] > 1 and (self.data is None or not is_shards(self.data)):
             raise ValueError(f"data is {self.data}; several processes train on shards (tradefm-gym data tokenize)")
         device = usual_device() if self.device == "auto" else self.device
+        settings = self.settings(device)
+        if started_together()[1] == 1:  # of several, each asks for its own GPU later
+            check_device(device)  # before days are tokenized, which takes a while
         out = Path("runs") / self.preset if self.out is None else self.out
         console = Console(quiet=started_together()[0] > 0)
         with shards_of(self.data, out, self.options, self.minimum_events, self.verify) as shards:
             dropout = DROPOUTS.get(self.preset, 0.0) if self.dropout is None else self.dropout
             config = network(self.preset, shards.tokenizer, dropout)
-            result = train_model(shards, config, out, self.settings(device), console)
+            result = train_model(shards, config, out, settings, console)
         console.print(f"{out}: {result.best_nats:.4f} nats per validation event, step {result.best_step:,}")
         return 0
 

@@ -16,6 +16,7 @@ from tradefm_gym.model.shards import Shards, is_shards, open_shards
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.model.tokenizer_options import TokenizerOptions
 from tradefm_gym.model.training_config import TrainingConfig, TrainingResult
+from tradefm_gym.model.training_state import STATE_FILE, data_of
 from tradefm_gym.model.windows import Augmentation, FlowWindows
 from tradefm_gym.model_card import model_card
 from tradefm_gym.tokenizing import write_shards
@@ -77,13 +78,13 @@ def train_model(
         raise ValueError("data holds no validation events; training needs some to choose the best weights by")
     validation = FlowWindows(shards.tokens("validation"), shards.tokenizer, config.context)
     if first:
-        _begin(shards, out, training)
+        _check_folder(shards, out, training)
         console.print(
             f"{config.parameter_count():,} parameters; {source.events:,} training events, "
             f"{validation.events:,} validation events, {len(shards.sets)} sets",
             highlight=False,
         )
-    result = train(config, source, validation, out, training)
+    result = train(config, source, validation, out, training, data=shards.digest, on_start=lambda: _begin(shards, out))
     if first:
         table = scores(shards, config, out, training.device)
         for name, row in table.items():
@@ -111,14 +112,34 @@ def scores(shards: Shards, config: ModelConfig, folder: Path, device: str = "cpu
     return table
 
 
-def _begin(shards: Shards, out: Path, training: TrainingConfig) -> None:
-    """Makes the folder and its tokenizer; a run of another tokenizer is not gone on with."""
+def _check_folder(shards: Shards, out: Path, training: TrainingConfig) -> None:
+    """Refuses to give weights of another tokenizer this one."""
+    path, run, weights = out / "tokenizer.json", out / STATE_FILE, out / "model.safetensors"
+    if not training.resume or _has_tokenizer(path, shards):
+        return
+    if run.exists() and path.exists():
+        raise ValueError(f"{path} is not the tokenizer of the data; pass the same data, another folder or --fresh")
+    # A run that says what its data are is compared with them later, and gets its tokenizer back.
+    if run.exists() and data_of(out) is None:
+        raise ValueError(f"{path} is missing and {run} does not say of what data it is; pass another folder or --fresh")
+    if weights.exists() and not run.exists():
+        raise ValueError(f"{weights} has no run to go on with and not this tokenizer; pass another folder or --fresh")
+
+
+def _begin(shards: Shards, out: Path) -> None:
+    """Makes the folder and its tokenizer."""
     out.mkdir(parents=True, exist_ok=True)
-    path, text = out / "tokenizer.json", shards.tokenizer.to_json()
-    if training.resume and path.exists() and (out / "training.safetensors").exists():
-        if TradeTokenizer.load(path).to_json() != text:
-            raise ValueError(f"{path} is not the tokenizer of the data; pass the same data, another folder or --fresh")
+    path = out / "tokenizer.json"
+    if not _has_tokenizer(path, shards) and not (out / STATE_FILE).exists():
+        (out / "model.safetensors").unlink(missing_ok=True)  # or until the first evaluation they would be a pair
     shards.tokenizer.save(path)
+
+
+def _has_tokenizer(path: Path, shards: Shards) -> bool:
+    try:
+        return path.exists() and TradeTokenizer.load(path).to_json() == shards.tokenizer.to_json()
+    except ValueError:  # a damaged one
+        return False
 
 
 def _baselines(shards: Shards, names: list[str]) -> dict[str, dict[str, float]]:

@@ -28,6 +28,15 @@ def usual_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def check_device(device: str) -> None:
+    """Raises a ValueError if this machine cannot compute on a device."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch is of all three minds
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise ValueError(f"device is {device!r} ({reason}); allowed is one of this machine, such as cpu") from None
+
+
 class Processes:
     """Who trains.
 
@@ -46,12 +55,14 @@ class Processes:
     def found(cls, parallel: str, device: str) -> Iterator["Processes"]:
         """Joins the processes that ``torchrun`` started, for as long as the context lasts; else it is one alone."""
         if not dist.is_available() or not (dist.is_initialized() or dist.is_torchelastic_launched()):
+            check_device(device)
             yield cls(parallel, torch.device(device))
             return
         cuda, own = torch.device(device).type == "cuda", not dist.is_initialized()
         if cuda:
             # torchrun says by this variable which GPU of the machine is this process's.
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            check_device(device)
             torch.cuda.set_device(device)
         if own:
             dist.init_process_group("nccl" if cuda else "gloo")

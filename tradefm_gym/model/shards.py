@@ -5,6 +5,7 @@ A folder of shards holds ``tokenizer.json``, files of ``TOKENS`` records without
 Nothing in it is a program or can name a file elsewhere. What is read is checked against the index before it is used.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -61,6 +62,12 @@ class Shards:
     def events(self, part: str) -> int:
         """Events of a part."""
         return sum(segment.events for segment in self.segments[part])
+
+    @property
+    def digest(self) -> str:
+        """What identifies tokenizer and events, wherever they lie and in whatever files."""
+        events = {part: [(s.set, s.events, s.crc) for s in self.segments[part]] for part in PARTS}
+        return hashlib.sha256(json.dumps([self.tokenizer.to_json(), events]).encode()).hexdigest()
 
     def tokens(self, part: str, name: str | None = None) -> list[np.ndarray]:
         """``(n,) TOKENS`` of each segment of a part, of one set or of all; mapped, not read."""

@@ -47,6 +47,8 @@ def train(
     out_dir: str | Path,
     training: TrainingConfig | None = None,
     on_evaluation: Callable[[TrainingResult], None] | None = None,
+    data: str | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> TrainingResult:
     """Trains a network from scratch, or goes on with the run found in ``out_dir``.
 
@@ -59,6 +61,8 @@ def train(
         out_dir: Receives ``model.safetensors`` and ``config.json`` of the best weights, and ``training.safetensors``.
         training: Settings.
         on_evaluation: Called after each evaluation; an exception from it stops the run, which can be resumed.
+        data: What identifies the data; a run of other data is not gone on with.
+        on_start: Called by the process that writes, before the first step and once nothing is left to refuse.
 
     Returns:
         The step reached, the best step and the history of evaluations.
@@ -69,8 +73,8 @@ def train(
     with Processes.found(training.parallel, training.device) as processes:
         devices = [processes.device] if processes.device.type != "cpu" else []
         with torch.random.fork_rng(devices, device_type=processes.device.type if devices else "cuda"):
-            run = TrainingRun(config, training, Path(out_dir), processes)
-            run.train(train_source, validation_source, on_evaluation)
+            run = TrainingRun(config, training, Path(out_dir), processes, data)
+            run.train(train_source, validation_source, on_evaluation, on_start)
     return run.result
 
 
@@ -123,14 +127,22 @@ class EventNats(nn.Module):
 class TrainingRun:
     """One training run: model, optimiser, moving average and the way to disk and back."""
 
-    def __init__(self, config: ModelConfig, training: TrainingConfig, folder: Path, processes: Processes | None = None):
-        self.config, self.training, self.folder = config, training, folder
+    def __init__(
+        self,
+        config: ModelConfig,
+        training: TrainingConfig,
+        folder: Path,
+        processes: Processes | None = None,
+        data: str | None = None,
+    ):
+        self.config, self.training, self.folder, self.data = config, training, folder, data
         self.processes = processes or Processes(training.parallel, torch.device(training.device))
         self.device = self.processes.device
+        self.windows = self.processes.windows_each(training.batch)
         self.result, state = TrainingResult(), None
         if training.resume and (folder / STATE_FILE).is_file():
-            self.result, state = read_state(folder, config, training)
-        self.windows = self.processes.windows_each(training.batch)
+            self.result, state, known = read_state(folder, config, training, data)
+            self.data = data or known
         self.model = TradeFM.from_weights(config, random_weights(config, training.seed)).to(self.device)
         self.model.recompute = training.recompute
         self.nats = EventNats(self.model, training.compile)
@@ -155,11 +167,17 @@ class TrainingRun:
         stale = sum(entry["step"] > result.best_step for entry in result.history)
         return result.step >= self.training.steps or (patience > 0 and stale >= patience)
 
-    def train(self, source: WindowSource, validation: WindowSource, on_evaluation) -> None:
+    def train(self, source: WindowSource, validation: WindowSource, on_evaluation, on_start=None) -> None:
         """All steps that are left, with evaluations and savings."""
         training, result = self.training, self.result
         started, seconds_before, since, loss_sum = time.perf_counter(), result.seconds, result.step, 0.0
         with TrainingReport(self.config, training, self.folder, result.step, self.processes) as report:
+            if self.processes.first:
+                if not training.resume:
+                    # Or a run that is killed before it first saves would go on as the one that was there.
+                    (self.folder / STATE_FILE).unlink(missing_ok=True)
+                if on_start:
+                    on_start()
             while not self.finished:
                 loss = self.step(source)
                 loss_sum += loss
@@ -269,7 +287,7 @@ class TrainingRun:
                 parts["average"] = self.average[name]
             arrays |= self._gathered((f"{part}.{name}", tensor) for part, tensor in parts.items())
         if self.processes.first:
-            write_state(self.folder, self.config, self.training, self.result, arrays)
+            write_state(self.folder, self.config, self.training, self.result, arrays, self.data)
         self.processes.wait()  # or others would be ended while one still writes
 
     def _take(self, state: dict[str, np.ndarray]) -> None:

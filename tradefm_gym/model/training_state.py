@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,11 +18,25 @@ from tradefm_gym.model.training_config import FREE_SETTINGS, TrainingConfig, Tra
 
 STATE_FILE = "training.safetensors"
 _PARTS = ("weight", "mean", "square")
+_ANEW = "--fresh (in Python resume=False)"  # how to begin a run again
 _ENTRY = ("step", "train", "validation", "seconds")
 
 
+class SavedRun(NamedTuple):
+    """What is known of a run that is gone on with."""
+
+    result: TrainingResult
+    arrays: dict[str, np.ndarray]
+    data: str | None  # what identifies its data; None: it does not say
+
+
 def write_state(
-    folder: Path, config: ModelConfig, training: TrainingConfig, result: TrainingResult, arrays: dict[str, np.ndarray]
+    folder: Path,
+    config: ModelConfig,
+    training: TrainingConfig,
+    result: TrainingResult,
+    arrays: dict[str, np.ndarray],
+    data: str | None = None,
 ) -> None:
     """Writes the state of a run.
 
@@ -32,8 +46,9 @@ def write_state(
         training: its settings.
         result: where it stands.
         arrays: weights, moments of the gradient and the moving average, as ``weight.NAME``, ``mean.NAME`` ...
+        data: what identifies the data that it trains on.
     """
-    state = {"config": config.to_json(), "training": asdict(training), "result": asdict(result)}
+    state = {"config": config.to_json(), "training": asdict(training), "result": asdict(result), "data": data}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{STATE_FILE}"
     save_file(arrays, temporary, metadata={"state": json.dumps(state), "crc32": checksum_of(arrays)})
@@ -43,10 +58,8 @@ def write_state(
     os.replace(temporary, folder / STATE_FILE)
 
 
-def read_state(
-    folder: Path, config: ModelConfig, training: TrainingConfig
-) -> tuple[TrainingResult, dict[str, np.ndarray]]:
-    """Reads the state of a run, which must be one of this model and these settings.
+def read_state(folder: Path, config: ModelConfig, training: TrainingConfig, data: str | None = None) -> SavedRun:
+    """Reads the state of a run, which must be one of this model, these settings and, where both are known, this data.
 
     Raises:
         ValueError: if it is another run's, or damaged.
@@ -56,7 +69,7 @@ def read_state(
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             state = json.loads(metadata["state"])
-            _check_same_run(path, state, config, training)
+            _check_same_run(path, state, config, training, data)
             result = _result(state["result"], training)
             _check_arrays(file, config, training)
             arrays = {name: file.get_tensor(name) for name in file.keys()}
@@ -64,24 +77,37 @@ def read_state(
             raise _Damaged("the arrays do not have their checksum")
     except (_Damaged, SafetensorError, KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
         reason = str(error) if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is damaged ({reason}); pass another folder or resume=False") from None
-    return result, arrays
+        raise ValueError(f"{path} is damaged ({reason}); pass another folder or {_ANEW}") from None
+    return SavedRun(result, arrays, state.get("data"))
+
+
+def data_of(folder: Path) -> str | None:
+    """What identifies the data of the run in a folder; None where its state does not say, or cannot be read."""
+    try:
+        with safe_open(folder / STATE_FILE, framework="numpy") as file:
+            return json.loads((file.metadata() or {})["state"]).get("data")
+    except (OSError, SafetensorError, KeyError, AttributeError, RecursionError, json.JSONDecodeError):
+        return None
 
 
 class _Damaged(Exception):
     """Why a file cannot be used."""
 
 
-def _check_same_run(path: Path, state: Mapping[str, Any], config: ModelConfig, training: TrainingConfig) -> None:
+def _check_same_run(
+    path: Path, state: Mapping[str, Any], config: ModelConfig, training: TrainingConfig, data: str | None
+) -> None:
     if state["config"] != config.to_json():
-        raise ValueError(f"{path} is a run of another model; pass the same config, another folder or resume=False")
+        raise ValueError(f"{path} is a run of another model; pass the same config, another folder or {_ANEW}")
     usual = json.loads(json.dumps(asdict(TrainingConfig())))  # older files lack newer settings
     for name, value in json.loads(json.dumps(asdict(training))).items():
         found = state["training"].get(name, usual[name])
         if name not in FREE_SETTINGS and found != value:
             raise ValueError(
-                f"{name} is {value!r} but the run in {path} has {found!r}; pass that, another folder or resume=False"
+                f"{name} is {value!r} but the run in {path} has {found!r}; pass that, another folder or {_ANEW}"
             )
+    if data is not None and state.get("data") not in (None, data):  # older files do not say
+        raise ValueError(f"{path} is a run of other data; pass the same data, another folder or {_ANEW}")
 
 
 def _result(values: Mapping[str, Any], training: TrainingConfig) -> TrainingResult:
