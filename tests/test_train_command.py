@@ -187,6 +187,17 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
             assert contents(copied) == before
 
 
+def test_numbers_that_cannot_be_trained_with_are_one_sentence(shards, tmp_path, capsys):
+    for more, said in (
+        (["--seed", "-1"], "seed is -1; allowed is an integer from 0 on"),
+        (["--learning-rate", "nan"], "learning_rate is nan; allowed is a finite number"),
+    ):
+        refused(capsys, said, shards / "own", tmp_path / "new", *more)
+    assert command(shards / "own", tmp_path / "new", "--steps", "9", "--learning-rate", "1e38") == 2
+    error = capsys.readouterr().err
+    assert "begin again with a smaller one" in error and error.count("\n") == 1
+
+
 def test_what_cannot_be_trained_on_is_one_sentence(tmp_path, capsys):
     for data, said in ((tmp_path / "nothing", "nothing"), (tmp_path, "must be recorded days")):
         assert command(data, tmp_path / "out") == 2

@@ -5,6 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.numpy import load_file  # noqa: E402
+
 from tradefm_gym.model.config import PRESETS, load_weights  # noqa: E402
 from tradefm_gym.model.operations import peak_flops, step_flops  # noqa: E402
 from tradefm_gym.model.processes import Processes  # noqa: E402
@@ -77,9 +79,8 @@ def test_resumed_run_is_the_uninterrupted_run(tmp_path):
         train(CONFIG, source, source, tmp_path / "parts", SETTINGS, stop)
     resumed = train(CONFIG, source, source, tmp_path / "parts", SETTINGS)
     assert resumed.step == whole.step == 12
-    assert [(e["step"], e["validation"]) for e in resumed.history] == [
-        (e["step"], e["validation"]) for e in whole.history
-    ]
+    told = [[(e["step"], e["train"], e["validation"]) for e in run.history] for run in (resumed, whole)]
+    assert told[0] == told[1]
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     again = train(CONFIG, source, source, tmp_path / "parts", SETTINGS)  # finished: nothing is left to do
     assert again.history == resumed.history
@@ -212,6 +213,19 @@ def test_rate_schedule():
         {"precision": "fp8"},
         {"average": 1.0},
         {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"weight_decay": float("nan")},
+        {"weight_decay": -0.1},
+        {"clip": 0.0},
+        {"clip": float("inf")},
+        {"betas": (0.9, float("nan"))},
+        {"betas": 0.9},
+        {"warmup": float("nan")},
+        {"average": float("nan")},
+        {"seed": -1},
+        {"seed": 0.5},
+        {"batch": 2.5},
         {"patience": -1},
         {"parallel": "tensor"},
     ],
@@ -219,3 +233,15 @@ def test_rate_schedule():
 def test_bad_settings_are_named(change):
     with pytest.raises(ValueError, match=r" is .*; allowed is "):
         TrainingConfig(**change)
+
+
+@pytest.mark.parametrize(("save_every", "evaluate_every"), [(1, 100), (100, 1), (100, 100)])
+def test_a_run_that_diverges_ends_in_one_sentence_and_keeps_no_such_weights(tmp_path, save_every, evaluate_every):
+    settings = dataclasses.replace(
+        SETTINGS, learning_rate=1e38, save_every=save_every, evaluate_every=evaluate_every, average=0.0
+    )
+    source = CyclingWindows()
+    with pytest.raises(FloatingPointError, match=r"^the .* is (nan|inf) after \d+ steps at a learning_rate of up to"):
+        train(CONFIG, source, source, tmp_path, settings)
+    for path in tmp_path.glob("*.safetensors"):
+        assert all(np.isfinite(array).all() for array in load_file(path).values())

@@ -96,6 +96,7 @@ def _state(header, **changes):
         (lambda data: _with_header(data, lambda h: _state(h, step=99)), "step is 99"),
         (lambda data: _with_header(data, lambda h: _state(h, history=[{}])), "KeyError: 'step'"),
         (lambda data: _with_header(data, lambda h: _state(h, more=1)), "its result holds"),
+        (lambda data: data.replace(b'\\"loss_sum\\": 0.0', b'\\"loss_sum\\": NaN'), "loss_sum is nan"),
         (
             lambda data: _with_header(data, lambda h: h.update(other=h.pop("mean.norm.weight"))),
             "its arrays are not those of the model",
@@ -123,7 +124,28 @@ def test_a_state_of_before_newer_settings_is_continued(trained, tmp_path):
         state = json.loads(header["__metadata__"]["state"])
         for name in ("patience", "recompute", "parallel", "tensorboard"):
             del state["training"][name]
+        del state["data"], state["loss_sum"]
         header["__metadata__"]["state"] = json.dumps(state)
 
     (tmp_path / STATE_FILE).write_bytes(_with_header((trained / STATE_FILE).read_bytes(), older))
     assert train(CONFIG, CyclingWindows(), CyclingWindows(), tmp_path, SETTINGS).step == SETTINGS.steps
+
+
+def test_without_the_losses_before_it_a_state_tells_those_after_it(tmp_path):
+    source, settings = CyclingWindows(), replace(SETTINGS, steps=4, evaluate_every=3, save_every=2, learning_rate=1e-9)
+
+    class Deadly(CyclingWindows):
+        def windows(self):
+            raise KeyboardInterrupt  # at step 3, after the state of step 2
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, source, Deadly(), tmp_path, settings)
+
+    def older(header):
+        state = json.loads(header["__metadata__"]["state"])
+        assert state["result"]["step"] == 2 and 10 < state.pop("loss_sum") < 30
+        header["__metadata__"]["state"] = json.dumps(state)
+
+    (tmp_path / STATE_FILE).write_bytes(_with_header((tmp_path / STATE_FILE).read_bytes(), older))
+    first = train(CONFIG, source, source, tmp_path, settings).history[0]
+    assert first["step"] == 3 and 5 < first["train"] < 15  # nats an event of a network that knows nothing

@@ -320,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = tyro.cli(Command, prog="tradefm-gym", description=__doc__, args=arguments)
     try:
         return command.run()
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"tradefm-gym: {error}", file=sys.stderr)
         return 2
 

@@ -5,6 +5,7 @@ weights of one that was not, and several processes draw what one would. The fold
 and what a run needs to go on (``training_state``).
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -66,6 +67,10 @@ def train(
 
     Returns:
         The step reached, the best step and the history of evaluations.
+
+    Raises:
+        ValueError: for settings, a device or a folder that cannot be used.
+        FloatingPointError: once a loss is not finite.
     """
     training = training or TrainingConfig()
     if training.threads:
@@ -140,9 +145,15 @@ class TrainingRun:
         self.device = self.processes.device
         self.windows = self.processes.windows_each(training.batch)
         self.result, state = TrainingResult(), None
+        self._since, self._loss_sum = 0, 0.0  # the last evaluation's step, and the losses of the steps after it
         if training.resume and (folder / STATE_FILE).is_file():
-            self.result, state, known = read_state(folder, config, training, data)
+            self.result, state, known, loss_sum = read_state(folder, config, training, data)
             self.data = data or known
+            if loss_sum is None:
+                self._since = self.result.step
+            else:
+                self._since = self.result.history[-1]["step"] if self.result.history else 0
+                self._loss_sum = loss_sum
         self.model = TradeFM.from_weights(config, random_weights(config, training.seed)).to(self.device)
         self.model.recompute = training.recompute
         self.nats = EventNats(self.model, training.compile)
@@ -170,7 +181,7 @@ class TrainingRun:
     def train(self, source: WindowSource, validation: WindowSource, on_evaluation, on_start=None) -> None:
         """All steps that are left, with evaluations and savings."""
         training, result = self.training, self.result
-        started, seconds_before, since, loss_sum = time.perf_counter(), result.seconds, result.step, 0.0
+        started, seconds_before = time.perf_counter(), result.seconds
         with TrainingReport(self.config, training, self.folder, result.step, self.processes) as report:
             if self.processes.first:
                 if not training.resume:
@@ -180,15 +191,16 @@ class TrainingRun:
                     on_start()
             while not self.finished:
                 loss = self.step(source)
-                loss_sum += loss
+                self._check_finite("loss", loss)
+                self._loss_sum += loss
                 result.step += 1
                 result.seconds = seconds_before + time.perf_counter() - started
                 report.step(result.step, loss, training.rate(result.step - 1, self.parameters))
                 evaluated = result.step == training.steps or result.step % training.evaluate_every == 0
                 if evaluated:
-                    self._evaluate(validation, loss_sum / (result.step - since))
+                    self._evaluate(validation, self._loss_sum / (result.step - self._since))
                     report.evaluation(result.history[-1])
-                    since, loss_sum = result.step, 0.0
+                    self._since, self._loss_sum = result.step, 0.0
                 if self.finished or result.step % training.save_every == 0:
                     self._save_state()
                 if on_evaluation and evaluated:
@@ -250,6 +262,7 @@ class TrainingRun:
         if self.training.average:
             self._set_weights(self.average)
         nats, result = _mean_nats(self.nats, validation.windows(), self.processes), self.result
+        self._check_finite("loss on validation data", nats)
         result.history.append(
             {"step": result.step, "train": train_nats, "validation": nats, "seconds": round(result.seconds, 1)}
         )
@@ -260,6 +273,14 @@ class TrainingRun:
                 save_checkpoint(self.folder, self.config, weights)
         if self.training.average:
             self._set_weights(kept)
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            rate = max(self.training.rate(step, self.parameters) for step in range(self.result.step + 1))
+            raise FloatingPointError(
+                f"the {what} is {value} after {self.result.step} steps at a learning_rate of up to {rate:g}; begin "
+                "again with a smaller one, with --fresh (in Python resume=False) or in another folder"
+            )
 
     def _gathered(self, parts: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
         """Whole tensors, in the process that writes them; the others take part and keep nothing."""
@@ -287,7 +308,9 @@ class TrainingRun:
                 parts["average"] = self.average[name]
             arrays |= self._gathered((f"{part}.{name}", tensor) for part, tensor in parts.items())
         if self.processes.first:
-            write_state(self.folder, self.config, self.training, self.result, arrays, self.data)
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                self._check_finite("largest weight or moment", math.nan)  # no run could go on from that
+            write_state(self.folder, self.config, self.training, self.result, arrays, self.data, self._loss_sum)
         self.processes.wait()  # or others would be ended while one still writes
 
     def _take(self, state: dict[str, np.ndarray]) -> None:

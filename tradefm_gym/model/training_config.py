@@ -2,6 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
+
+from tradefm_gym.arguments import shortened
 
 SMALL_MODEL = 50_000_000  # parameters; smaller ones learn at twice the rate
 # Settings that may differ between the halves of one run: they change no weight, but for the order of sums.
@@ -40,22 +43,27 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "evaluate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed is a positive integer")
-        for name in ("micro_batch", "patience", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed is an integer from 0 on")
+            self._require(name, _is_whole(getattr(self, name), 1), "a positive integer")
+        for name in ("micro_batch", "patience", "threads", "seed"):
+            self._require(name, _is_whole(getattr(self, name), 0), "an integer from 0 on")
         if self.parallel not in ("ddp", "fsdp"):
             raise ValueError(f"parallel is {self.parallel!r}; allowed is ddp or fsdp")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision is {self.precision!r}; allowed is fp32 or bf16")
-        for name in ("warmup", "final_rate", "average"):
-            if not 0 <= getattr(self, name) <= 1 or (name == "average" and self.average == 1):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed is a share in [0, 1]")
-        if self.learning_rate < 0:
-            raise ValueError(
-                f"learning_rate is {self.learning_rate!r}; allowed is a positive number, or 0 for automatic"
-            )
+        for name in ("learning_rate", "warmup", "final_rate", "weight_decay", "average", "clip"):
+            self._require(name, _is_finite(getattr(self, name)), "a finite number")
+        for name in ("warmup", "final_rate"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "a share in [0, 1]")
+        self._require("average", 0 <= self.average < 1, "a share in [0, 1)")
+        self._require("learning_rate", self.learning_rate >= 0, "a positive number, or 0 for automatic")
+        self._require("weight_decay", self.weight_decay >= 0, "a number from 0 on")
+        self._require("clip", self.clip > 0, "a positive number")
+        two = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        self._require("betas", two and all(_is_finite(b) and 0 <= b < 1 for b in self.betas), "two shares in [0, 1)")
+
+    def _require(self, name: str, met: bool, allowed: str) -> None:
+        if not met:
+            raise ValueError(f"{name} is {shortened(getattr(self, name))}; allowed is {allowed}")
 
     def rate(self, step: int, parameters: int) -> float:
         """Learning rate of a step (from 0): linear warm-up, then linear to ``final_rate`` of the peak."""
@@ -65,6 +73,14 @@ class TrainingConfig:
             return peak * (step + 1) / warmup
         done = (step + 1 - warmup) / max(1, self.steps - warmup)
         return peak * (1 - (1 - self.final_rate) * done)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # Steps and rates by preset. Those of "mini" made the bundled mini-2; the larger ones are for a GPU, and from "125m" on

@@ -28,6 +28,7 @@ class SavedRun(NamedTuple):
     result: TrainingResult
     arrays: dict[str, np.ndarray]
     data: str | None  # what identifies its data; None: it does not say
+    loss_sum: float | None  # over the steps since the last evaluation; None: it does not say
 
 
 def write_state(
@@ -37,6 +38,7 @@ def write_state(
     result: TrainingResult,
     arrays: dict[str, np.ndarray],
     data: str | None = None,
+    loss_sum: float = 0.0,
 ) -> None:
     """Writes the state of a run.
 
@@ -47,8 +49,12 @@ def write_state(
         result: where it stands.
         arrays: weights, moments of the gradient and the moving average, as ``weight.NAME``, ``mean.NAME`` ...
         data: what identifies the data that it trains on.
+        loss_sum: over the steps since the last evaluation.
     """
-    state = {"config": config.to_json(), "training": asdict(training), "result": asdict(result), "data": data}
+    state = {
+        "config": config.to_json(), "training": asdict(training), "result": asdict(result), "data": data,
+        "loss_sum": loss_sum,
+    }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{STATE_FILE}"
     save_file(arrays, temporary, metadata={"state": json.dumps(state), "crc32": checksum_of(arrays)})
@@ -71,6 +77,9 @@ def read_state(folder: Path, config: ModelConfig, training: TrainingConfig, data
             state = json.loads(metadata["state"])
             _check_same_run(path, state, config, training, data)
             result = _result(state["result"], training)
+            loss_sum = state.get("loss_sum")  # older files lack it
+            if loss_sum is not None and not (isinstance(loss_sum, int | float) and math.isfinite(loss_sum)):
+                raise _Damaged(f"loss_sum is {loss_sum!r}")
             _check_arrays(file, config, training)
             arrays = {name: file.get_tensor(name) for name in file.keys()}
         if checksum_of(arrays) != metadata["crc32"]:
@@ -78,7 +87,7 @@ def read_state(folder: Path, config: ModelConfig, training: TrainingConfig, data
     except (_Damaged, SafetensorError, KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
         reason = str(error) if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is damaged ({reason}); pass another folder or {_ANEW}") from None
-    return SavedRun(result, arrays, state.get("data"))
+    return SavedRun(result, arrays, state.get("data"), loss_sum)
 
 
 def data_of(folder: Path) -> str | None:
