@@ -13,8 +13,8 @@ from tradefm_gym.data.recorded import asset_name
 from tradefm_gym.model import shards as shards_module
 from tradefm_gym.model.shards import PARTS, open_shards
 from tradefm_gym.model.token_events import TOKENS, tokenize
-from tradefm_gym.model.tokenizer import TradeTokenizer
-from tradefm_gym.model.tokenizer_options import TokenizerOptions
+from tradefm_gym.model.tokenizer import MID_MODES, TradeTokenizer
+from tradefm_gym.model.tokenizer_options import MIDS, TokenizerOptions
 from tradefm_gym.model.windows import Augmentation, FlowWindows
 from tradefm_gym.tokenizing import day_parts, day_paths, write_shards
 
@@ -118,6 +118,10 @@ def test_of_many_events_every_second_or_fourth_calibrates(days, tmp_path):
     assert provenance["every"] == 4 and 1_000 < provenance["events"] <= 2_003
 
 
+def test_every_mid_of_a_tokenizer_can_be_chosen():
+    assert set(MIDS) == set(MID_MODES)
+
+
 def test_the_command_says_what_it_wrote_and_leaves_nothing_else(days, tmp_path, capsys):
     out = tmp_path / "new" / "shards"
     assert cli.main(["data", "tokenize", str(days / "zero.npz"), "--out", str(out), "--minimum-events", "10"]) == 0
@@ -133,6 +137,12 @@ def test_what_cannot_be_tokenized_is_refused_and_leaves_nothing(days, tmp_path, 
         ([days], ["--minimum-events", "1000000"], "minimum_events is 1000000"),
         ([tmp_path], [], "must be recorded days, or folders that hold some"),
         ([days, days / "zero.npz"], [], "two days named 'zero'"),
+        ([], [], "data names no days; it must name"),
+        ([days], ["--mid", "foo"], "mid is 'foo'; it must be one of 'touch', 'book', 'vwap'"),
+        ([days], ["--calibration-events", "-1"], "calibration_events is -1; it must be an integer of at least 1000"),
+        ([days], ["--calibration-events", "999"], "calibration_events is 999"),
+        ([days], ["--half-life-s", "nan"], "half_life_s is nan; it must be positive"),
+        ([days], ["--minimum-events", "-1"], "minimum_events is -1; it must be an integer of at least 0"),
     ):
         out = tmp_path / "out"
         assert cli.main(["data", "tokenize", *map(str, data), "--out", str(out), *more]) == 2

@@ -190,6 +190,8 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
 def test_numbers_that_cannot_be_trained_with_are_one_sentence(shards, tmp_path, capsys):
     for more, said in (
         (["--seed", "-1"], "seed is -1; allowed is an integer from 0 on"),
+        (["--minimum-events", "-1"], "minimum_events is -1; it must be"),
+        (["--mid", "foo"], "mid is 'foo'; it must be one of"),
         (["--learning-rate", "nan"], "learning_rate is nan; allowed is a finite number"),
     ):
         refused(capsys, said, shards / "own", tmp_path / "new", *more)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tradefm_gym.arguments import whole
 from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.model.baselines import CopyPrevious, Markov, Unigram
 from tradefm_gym.model.config import PRESETS, ModelConfig
@@ -38,6 +39,8 @@ def shards_of(
         minimum_events: smaller days are left out.
         verify: read shards once before they are used (see ``open_shards``).
     """
+    (options or TokenizerOptions()).check()
+    whole("minimum_events", minimum_events, 0)
     if data is not None and is_shards(data):
         yield open_shards(data, verify)
         return

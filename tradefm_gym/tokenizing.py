@@ -48,6 +48,8 @@ def day_paths(sources: Sequence[Path]) -> dict[str, Path]:
             if name in found:
                 raise ValueError(f"data has two days named {name!r}, {found[name]} and {path}; names must differ")
             found[name] = path
+    if not sources:
+        raise ValueError("data names no days; it must name recorded days, or folders that hold some")
     if not found:
         names = ", ".join(str(source) for source in sources)
         raise ValueError(f"data is {names}; it must be recorded days, or folders that hold some (events.parquet, .npz)")
@@ -125,7 +127,9 @@ def write_shards(
         tell: told what is being done.
     """
     check_new_folder(out)
-    workers = whole("workers", workers, 1)
+    chosen = options or TokenizerOptions()
+    chosen.check()
+    workers, minimum_events = whole("workers", workers, 1), whole("minimum_events", minimum_events, 0)
     paths = day_paths(sources)
     provenance = {
         "made_by": f"tradefm-gym {version('tradefm-gym')}", "minimum_events": minimum_events,
@@ -134,7 +138,6 @@ def write_shards(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".", suffix=".features") as spool:
         if tokenizer is None:
-            chosen = options or TokenizerOptions()
             kept = _spooled(
                 day_parts(paths, chosen.half_life_s, chosen.mid, minimum_events, workers), Path(spool), tell
             )
