@@ -187,6 +187,17 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
             assert contents(copied) == before
 
 
+def test_a_batch_that_processes_cannot_share_is_refused_before_anything_is_written(
+    shards, copied, tmp_path, capsys, monkeypatch
+):
+    def uneven(processes, batch):
+        raise ValueError(f"batch is {batch}; allowed is a multiple of the 3 processes")
+
+    monkeypatch.setattr("tradefm_gym.model.processes.Processes.windows_each", uneven)
+    for out, more in ((tmp_path / "new", []), (copied, ["--fresh"])):
+        refused(capsys, "batch is 4; allowed is a multiple", shards / "own", out, "--steps", "6", *more)
+
+
 def test_numbers_that_cannot_be_trained_with_are_one_sentence(shards, tmp_path, capsys):
     for more, said in (
         (["--seed", "-1"], "seed is -1; allowed is an integer from 0 on"),
