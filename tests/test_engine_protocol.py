@@ -15,6 +15,7 @@ EVENTS, EVERYONE, BITS = np.zeros((3, 4), np.int32), np.ones(3, bool), np.zeros(
 
 # Looked for, not imported: a torch that is there but does not load fails, and is not taken for a bare install.
 BARE = importlib.util.find_spec("torch") is None
+ENGINES = ["numba", pytest.param("torch", marks=pytest.mark.skipif(BARE, reason="needs the torch extra"))]
 
 
 def engine_of(name):
@@ -31,9 +32,7 @@ def with_value(value, row=1, column=2):
     return events
 
 
-@pytest.mark.parametrize(
-    "name", ["numba", pytest.param("torch", marks=pytest.mark.skipif(BARE, reason="needs the torch extra"))]
-)
+@pytest.mark.parametrize("name", ENGINES)
 def test_engines_refuse_the_same_with_the_same_words(name):
     engine = engine_of(name)
     engine.prefill([0, 1, 2], [EVENTS] * 3)
@@ -74,6 +73,22 @@ def test_engines_refuse_the_same_with_the_same_words(name):
     for row in range(3):
         for one, two in zip(engine.export_row(row), before[row], strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("value", [2**32 + 5, 2**63 + 5])
+def test_what_a_narrower_type_would_wrap_is_out_of_range(name, value):
+    engine, wide = engine_of(name), EVENTS.astype(np.uint64 if value >= 2**63 else np.int64)
+    wide[1, 3] = value
+    said = rf"inputs of row 1 is \[0, 0, 0, {value}\]; allowed is below liquidity 3"
+    with pytest.raises(ValueError, match=said):
+        engine.append(wide, EVERYONE)
+    with pytest.raises(ValueError, match=said):
+        engine.extend(wide[:, None], np.ones(3, np.int64))
+    assert not engine.lengths.any()
+    engine.append(wide, np.array([True, False, True]))  # what is not read may hold anything
+    engine.extend(wide[:, None], np.array([1, 0, 1]))
+    assert engine.lengths.tolist() == [2, 0, 2]
 
 
 def test_what_is_in_order_comes_back_as_kernels_read_it():

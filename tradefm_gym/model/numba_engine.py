@@ -133,7 +133,10 @@ class NumbaEngine:
     def append(self, inputs: NDArray[np.integer], active: NDArray[np.bool_]) -> None:
         """Adds one event, `inputs` (B, 4), to the rows where `active` (B,) is true."""
         active = self._limits.mask("active", active)
-        inputs = np.ascontiguousarray(self._limits.events(inputs), np.int32)
+        inputs = self._limits.events(inputs)
+        if inputs.dtype != np.int32:  # the cast would bring what is out of range into it
+            self._limits.in_range(inputs, active)
+        inputs = np.ascontiguousarray(inputs, np.int32)
         count = self._admit(inputs[:, None], active.astype(np.int64))
         if count < 0:  # the kernel found what these name
             self._limits.has_room(active, self.lengths)
@@ -143,6 +146,8 @@ class NumbaEngine:
     def extend(self, inputs: NDArray[np.integer], counts: NDArray[np.integer]) -> None:
         """Adds the first `counts` (B,) events of `inputs` (B, K, 4) to each row, in order."""
         inputs, counts = self._limits.several(inputs, counts)
+        if inputs.dtype != np.int32:  # as in ``append``
+            self._limits.several_in_range(inputs, counts)
         inputs = np.ascontiguousarray(inputs, np.int32)
         before = self.lengths.copy()
         count = self._admit(inputs, counts)
