@@ -91,6 +91,35 @@ def test_what_a_narrower_type_would_wrap_is_out_of_range(name, value):
     assert engine.lengths.tolist() == [2, 0, 2]
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_row_that_does_not_fit_is_refused_and_nothing_changes(name):
+    engine = engine_of(name)
+    engine.prefill([0, 1], [EVENTS] * 2)
+    good, nan = engine.export_row(0), np.full(CONFIG.width, np.nan, np.float32)
+    refused = [
+        (None, "cache is None; allowed is a RowCache"),
+        (good._replace(tokens=np.array([0, 2**31 - 1, 0], np.int32)), "cache has tokens array([ 0, 2147483647, 0]"),
+        (good._replace(tokens=np.array([0, -1, 0])), "integers (length,) in [0, 16384)"),
+        (good._replace(tokens=np.zeros(3)), "integers (length,) in [0, 16384)"),
+        (good._replace(tokens=np.zeros((3, 1), int)), "integers (length,) in [0, 16384)"),
+        (good._replace(tokens=None), "cache has tokens None"),
+        (good._replace(keys=good.keys[:1]), "cache has keys of shape (1, 2, 3, 16) and values of shape (2, 2, 3, 16)"),
+        (good._replace(values=good.values[:, :, :2]), "and values of shape (2, 2, 2, 16) for 3 tokens"),
+        (good._replace(values=None), "and values of shape () for 3 tokens"),
+        (good._replace(hidden=good.hidden[:1]), "cache has a hidden state of shape (1,); allowed is (64,)"),
+        (good._replace(hidden=nan), "cache has hidden that are no finite"),
+        (good._replace(hidden=good.hidden.astype(int)), "cache has hidden that are no finite"),
+        (good._replace(hidden=np.full(64, 1e300)), "cache has hidden that are no finite"),
+        (good._replace(keys=good.keys + np.float32(np.inf)), "cache has keys that are no finite"),
+    ]
+    for cache, said in refused:
+        with pytest.raises(ValueError) as error:
+            engine.import_row(1, cache)
+        assert said in str(error.value)
+        for one, two in zip(engine.export_row(1), good, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
 def test_what_is_in_order_comes_back_as_kernels_read_it():
     assert LIMITS.rows("rows", 2).tolist() == [2]
     assert LIMITS.rows("rows", []).tolist() == []

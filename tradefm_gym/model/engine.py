@@ -281,7 +281,7 @@ class TorchEngine:
         """Replaces one row's state by a copy of `cache`."""
         self._limits.rows("row", row)
         config = self.config
-        length = self._limits.cache(cache, config.layers, config.kv_heads, config.attention_width)
+        length = self._limits.cache(cache, config.layers, config.kv_heads, config.heads, config.width)
         for part, stored in zip(self._cache, (cache.keys, cache.values), strict=True):
             part[:, row, :, :length] = torch.tensor(stored)
         self._hidden[row] = torch.tensor(cache.hidden)

@@ -21,6 +21,7 @@ from tradefm_gym.model.corrections import Moves
 
 KINDS = math.prod(DIGIT_SIZES[:3])  # kinds of event: action, side and depth, in the order of tokens
 PROBABILITY_ONE = 1 << 30  # probability 1 as an integer
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class RowCache(NamedTuple):
@@ -311,15 +312,28 @@ class EngineLimits:
         self.rows("sources", np.unique(origins))
         return np.atleast_1d(origins).astype(np.int64), to
 
-    def cache(self, cache: RowCache, layers: int, kv_heads: int, width: int) -> int:
-        """A detached row that fits; returns how many tokens it holds."""
-        length = len(cache.tokens)
-        expected = (layers, kv_heads, length, width)
-        if length > self.context or cache.keys.shape != expected or cache.values.shape != expected:
+    def cache(self, cache: RowCache, layers: int, kv_heads: int, heads: int, width: int) -> int:
+        """A detached row that fits a network of ``heads`` and ``width``; returns how many tokens it holds."""
+        if not isinstance(cache, RowCache):
+            raise ValueError(f"cache is {shortened(cache)}; allowed is a RowCache")
+        tokens, vocabulary = numbers(cache.tokens, "iu"), self.input_sizes[-1]
+        if tokens is None or tokens.ndim != 1 or (tokens < 0).any() or (tokens >= vocabulary).any():
+            said = f"cache has tokens {shortened(cache.tokens)}"
+            raise ValueError(f"{said}; allowed are integers (length,) in [0, {vocabulary})")
+        length = len(tokens)
+        expected = (layers, kv_heads, length, width // heads)
+        shapes = np.shape(cache.keys), np.shape(cache.values)
+        if length > self.context or shapes != (expected, expected):
             raise ValueError(
-                f"cache has keys of shape {cache.keys.shape} for {length} tokens; this engine allows "
-                f"{expected} and at most {self.context} tokens"
+                f"cache has keys of shape {shapes[0]} and values of shape {shapes[1]} for {length} tokens; this engine "
+                f"allows {expected} and at most {self.context} tokens"
             )
+        if np.shape(cache.hidden) != (width,):
+            raise ValueError(f"cache has a hidden state of shape {np.shape(cache.hidden)}; allowed is {(width,)}")
+        for name in ("keys", "values", "hidden"):
+            array = numbers(getattr(cache, name), "f")
+            if array is None or not (np.abs(array) <= _LARGEST).all():  # also where it is no number
+                raise ValueError(f"cache has {name} that are no finite numbers of float32; allowed is nothing else")
         return length
 
     def _wrong(self, inputs: NDArray[np.integer]) -> NDArray[np.bool_]:

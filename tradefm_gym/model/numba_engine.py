@@ -297,7 +297,7 @@ class NumbaEngine:
         """Replaces one row's state by a copy of `cache`."""
         self._limits.rows("row", row)
         config = self.config
-        length = self._limits.cache(cache, config.layers, config.kv_heads, config.attention_width)
+        length = self._limits.cache(cache, config.layers, config.kv_heads, config.heads, config.width)
         keys, values = self._caches(row)
         padded = np.zeros_like(values)
         padded[:, :, :length] = cache.keys
