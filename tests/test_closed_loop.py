@@ -197,6 +197,9 @@ def test_the_file_is_part_of_the_model(tmp_path):
         (json.dumps({"format": 1, "persistence": [0]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "persistence": [0, True]}), "persistence is .*two numbers"),
         (json.dumps({"format": 1, "persistence": [0, float("nan")]}), "persistence is .*two numbers"),
+        (json.dumps({"format": 1, "persistence": [0, 10**400]}), "persistence is .*two numbers"),
+        (json.dumps({"format": 1, "following": 10**400}), "following is 1000.*allowed is a number"),
+        ("9" * 5_000, "it is no JSON file"),
         (json.dumps({"format": 1, "strange": 1}), "strange"),
         (json.dumps({"format": 1, "following": 1.5}), r"following is 1.5; allowed is a number in \[0, 1\]"),
         (json.dumps({"format": 1, "answering": 5}), r"answering is 5; allowed is a number in \[0, 4\]"),
@@ -208,6 +211,12 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         ClosedLoop.load(tmp_path)
     assert FILE in str(error.value)
+
+
+def test_a_file_without_end_is_not_read(tmp_path):
+    (tmp_path / FILE).symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"it is no JSON file .*is no regular file"):
+        ClosedLoop.load(tmp_path)
 
 
 def test_a_folder_in_the_file_s_place_is_no_absence(tmp_path):

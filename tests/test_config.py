@@ -58,6 +58,9 @@ def test_json_round_trip(config):
         ("dropout", 1.0),
         ("norm_eps", 0),
         ("rope_base", float("nan")),
+        ("rope_base", 10**400),
+        ("norm_eps", 10**400),
+        ("context", 1),
     ],
 )
 def test_bad_values_are_named(field, value):

@@ -1,16 +1,21 @@
 """A checkpoint from a stranger can do no harm: what is no sound one is refused before anything is made of it."""
 
+import hashlib
 import json
+import os
 import pickle
 import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from small_tradefm import write_checkpoint
+from small_tradefm import write_checkpoint, zero_intelligence_bank
 
+from tradefm_gym import ExecutionRole, TradingSession
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.model import strange_files
+from tradefm_gym.model.config import load_weights
+from tradefm_gym.model.serving import model_hash
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,20 @@ def _write(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def _instead(name, make):
+    def damage(folder):
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+
+    return damage
+
+
+def _endless(path):
+    path.symlink_to("/dev/zero")
+
+
 TABLE = [[0.0] * 24] * 15
+HUGE = 10**400  # JSON has integers that no float can hold
 DAMAGES = {
     "weights are a pickle": (_write("model.safetensors", pickle.dumps(Harm())), "not a readable safetensors file"),
     "config is a pickle": (_write("config.json", pickle.dumps(Harm())), "is no text"),
@@ -83,6 +101,19 @@ DAMAGES = {
     "a tokenizer that is a list": (_write("tokenizer.json", b"[1]"), "is not a tokenizer file"),
     "a provenance that is none": (_json("tokenizer.json", provenance=3), "provenance must be an object"),
     "a half-life without end": (_json("tokenizer.json", half_life_s=float("inf")), "half_life_s must be positive"),
+    "weights without end": (_instead("model.safetensors", _endless), "model.safetensors is no regular file"),
+    "a config without end": (_instead("config.json", _endless), "or a checkpoint folder"),
+    "a tokenizer that waits": (_instead("tokenizer.json", os.mkfifo), "tokenizer.json is no regular file"),
+    "corrections without end": (_instead("closed_loop.json", _endless), "closed_loop.json is no regular file"),
+    "corrections that wait": (_instead("closed_loop.json", os.mkfifo), "closed_loop.json is no regular file"),
+    "a huge base": (_json("config.json", rope_base=HUGE), "rope_base is 1000"),
+    "a huge epsilon": (_json("config.json", norm_eps=HUGE), "norm_eps is 1000"),
+    "a huge format": (_json("config.json", format=HUGE), "format of the model configuration is 1000"),
+    "a context of one": (_json("config.json", context=1), "context is 1; allowed is an integer from 2"),
+    "huge edges": (_json("tokenizer.json", depth_edges=[HUGE] * 15), "is inconsistent: int too large"),
+    "a huge half-life": (_json("tokenizer.json", half_life_s=HUGE), "half_life_s must be positive"),
+    "a config of digits": (_write("config.json", b"9" * 5_000), "config.json is not JSON"),
+    "a tokenizer of digits": (_write("tokenizer.json", b"9" * 5_000), "is not a tokenizer file"),
     "corrections beyond use": (_write("closed_loop.json", b'{"format": 1, "following": 9}'), "closed-loop corrections"),
 }
 
@@ -102,8 +133,31 @@ def test_a_strange_checkpoint_is_refused_in_one_sentence(folder, name):
 
 def test_texts_are_read_up_to_a_size(folder, monkeypatch):
     monkeypatch.setattr(strange_files, "LARGEST_TEXT", 100)
-    with pytest.raises(ValueError, match=r"tokenizer.json has [\d,]+ bytes; allowed are 100"):
+    with pytest.raises(ValueError, match=r"config.json has [\d,]+ bytes; allowed are 100"):
         TradeFMFlow(folder, 1)
+
+
+def test_weights_are_hashed_and_read_up_to_a_size(folder, monkeypatch):
+    monkeypatch.setattr(strange_files, "LARGEST_WEIGHTS", 100)
+    for read in (model_hash, load_weights):
+        with pytest.raises(ValueError, match=r"model\.safetensors has [\d,]+ bytes; allowed are 100"):
+            read(folder)
+
+
+def test_the_hash_is_that_of_the_files_one_after_the_other(folder):
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    whole = hashlib.sha256(b"".join((folder / name).read_bytes() for name in names)).hexdigest()[:12]
+    assert model_hash(folder) == whole
+
+
+def test_the_shortest_context_is_played(folder):
+    _json("config.json", context=2)(folder)
+    flow = TradeFMFlow(folder, 1, bank=zero_intelligence_bank(), staggered=True)
+    session = TradingSession(1, ExecutionRole(decisions=3), flow)
+    session.seed(np.ones(1, bool), np.arange(1))
+    session.reset()
+    while session.running.any():
+        session.step(np.zeros((1, 2), np.float32))
 
 
 def test_weights_without_a_checksum_are_read_as_before(folder):

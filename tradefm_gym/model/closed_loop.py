@@ -19,9 +19,11 @@ than usual rest near the mid, and rarer where there are fewer.
 """
 
 import json
-import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+from tradefm_gym.arguments import shortened
+from tradefm_gym.model.strange_files import read_text
 
 FORMAT = 1
 FILE = "closed_loop.json"
@@ -62,19 +64,22 @@ class ClosedLoop:
         if not path.exists() and not path.is_symlink():
             return cls()
         try:
-            state = json.loads(path.read_text())
+            state = json.loads(read_text(path))
         except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"path {str(path)!r} holds no closed-loop corrections: it is no JSON file") from error
+            reason = f" ({error})" if isinstance(error, ValueError) else ""
+            raise ValueError(
+                f"path {str(path)!r} holds no closed-loop corrections: it is no JSON file{reason}"
+            ) from error
         known = {"format", *(field.name for field in fields(cls))}
         if not isinstance(state, dict) or not state.keys() <= known:
-            found = sorted(state) if isinstance(state, dict) else f"a {type(state).__name__}"
+            found = shortened(sorted(state)) if isinstance(state, dict) else f"a {type(state).__name__}"
             raise ValueError(
                 f"path {str(path)!r} holds no closed-loop corrections; allowed are {sorted(known)}, not {found}"
             )
         version = state.pop("format", None)
         if version != FORMAT or isinstance(version, bool):
             raise ValueError(
-                f"path {str(path)!r} holds no closed-loop corrections: format is {version!r}; allowed is 1"
+                f"path {str(path)!r} holds no closed-loop corrections: format is {shortened(version)}; allowed is 1"
             )
         try:
             return cls(**state)
@@ -100,14 +105,16 @@ class ClosedLoop:
 def check_persistence(value) -> tuple[float, float]:
     """Two numbers in [0, 1]."""
     numbers = list(value) if isinstance(value, (list, tuple)) else []
-    real = [isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in numbers]
-    if len(numbers) != 2 or not all(real) or not all(0 <= x <= 1 for x in numbers):
-        raise ValueError(f"persistence is {value!r}; allowed are two numbers in [0, 1], for fast and slow pressure")
+    real = [isinstance(x, (int, float)) and not isinstance(x, bool) for x in numbers]
+    if len(numbers) != 2 or not all(real) or not all(0 <= x <= 1 for x in numbers):  # nor is NaN there
+        raise ValueError(
+            f"persistence is {shortened(value)}; allowed are two numbers in [0, 1], for fast and slow pressure"
+        )
     return float(numbers[0]), float(numbers[1])
 
 
 def check_number(name: str, value, most: float) -> float:
     """One number in [0, ``most``]."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{name} is {value!r}; allowed is a number in [0, {most:g}]")
+        raise ValueError(f"{name} is {shortened(value)}; allowed is a number in [0, {most:g}]")
     return float(value)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +18,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tradefm_gym.model.strange_files import check_weights, checksum_of, read_object
+from tradefm_gym.arguments import shortened
+from tradefm_gym.model import strange_files
+from tradefm_gym.model.strange_files import check_size, check_weights, checksum_of, read_object
 
 DIGIT_NAMES = ("action", "side", "depth", "volume", "time")
 DIGIT_SIZES = (2, 2, 16, 16, 16)
@@ -43,6 +46,7 @@ _LARGEST = {
     "embedding_width": 32_768, "pressures": 4_096, "spreads": 64, "books": 262_144, "paces": 64, "assets": 256,
     "head_width": 32_768,
 }  # fmt: skip
+_LEAST = {"books": 0, "head_width": 0, "context": 2}  # 1 for the others; half a context is read anew once it is full
 
 
 def _is_integer(value: object) -> bool:
@@ -50,12 +54,13 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, not converted: an integer may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _require(holds: bool, name: str, config: "ModelConfig", allowed: str) -> None:
     if not holds:
-        raise ValueError(f"{name} is {getattr(config, name)!r}; allowed is {allowed}")
+        raise ValueError(f"{name} is {shortened(getattr(config, name))}; allowed is {allowed}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name, most in _LARGEST.items():
-            least = 0 if name in ("books", "head_width") else 1
+            least = _LEAST.get(name, 1)
             value = getattr(self, name)
             _require(_is_integer(value) and least <= value <= most, name, self, f"an integer from {least} to {most}")
         _require(self.vocabulary == VOCABULARY, "vocabulary", self, f"{VOCABULARY}, the product of the digits")
@@ -99,7 +104,8 @@ class ModelConfig:
             self,
             "positive for the factored head and 0 for the joint one",
         )
-        _require(_is_number(self.rope_base) and self.rope_base > 1, "rope_base", self, "a number above 1")
+        base = _is_number(self.rope_base) and 1 < self.rope_base <= 1e12  # far beyond any in use
+        _require(base, "rope_base", self, "a number above 1 and at most 1e12")
         _require(_is_number(self.norm_eps) and 0 < self.norm_eps < 1, "norm_eps", self, "in (0, 1)")
         _require(_is_number(self.dropout) and 0 <= self.dropout < 1, "dropout", self, "in [0, 1)")
 
@@ -136,13 +142,15 @@ class ModelConfig:
         values = dict(values)
         version = values.pop("format", None)
         if version != FORMAT_VERSION:
-            raise ValueError(f"format of the model configuration is {version!r}; allowed is {FORMAT_VERSION}")
+            raise ValueError(f"format of the model configuration is {shortened(version)}; allowed is {FORMAT_VERSION}")
         for name in ("pressures", "spreads", "books", "paces", "assets"):  # older files do not name them
             values.setdefault(name, 0 if name == "books" else 1)
         names = {field.name for field in fields(cls)}
         if values.keys() != names:
             missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
-            raise ValueError(f"model configuration lacks {missing} and has unknown {unknown}; all fields are required")
+            raise ValueError(
+                f"model configuration lacks {missing} and has unknown {shortened(unknown)}; all fields are required"
+            )
         return cls(**values)
 
 
@@ -262,6 +270,7 @@ def load_weights(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray]
     path = Path(folder) / WEIGHTS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    check_size(path, strange_files.LARGEST_WEIGHTS)
     expected = parameter_shapes(config)
     try:
         with safe_open(path, framework="numpy") as file:

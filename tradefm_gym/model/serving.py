@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from tradefm_gym.model import closed_loop, hub
+from tradefm_gym.model import closed_loop, hub, strange_files
 
 BUNDLED_MODEL = "mini-2"
 WEIGHTS = Path(__file__).parent / "weights"
+_CHUNK = 1 << 20  # bytes that are hashed at once
 BACKENDS = ("auto", "numba", "torch")
 
 
@@ -51,15 +52,26 @@ def model_name(folder: Path) -> str:
 
 
 def model_hash(folder: Path) -> str:
-    """Twelve hexadecimal digits that name weights, tokenizer and closed-loop corrections."""
-    total = hashlib.sha256()
+    """Twelve hexadecimal digits that name weights, tokenizer and closed-loop corrections.
+
+    Raises:
+        ValueError: if a file is missing, no regular one or larger than any checkpoint's; none has been read then.
+    """
+    paths = []
     for name in ("config.json", "tokenizer.json", "model.safetensors", closed_loop.FILE):
         path = folder / name
-        if not path.is_file():
+        if not path.exists():
             if name == closed_loop.FILE:  # few checkpoints have one
                 continue
             raise ValueError(f"model folder {str(folder)!r} lacks {name}; it must hold config, tokenizer and weights")
-        total.update(path.read_bytes())
+        is_weights = name == "model.safetensors"
+        strange_files.check_size(path, strange_files.LARGEST_WEIGHTS if is_weights else strange_files.LARGEST_TEXT)
+        paths.append(path)
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while part := file.read(_CHUNK):
+                total.update(part)
     return total.hexdigest()[:12]
 
 

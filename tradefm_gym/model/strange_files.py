@@ -1,6 +1,7 @@
 """Files that a stranger may have written: read with limits, and checked before anything is made of them."""
 
 import json
+import stat
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,18 +10,26 @@ from typing import Any
 import numpy as np
 
 LARGEST_TEXT = 1 << 24  # bytes of a JSON file
+LARGEST_WEIGHTS = 1 << 33  # bytes of a file of weights: two billion of them, four times the largest preset
 LARGEST_WEIGHT = 1e4  # trained weights are of the order of 1; far larger ones overflow in what is computed from them
+
+
+def check_size(path: Path, most: int) -> None:
+    """Refuses what is no regular file (a device may be endless, and a pipe may wait for ever) or a larger one."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file; allowed is nothing else")
+    if status.st_size > most:
+        raise ValueError(f"{path} has {status.st_size:,} bytes; allowed are {most:,}")
 
 
 def read_text(path: Path) -> str:
     """A text file of at most 16 MiB.
 
     Raises:
-        ValueError: if it is larger, or no UTF-8.
+        ValueError: if it is larger, no regular file, or no UTF-8.
     """
-    size = path.stat().st_size
-    if size > LARGEST_TEXT:
-        raise ValueError(f"{path} has {size:,} bytes; allowed are {LARGEST_TEXT:,}")
+    check_size(path, LARGEST_TEXT)
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -33,11 +42,12 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     Raises:
         ValueError: if the file holds none.
     """
+    text = read_text(path)
     try:
-        values = json.loads(read_text(path))
+        values = json.loads(text)
     except RecursionError:
         raise ValueError(f"{path} is not JSON: it is nested too deeply") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # an integer of thousands of digits is one too
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}; {what} is an object")

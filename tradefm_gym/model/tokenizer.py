@@ -116,9 +116,9 @@ class TradeTokenizer:
 
     def __post_init__(self):
         if self.mid not in MID_MODES:
-            raise ValueError(f"mid must be one of {sorted(MID_MODES)}, got {self.mid!r}")
+            raise ValueError(f"mid must be one of {sorted(MID_MODES)}, got {shortened(self.mid)}")
         if not 0 < self.half_life_s <= 1e9:
-            raise ValueError(f"half_life_s must be positive and at most 1e9, got {self.half_life_s}")
+            raise ValueError(f"half_life_s must be positive and at most 1e9, got {shortened(self.half_life_s)}")
         if not isinstance(self.provenance, dict):
             raise ValueError(f"provenance must be an object, got {shortened(self.provenance)}")
         for name, count in _EDGE_COUNTS.items():
@@ -364,13 +364,13 @@ class TradeTokenizer:
         try:
             state = json.loads(text)
             version = state.pop("version")
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{source} is not a tokenizer file: {type(error).__name__}: {error}") from None
         if version != VERSION or state.pop("vocabulary", None) != VOCABULARY:
-            raise ValueError(f"{source} must be of tokenizer version {VERSION}, got version {version!r}")
+            raise ValueError(f"{source} must be of tokenizer version {VERSION}, got version {shortened(version)}")
         try:
             return cls(**state)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:  # an integer may be too large for a float
             raise ValueError(f"{source} is inconsistent: {error}") from None
 
     @classmethod
