@@ -1,5 +1,6 @@
 """Checkpoints by name from a hub that is not asked over the network."""
 
+import json
 import shutil
 import sys
 from types import SimpleNamespace
@@ -129,6 +130,15 @@ def test_an_unsound_model_is_not_pushed(fake, model, tmp_path, capsys):
     (tmp_path / "broken" / "tokenizer.json").write_text("{}")
     assert cli.main(["train", "push", str(tmp_path / "broken"), "hf://desk/maker"]) == 2
     assert "is not a tokenizer file" in capsys.readouterr().err and fake.calls == []
+
+
+def test_a_tokenizer_of_another_network_is_not_pushed(fake, model, tmp_path):
+    shutil.copytree(model, tmp_path / "mixed")
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    (tmp_path / "mixed" / "tokenizer.json").write_text(json.dumps(tokenizer | {"pressure_edges": [[], []]}))
+    with pytest.raises(ValueError, match=r"pressures are 1 and a network of 49; the two must be equal"):
+        hub.push(tmp_path / "mixed", "hf://desk/maker")
+    assert fake.calls == []
 
 
 def test_the_library_itself_finds_what_its_cache_holds(model, cache, monkeypatch):

@@ -122,12 +122,7 @@ class TradeFMFlow:
         self.num_envs = num_envs
         self.tokenizer = TradeTokenizer.load(folder)
         self.config, weights = load_weights(folder)
-        for name, classes in self.tokenizer.told.items():
-            if getattr(self.config, name) != classes:
-                raise ValueError(
-                    f"model folder {str(folder)!r} has a tokenizer whose {name} are {classes} and a network of "
-                    f"{getattr(self.config, name)}; the two must be equal"
-                )
+        self.tokenizer.check_network(self.config, folder)
         closed_loop = ClosedLoop.load(folder)
         self.persistence = closed_loop.persistence if persistence is None else check_persistence(persistence)
         self._persistence = np.array(self.persistence)

@@ -52,8 +52,8 @@ def push(folder: str | Path, name: str, private: bool = True) -> str:
     """
     repository, branch = parts(name)
     folder = Path(folder)
-    load_weights(folder)
-    TradeTokenizer.load(folder)
+    config, _ = load_weights(folder)
+    TradeTokenizer.load(folder).check_network(config, folder)
     closed_loop.ClosedLoop.load(folder)
     hub = _library()
     try:

@@ -20,7 +20,7 @@ from numba import njit
 
 from tradefm_gym.arguments import shortened
 from tradefm_gym.market.features import FEATURES, MID_BOOK, MID_TOUCH, MID_VWAP, OPPOSITE_TOUCH
-from tradefm_gym.model.config import VOCABULARY
+from tradefm_gym.model.config import VOCABULARY, ModelConfig
 from tradefm_gym.model.strange_files import read_text
 
 VERSION = 1
@@ -184,6 +184,15 @@ class TradeTokenizer:
             "pressures": self.pressures, "spreads": self.spreads, "books": self.books, "paces": self.paces,
             "assets": len(self.assets) + 1,
         }  # fmt: skip
+
+    def check_network(self, config: ModelConfig, folder: str | Path) -> None:
+        """Refuses a network, of a checkpoint folder, that is told other classes than this tokenizer makes."""
+        for name, classes in self.told.items():
+            if getattr(config, name) != classes:
+                raise ValueError(
+                    f"model folder {str(folder)!r} has a tokenizer whose {name} are {classes} and a network of "
+                    f"{getattr(config, name)}; the two must be equal"
+                )
 
     @property
     def edges(self) -> Edges:
