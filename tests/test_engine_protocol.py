@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tradefm_gym.model.config import PRESETS, VOCABULARY, random_weights
-from tradefm_gym.model.engine_protocol import EngineLimits
+from tradefm_gym.model.corrections import Moves
+from tradefm_gym.model.engine_protocol import KINDS, LEAST_TEMPERATURE, EngineLimits
 from tradefm_gym.model.numba_engine import NumbaEngine
 
 CONFIG = PRESETS["test"]
@@ -30,6 +31,26 @@ def with_value(value, row=1, column=2):
     events = EVENTS.copy()
     events[row, column] = value
     return events
+
+
+def tilted(value, kinds=7, row=1):
+    tilt = np.zeros((3, KINDS), np.float32)
+    tilt[row, kinds] = value
+    return tilt
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_coldest_draw_and_the_hardest_tilt_are_drawn(name):
+    engine, active = engine_of(name), np.array([True, False, True])
+    engine.prefill([0, 1, 2], [EVENTS] * 3)
+    bits = np.full((3, 5), 2**31, np.uint32)
+    coldest = engine.sample(bits, active, LEAST_TEMPERATURE)
+    assert (coldest == engine.sample(bits[:, ::-1] // 3, active, LEAST_TEMPERATURE)).all()  # whatever the words
+    only = np.full((3, KINDS), -np.inf, np.float32)
+    only[[0, 2], [9, 40]] = 0.0
+    only[1] = np.nan  # of a row that is not drawn
+    assert (engine.sample(bits, active, tilt=only)[[0, 2]] >> 8).tolist() == [9, 40]
+    assert (engine.sample(bits, active, 1.0, 1.5, tilt=only)[[0, 2]] >> 8).tolist() == [9, 40]
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -56,6 +77,17 @@ def test_engines_refuse_the_same_with_the_same_words(name):
         (lambda: engine.sample(BITS, EVERYONE, 1.0, None), "repetition_penalty is None; allowed is 1 or more"),
         (lambda: engine.sample(BITS, EVERYONE, tilt=np.zeros((3, 64))), "tilt is float64 (3, 64); allowed is float32"),
         (lambda: engine.sample(BITS, EVERYONE, tilt=[[0.0]]), "tilt is float64 (1, 1); allowed is float32 (3, 64)"),
+        (lambda: engine.sample(BITS, EVERYONE, 1e-300), "temperature is 1e-300; allowed is a positive number of at "),
+        (
+            lambda: engine.sample(BITS, EVERYONE, 1e-45),
+            "temperature is 1e-45; allowed is a positive number of at least",
+        ),
+        (lambda: engine.sample(BITS, EVERYONE, 10**400), "allowed is a positive number of at least 1e-06 and finite"),
+        (lambda: engine.sample(BITS, EVERYONE, tilt=tilted(np.nan)), "tilt of row 1 is an array of shape (64,)"),
+        (lambda: engine.sample(BITS, EVERYONE, tilt=tilted(np.inf)), "of which 63 are finite; allowed are finite numb"),
+        (lambda: engine.sample(BITS, EVERYONE, tilt=tilted(-np.inf, slice(None))), "of which 0 are finite; allowed"),
+        (lambda: engine.kind_log_prob(EVERYONE, 1e-45), "temperature is 1e-45; allowed is a positive number of at "),
+        (lambda: engine.start_sample(BITS, EVERYONE, 1e-45, Moves.none(3)), "temperature is 1e-45; allowed is a"),
         (lambda: engine.kind_log_prob([True]), "active is bool (1,); allowed is bool (3,)"),
         (lambda: engine.kind_log_prob(EVERYONE, 0), "temperature is 0; allowed is a positive number"),
         (lambda: engine.log_prob([0.5, 1, 1]), f"tokens is [0.5, 1, 1]; allowed are 3 integers in [0, {VOCABULARY})"),

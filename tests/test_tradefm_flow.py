@@ -174,6 +174,8 @@ def test_banks_of_other_flows_serve_as_start_states(checkpoint):
         ({"context": "somewhere"}, "context"),
         ({"context": 3}, "context is 3"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 1e-45}, "temperature is 1e-45; it must be a positive number of at least 1e-06"),
+        ({"temperature": 10**400}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"flag_agents": "yes"}, "flag_agents"),
         ({"deterministic": 1}, "deterministic"),

@@ -31,6 +31,7 @@ from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.closed_loop import ClosedLoop, check_number, check_persistence
 from tradefm_gym.model.config import load_weights
 from tradefm_gym.model.corrections import Moves
+from tradefm_gym.model.engine_protocol import LEAST_TEMPERATURE
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint, make_engine, model_name
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
@@ -54,7 +55,7 @@ class TradeFMFlow:
         device: device of the torch backend.
         bank: start states; default the bundled ones.
         context: path of a context bank (.npz), or of a recorded day to warm up from (see ``warmup.bank_of``).
-        temperature: of sampling.
+        temperature: of sampling, at least 1e-6.
         cancel: what a generated cancel, which has no id, removes: "matched" = an order of its size in its depth bin
             (see ``cancels``), and where none lies there "whole" or, on a thin side, nothing; "whole" = the one order
             of the nearest level whose size is nearest; "nearest" = newest first, spilling until the size is used up.
@@ -111,8 +112,9 @@ class TradeFMFlow:
         flag_agents, deterministic = flag("flag_agents", flag_agents), flag("deterministic", deterministic)
         self.staggered = device != "cpu" if staggered is None else flag("staggered", staggered)
         heat = numbers(temperature)
-        if heat is None or heat.shape != () or not 0 < heat < np.inf:
-            raise ValueError(f"temperature is {shortened(temperature)}; it must be a positive number")
+        if heat is None or heat.shape != () or not LEAST_TEMPERATURE <= heat <= np.finfo(np.float32).max:
+            said = f"a positive number of at least {LEAST_TEMPERATURE:g} and finite in float32"
+            raise ValueError(f"temperature is {shortened(temperature)}; it must be {said}")
         if bank is not None and not isinstance(bank, ContextBank):
             raise ValueError(f"bank is {shortened(bank)}; it must be a ContextBank or None")
         if context is not None and not isinstance(context, (str, Path)):

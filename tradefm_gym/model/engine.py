@@ -208,7 +208,9 @@ class TorchEngine:
     ) -> NDArray[np.int32]:
         """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
         active = self._limits.mask("active", active)
-        tilts = None if tilt is None else self._limits.tilt(tilt)
+        tilts = None
+        if tilt is not None:  # whatever idle rows hold would be drawn from too
+            tilts = np.where(active[:, None], self._limits.tilt(tilt, active), np.float32(0))
         bits = self._limits.draws(bits, active, self.lengths, temperature, repetition_penalty)
         scalars = (column(value, self.batch, np.float32) for value in (temperature, repetition_penalty))
         arrays = [bits, *scalars, column(self.lengths, self.batch), *([] if tilts is None else [tilts])]

@@ -21,6 +21,7 @@ from tradefm_gym.model.corrections import Moves
 
 KINDS = math.prod(DIGIT_SIZES[:3])  # kinds of event: action, side and depth, in the order of tokens
 PROBABILITY_ONE = 1 << 30  # probability 1 as an integer
+LEAST_TEMPERATURE = 1e-6  # by which logits can be divided without leaving float32
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -104,12 +105,13 @@ class Engine(Protocol):
         Args:
             bits: (B, 5) random words. A factored head uses one a digit, a joint head the first only.
             active: (B,) rows to draw; the others return -1 and must not be used.
-            temperature: divides the logits (of each digit, for a factored head).
+            temperature: divides the logits (of each digit, for a factored head); at least 1e-6.
             repetition_penalty: multiplies the log-probability of every token found in the row's cache, over the joint
                 distribution of all V tokens whichever head the model has (so it then uses the first word only).
                 1 = off.
             tilt: (B, 64) added to the log-probability of each (action, side, depth) after temperature and penalty,
-                whereupon the distribution is normalised again. None = off.
+                whereupon the distribution is normalised again. Finite, or -inf where a kind is ruled out, for an
+                active row not everywhere. None = off.
 
         Returns:
             (B,) tokens.
@@ -269,20 +271,33 @@ class EngineLimits:
     def ready(self, active: Any, lengths: NDArray[np.int32], temperature: float) -> NDArray[np.bool_]:
         """A mask (B,) of rows that hold something to predict from, at a temperature that can be."""
         active = self.mask("active", active)
-        if not _is_number(temperature) or not 0 < temperature < np.inf:
-            raise ValueError(f"temperature is {shortened(temperature)}; allowed is a positive number")
+        if not _is_number(temperature) or not LEAST_TEMPERATURE <= temperature <= _LARGEST:
+            raise ValueError(
+                f"temperature is {shortened(temperature)}; allowed is a positive number of at least "
+                f"{LEAST_TEMPERATURE:g} and finite in float32"
+            )
         if (empty := active & (lengths == 0)).any():
             row = int(np.argmax(empty))
             raise ValueError(f"active has row {row}, which is empty; prefill it or append to it first")
         return active
 
-    def tilt(self, tilt: Any) -> NDArray[np.float32]:
-        """What is added to the log-probabilities of the kinds of event (B, KINDS), C-contiguous; none is (0, KINDS)."""
+    def tilt(self, tilt: Any, active: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What is added to the log-probabilities of the kinds of event (B, KINDS), C-contiguous; none is (0, KINDS).
+
+        In active rows it is finite, or minus infinity for some kinds but not for all.
+        """
         if tilt is None:
             return np.zeros((0, KINDS), np.float32)
         array = np.ascontiguousarray(tilt)
         if array.dtype != np.float32 or array.shape != (self.batch, KINDS):
             raise ValueError(f"tilt is {array.dtype} {array.shape}; allowed is float32 {(self.batch, KINDS)}, or None")
+        sound = (array < np.inf).all(1) & (array > -np.inf).any(1)  # NaN is neither
+        if (wrong := active & ~sound).any():
+            row = int(np.argmax(wrong))
+            raise ValueError(
+                f"tilt of row {row} is {shortened(array[row])}, of which {int(np.isfinite(array[row]).sum())} are "
+                f"finite; allowed are finite numbers and -inf, not all of them -inf"
+            )
         return array
 
     def moves(self, moves: Any) -> Moves:

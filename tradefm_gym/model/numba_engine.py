@@ -230,7 +230,8 @@ class NumbaEngine:
         tilt: NDArray[np.float32] | None = None,
     ) -> NDArray[np.int32]:
         """Draws the next token (B,) of each active row by random words `bits` (B, 5); -1 for the other rows."""
-        active, tilt = self._limits.mask("active", active), self._limits.tilt(tilt)
+        active = self._limits.mask("active", active)
+        tilt = self._limits.tilt(tilt, active)
         bits = self._limits.draws(bits, active, self.lengths, temperature, repetition_penalty)
         tokens = np.empty(self.batch, np.int32)
         scale, outputs = np.float32(1 / temperature), self._state.head
