@@ -85,6 +85,21 @@ def test_a_hash_after_the_revision_pins_the_model(fake, model):
         checkpoint("hf://desk/maker@main@")
 
 
+def test_a_folder_s_name_may_hold_an_at_sign(model, tmp_path):
+    digest = model_hash(model)
+    for name in ("me@desk/mine", "run@2024", "run@large"):
+        folder = tmp_path / name
+        shutil.copytree(model, folder)
+        assert checkpoint(folder) == (folder, digest)
+        assert checkpoint(f"{folder}@{digest}") == (folder, digest)
+        with pytest.raises(ValueError, match=r"must have the hash 0{12}, got"):
+            checkpoint(f"{folder}@{'0' * 12}")
+    with pytest.raises(ValueError, match="must have the hash 2025, got"):
+        checkpoint(f"{tmp_path / 'me@desk' / 'mine'}@2025")
+    with pytest.raises(ValueError, match=r"a checkpoint folder, got '.*mine@main'"):
+        checkpoint(f"{model}@main")
+
+
 @pytest.mark.parametrize(
     "name", ["hf://maker", "hf://desk/maker/more", "hf://desk/maker@", "hf://../maker", "hf://desk/maker@../x", "hf://"]
 )

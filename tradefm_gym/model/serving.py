@@ -1,12 +1,15 @@
 """From a model's name to an engine: the bundled weights, their hash, and which engine suits a network."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from tradefm_gym.model import closed_loop, hub, strange_files
 
 BUNDLED_MODEL = "mini-2"
 WEIGHTS = Path(__file__).parent / "weights"
+_HASH = re.compile("[0-9a-f]{0,64}", re.IGNORECASE)  # none, too, is refused with a sentence of its own
+_HASH_DIGITS = 12
 _CHUNK = 1 << 20  # bytes that are hashed at once
 BACKENDS = ("auto", "numba", "torch")
 
@@ -25,7 +28,7 @@ def checkpoint(model: str | Path) -> tuple[Path, str]:
     if at and not wanted:
         raise ValueError(f"model must name a hash after '@', or end before it, got {str(model)!r}")
     for folder in [hub.fetch(name)] if name.startswith(hub.PREFIX) else (WEIGHTS / name, Path(name)):
-        if (folder / "config.json").is_file():
+        if _is_model(folder):
             found = model_hash(folder)
             if wanted and wanted != found:
                 raise ValueError(f"model {name!r} must have the hash {wanted}, got {found}: it is another model")
@@ -37,10 +40,17 @@ def checkpoint(model: str | Path) -> tuple[Path, str]:
 def _named(model: str) -> tuple[str, str, str]:
     """What comes before the hash, whether there is an ``@``, and the hash."""
     if not model.startswith(hub.PREFIX):
-        return model.partition("@")
+        name, at, wanted = model.rpartition("@")  # the last one: a path may hold others
+        # A folder may be called run@2024; but what is as long as a hash always is one, lest a pin be passed over.
+        is_own = len(wanted) not in (0, _HASH_DIGITS) and not _is_model(Path(name)) and _is_model(Path(model))
+        return (name, at, wanted) if at and _HASH.fullmatch(wanted) and not is_own else (model, "", "")
     repository, at, rest = model.partition("@")
     revision, second, wanted = rest.partition("@")
     return f"{repository}{at}{revision}", second, wanted
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def model_name(folder: Path) -> str:
@@ -72,7 +82,7 @@ def model_hash(folder: Path) -> str:
         with path.open("rb") as file:
             while part := file.read(_CHUNK):
                 total.update(part)
-    return total.hexdigest()[:12]
+    return total.hexdigest()[:_HASH_DIGITS]
 
 
 def make_engine(
