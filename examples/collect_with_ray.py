@@ -74,7 +74,10 @@ def _to_length(array: np.ndarray, steps: int) -> np.ndarray:
 
 def main(arguments: Arguments) -> None:
     """Collects and says how fast."""
-    import ray
+    try:
+        import ray
+    except ImportError:
+        raise SystemExit("This example needs Ray: pip install ray") from None
 
     ray.init(include_dashboard=False)
     told = int(np.prod(ExecutionRole().observation_space.shape or ()))

@@ -195,7 +195,13 @@ class EngineLimits:
     def prompts(self, rows: Any, inputs: Any) -> tuple[NDArray[np.int64], list[NDArray]]:
         """Row indices (k,) and as many prompts (S, 4)."""
         targets = self.rows("rows", rows)
-        prompts = [self._integers(prompt) for prompt in ([inputs] if np.ndim(rows) == 0 else inputs)]
+        if np.ndim(rows) == 0:
+            inputs = [inputs]
+        try:
+            listed = list(inputs)
+        except TypeError:
+            raise ValueError(f"inputs is {shortened(inputs)}; allowed is one array (S, 4) a row") from None
+        prompts = [self._integers(prompt) for prompt in listed]
         if len(prompts) != targets.size:
             raise ValueError(f"inputs holds {len(prompts)} prompts for {targets.size} rows; allowed is one a row")
         for prompt in prompts:
