@@ -2,8 +2,8 @@
 
     python examples/check_market.py --data FOLDER
 
-Prints, over 64 rollouts of 4,096 events, the share of events with an empty side, the median spread, traded
-lots and time per event; with ``--data`` beside what the assets' training parts show.
+Prints, over 64 rollouts of 4,096 events, the share of events with an empty side and with a spread beyond 20 medians,
+the median spread, traded lots and time per event; with ``--data`` beside what the assets' training parts show.
 """
 
 import json
@@ -83,7 +83,8 @@ def main(arguments: Arguments) -> None:
     result = rollout(flow, contexts, arguments)
     real = real_calibrations(arguments.data)
     table = Table(title=f"{n} rollouts of {arguments.events:,} events, {flow.name}")
-    names = ("start states like", "n", "empty side", "worst", "spread, ticks", "real", "ratio", "lots/event", "real")
+    names = ("start states like", "n", "empty side", "worst", "> 20 medians", "spread, ticks", "real", "ratio")
+    names = (*names, "lots/event", "real")
     for name in (*names, "ms/event", "real"):
         table.add_column(name, justify="right")
     rows = []
@@ -101,6 +102,7 @@ def main(arguments: Arguments) -> None:
             "empty": float(result["empty"][:, inside].mean()),
             "empty_worst": float(result["empty"][:, inside].mean(0).max()),
             "spread": median,
+            "beyond_20_medians": float((result["spread"][:, inside][both] > 20 * median).mean()),
             "real_spread": known.spread if known else None,
             "lots": float(result["lots"][inside].mean()),
             "real_lots": known.lots_per_event if known else None,
@@ -109,6 +111,7 @@ def main(arguments: Arguments) -> None:
         }
         rows.append(row)
         shown = [row["asset"], str(row["rollouts"]), f"{row['empty']:.4f}", f"{row['empty_worst']:.4f}"]
+        shown.append(f"{row['beyond_20_medians']:.4f}")
         shown += [f"{median:.0f}", *([f"{known.spread:.0f}", f"{median / known.spread:.2f}"] if known else ["", ""])]
         shown += [f"{row['lots']:.2f}", f"{known.lots_per_event:.2f}" if known else ""]
         table.add_row(*shown, f"{row['ms']:.0f}", f"{row['real_ms']:.0f}" if known else "")
