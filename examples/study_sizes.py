@@ -1,16 +1,19 @@
-"""What size, head and context bring: networks around the bundled one, one factor at a time, each with several seeds.
+"""What size, head, context and data bring: networks around the bundled one, one factor at a time, with several seeds.
 
     python examples/study_sizes.py --data FOLDER --out runs/sizes
 
 FOLDER holds token shards (``tradefm-gym data tokenize``) or recorded days; without it the bundled synthetic day is
 taken. Writes one checkpoint folder a network and seed, ``results.json``, and ``table.md``: parameters, nats per event
 on each held-out part (mean and range over the seeds), and events per second of the engine for one market and for 64.
-Steps see as many events whatever the context. A study that was interrupted goes on. How real the markets of a
-checkpoint are, ``tradefm-gym realism --data FOLDER --model CHECKPOINT`` says.
+Steps see as many events whatever the context. With
+``--shares 0.125 0.25 0.5 1`` each network learns from the last so much of each day's training part, with one tokenizer
+and the same held-out parts. A study that was interrupted goes on. How real the markets of a checkpoint are,
+``tradefm-gym realism --data FOLDER --model CHECKPOINT`` says.
 """
 
 import json
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +51,7 @@ class Arguments:
     out: Path = Path("runs/sizes")
     arms: tuple[str, ...] = tuple(ARMS)  # some of them, by name
     seeds: int = 2
+    shares: tuple[float, ...] = (1.0,)  # of each day's training part, its last
     minimum_events: int = 4_000  # smaller days are left out
     speed: bool = True  # measure the engine
     training: TrainingConfig = field(default_factory=lambda: RECIPES["mini"])
@@ -73,16 +77,19 @@ def speeds(folder: Path) -> dict[str, float]:
 def study(arguments: Arguments, shards: Shards, console: Console) -> dict[str, dict]:
     """Trains all arms; results by arm: parameters, nats by held-out part and seed, speeds."""
     results = {}
-    for arm in arguments.arms:
-        config = replace(network("mini", shards.tokenizer, DROPOUTS["mini"]), **ARMS[arm])
+    for arm, share in product(arguments.arms, arguments.shares):
+        config, learned = replace(network("mini", shards.tokenizer, DROPOUTS["mini"]), **ARMS[arm]), shards
+        if share < 1:
+            arm, learned = f"{arm}, {share:g} of the data", shards.latest(share)
         nats: dict[str, list[float]] = {}
         for seed in range(arguments.seeds):
             folder = arguments.out / f"{arm.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
             console.print(f"[bold]{arm}, seed {seed}[/]")
-            train_model(shards, config, folder, settings(arguments.training, config, seed), console)
+            train_model(learned, config, folder, settings(arguments.training, config, seed), console)
             for part, row in json.loads((folder / "scores.json").read_text()).items():
                 nats.setdefault(part, []).append(row["model"])
         results[arm] = {"parameters": config.parameter_count(), "context": config.context, "nats": nats}
+        results[arm] |= {"training_events": learned.events("train")}
         if arguments.speed:
             results[arm]["events_per_second"] = speeds(folder)
         (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -93,11 +100,12 @@ def table(results: dict[str, dict]) -> str:
     """The results as Markdown; nats are the mean over the seeds, and half of the range."""
     parts = list(next(iter(results.values()))["nats"])
     timed = "events_per_second" in next(iter(results.values()))
-    columns = ["network", "parameters", *parts, *(["events/s, N = 1", "N = 64"] if timed else [])]
+    columns = ["network", "parameters", "events", *parts, *(["events/s, N = 1", "N = 64"] if timed else [])]
     lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
     for arm, row in results.items():
         nats = [np.array(row["nats"][part]) for part in parts]
-        cells = [arm, f"{row['parameters']:,}", *(f"{n.mean():.3f} ±{np.ptp(n) / 2:.3f}" for n in nats)]
+        cells = [arm, f"{row['parameters']:,}", f"{row['training_events']:,}"]
+        cells += [*(f"{n.mean():.3f} ±{np.ptp(n) / 2:.3f}" for n in nats)]
         cells += [f"{row['events_per_second'][n]:,.0f}" for n in ("n1", "n64")] if timed else []
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_tradefm import SHARES, even_bank, write_checkpoint
 
-from tradefm_gym.flow.placement import PLACEMENT_WIDTH, density
+from tradefm_gym.flow.placement import HABITS, PLACEMENT_WIDTH, density
 from tradefm_gym.flow.tilting import Corrections
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.tradefm_kernels import prepare
@@ -41,16 +41,18 @@ def tilted(
     following=(0.0, 0.0),
     answering=0.0,
     mode=MID_BOOK,
+    habits=0.0,
 ):
     """Tilts and strengths of one row."""
     states = np.zeros(1, FEATURE_STATE)
     states["fast"], states["slow"], states["mid_mode"] = fast, slow, mode
     placement = np.array([shares], np.float64)
     tilt, strength, dense = np.zeros((1, 64), np.float32), np.ones((1, 2)), np.zeros((1, 2))
-    corrections = Corrections(np.array(persistence), np.array([following], np.float64), answering, restoring)
+    followed, own = np.array([following], np.float64), np.zeros((1, *HABITS)) + habits
+    corrections = Corrections(np.array(persistence), followed, answering, restoring, own)
     pressure, wanted, moves = np.array([agents], np.float64), np.ones(1, bool), Moves.none(1)
     asked(book_of(lots), corrections, dense, states, pressure, placement, wanted, moves)
-    tilt_row(moves, 0, kinds, tilt[0], strength[0])
+    tilt_row(moves, 0, kinds.copy(), tilt[0], strength[0])
     return tilt[0], strength[0]
 
 
@@ -154,9 +156,25 @@ def test_those_who_follow_agents_are_answered_by_offers_at_the_touch_or_better(k
     np.testing.assert_array_equal(tilted(kinds, 0.0, 0.0, (0.0, 0.0), answering=0.5, **said)[0], 0.0)
 
 
+@pytest.mark.parametrize("mode", [MID_BOOK, MID_TOUCH])
+def test_habits_are_the_same_for_both_sides_and_come_before_all_else(kinds, mode):
+    habits = np.random.default_rng(1).normal(0, 1, HABITS)
+    tilt, _ = tilted(kinds, 0.0, 0.0, (0.0, 0.0), mode=mode, habits=habits)
+    sells = slice(None) if mode == MID_TOUCH else slice(None, None, -1)  # depths count from the mid, or are places
+    expected = np.stack([habits[0], habits[0][sells], habits[1], habits[1][sells]])
+    np.testing.assert_allclose(tilt.reshape(4, 16), expected, rtol=1e-6)
+    pressed, strength = tilted(kinds, 1.0, 1.0, (0.02, 0.03), mode=mode, habits=habits)
+    with_habits = kinds + tilt
+    with_habits -= np.log(np.exp(with_habits.astype(np.float64)).sum()).astype(np.float32)
+    alone, alone_strength = tilted(with_habits, 1.0, 1.0, (0.02, 0.03), mode=mode)
+    np.testing.assert_allclose(pressed - tilt, alone, atol=2e-5)
+    np.testing.assert_allclose(strength, alone_strength, rtol=1e-5)
+
+
 def test_rows_that_are_not_wanted_are_left_alone():
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
-    corrections, wanted = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 1.0), np.array([False, True])
+    own, wanted = np.full((2, *HABITS), 0.5), np.array([False, True])
+    corrections = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 1.0, own)
     dense, moves = np.full((2, 2), 7.0), Moves(*(array + 7.0 for array in Moves.none(2)))
     asked(book_of(5, rows=2), corrections, dense, states, np.ones((2, 4)), placement, wanted, moves)
     for array in (dense, *moves):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_numba_engine import CONFIGS, assert_same_row, mask, random_bits, random_events, threads, weights_of
 
-from tradefm_gym.model.corrections import Moves, tilt_row
-from tradefm_gym.model.engine_protocol import KINDS
+from tradefm_gym.model.corrections import KINDS, Moves, tilt_row
+from tradefm_gym.model.engine_protocol import sample_integers
 from tradefm_gym.model.numba_engine import NumbaEngine
 
 BARE = importlib.util.find_spec("torch") is None
@@ -94,6 +94,7 @@ def moves_of(generator, batch):
     moves.followed[:] = generator.normal(0, 2, batch) * (np.arange(batch) % 3 > 0)
     moves.answering[:] = 0.5 * (np.arange(batch) % 2)
     moves.restoring[:] = generator.normal(0, 1, (batch, 2))
+    moves.kinds[:] = generator.normal(0, 1, (batch, KINDS)) * (np.arange(batch) % 4 > 1)[:, None]
     return moves
 
 
@@ -116,6 +117,48 @@ def test_a_corrected_draw_is_a_draw_tilted_by_what_its_own_probabilities_give(na
         np.testing.assert_allclose(strength[1:], expected[1:], rtol=1e-9 if name == "numba" else 1e-4)
         alike.append((tokens == drawn).mean())
     assert np.mean(alike) == 1.0 if name == "numba" else np.mean(alike) > 0.99
+
+
+@each_engine
+@pytest.mark.parametrize("config", [CONFIG, JOINT], ids=["factored", "joint"])
+def test_sizes_and_waits_are_tilted_by_whose_they_are(name, config):
+    """Against the network's own log-probabilities of all tokens of a kind, drawn from by the definition of a draw."""
+    generator, batch, alike = np.random.default_rng(7), 4, []
+    engine = engine_of(name, config, batch)
+    engine.prefill(np.arange(batch), [random_events(generator, 5 + row) for row in range(batch)])
+    tokens = np.arange(engine.vocabulary)
+    known = np.exp([engine.log_prob(np.full(batch, token)).astype(np.float64) for token in tokens]).T  # (B, V)
+    for _ in range(20):
+        bits, moves = random_bits(generator, batch), Moves.none(batch)
+        moves.shares[:, 0, :5], moves.shares[:, 1, :5] = 1.0, 1.0
+        moves.digits[:] = generator.normal(0, 1.5, (batch, 4, 16))
+        drawn, _ = engine.start_sample(bits, mask(batch, *range(batch)), 1.0, moves)()
+        for row in range(batch):
+            kinds, own = tokens >> 8, moves.digits[row]
+            classes = np.where(kinds >= 32, 2, np.where(kinds % 16 < 5, 1, 0))
+            sizes, waits = np.exp(own[classes, (tokens >> 4) & 15]), np.exp(own[3, tokens & 15])
+            if config is JOINT:
+                expected = one_of(known[row] * sizes * waits, bits[row, 0])
+            else:
+                kind = int(drawn[row]) >> 8  # nothing is asked of kinds
+                assert kind == one_of(known[row].reshape(KINDS, -1).sum(1), *bits[row, :3])
+                inside = known[row].reshape(KINDS, 16, 16)[kind]
+                size = one_of(inside.sum(1) * sizes.reshape(KINDS, 16, 16)[kind, :, 0], bits[row, 3])
+                wait = one_of(inside[size] * np.exp(own[3]), bits[row, 4])
+                expected = 256 * kind + 16 * size + wait
+            alike.append(drawn[row] == expected)
+    assert np.mean(alike) > 0.95  # the network's probabilities are float32
+
+
+def one_of(weights, *words):
+    """A draw by one word, or of an action, a side and a depth by three."""
+    if len(words) == 1:
+        return int(sample_integers((weights / weights.sum())[None], np.array([words[0]], np.uint32))[0])
+    chosen, shares = 0, weights.reshape(2, 2, 16)
+    for word in words:
+        digit = one_of(shares.reshape(len(shares), -1).sum(1), word)
+        chosen, shares = chosen * len(shares) + digit, shares[digit]
+    return chosen
 
 
 @each_engine

@@ -258,12 +258,37 @@ class FitZeroIntelligence:
 
 
 @dataclass(frozen=True)
+class FitTradeFM:
+    """Find a recorded day's habits: with them a TradeFM network's markets do as much of everything as the day."""
+
+    data: Path  # a saved day (.npz), a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
+    reading: tyro.conf.OmitArgPrefixes[Reading]
+    out: Path = Path("habits.json")  # then TradeFMFlow(context=DAY, habits="habits.json")
+    model: str = "mini-2"  # a bundled model, a checkpoint folder, or hf://organisation/name
+    rounds: int = 6  # in which the network runs freely; the one nearest to the day is kept
+    markets: int = 32  # that run at a time
+    events: int = 1_536  # of each of them
+    seed: int = 0
+
+    def run(self) -> int:
+        """Fits on the training part, 70% of the day."""
+        from tradefm_gym import fitting
+        from tradefm_gym.flow.parameter_files import check_writable
+
+        check_writable(self.out)
+        options = {name: getattr(self, name) for name in ("rounds", "markets", "events", "seed")}
+        fitting.tradefm(self.reading.load(self.data), self.out, self.model, options)
+        return 0
+
+
+@dataclass(frozen=True)
 class Fit:
-    """Parametric flows: fit one to a recorded day."""
+    """Fit a flow to a recorded day."""
 
     command: Annotated[
         Annotated[FitHawkes, tyro.conf.subcommand("hawkes", prefix_name=False)]
-        | Annotated[FitZeroIntelligence, tyro.conf.subcommand("zero-intelligence", prefix_name=False)],
+        | Annotated[FitZeroIntelligence, tyro.conf.subcommand("zero-intelligence", prefix_name=False)]
+        | Annotated[FitTradeFM, tyro.conf.subcommand("tradefm", prefix_name=False)],
         tyro.conf.arg(name=""),
     ]
 

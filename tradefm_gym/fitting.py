@@ -1,4 +1,4 @@
-"""Fitting parametric flows to a recorded day, with progress and a report for people."""
+"""Fitting flows to a recorded day, with progress and a report for people."""
 
 import sys
 import time
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tradefm_gym.data.recorded import RecordedFlow
+from tradefm_gym.flow.habits import ROWS, Habits
+from tradefm_gym.flow.habits_fit import HabitOptions, fit_habits
 from tradefm_gym.flow.hawkes_calibration import FitOptions, fit_hawkes
 from tradefm_gym.flow.hawkes_parameters import HawkesParameters
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
@@ -48,6 +50,34 @@ def zero_intelligence(recorded: RecordedFlow, out: Path) -> ZeroIntelligencePara
     table.add_row("cancels, each resting order", f"{parameters.cancel_rate:.4g}")
     console.print(table)
     return parameters
+
+
+def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, Any]) -> Habits:
+    """Finds the habits of a day, writes them to ``out`` and prints how near the network's markets come to it.
+
+    Args:
+        recorded: a recorded day.
+        out: the JSON file to write.
+        model: a checkpoint.
+        options: arguments of ``HabitOptions``.
+    """
+    effort = HabitOptions(**options)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("running freely")
+        habits = fit_habits(
+            recorded, model, effort, lambda done, of: progress.update(task, completed=done, total=of)
+        )  # fmt: skip
+    habits.save(out)
+    asset, console = habits.report["asset"], _console()
+    console.print(f"{out}: {asset['ticker']}, {asset['venue']}, {asset['date']}", highlight=False)
+    table = Table("round", *(name.replace("_", " ") for name in ROWS), "sum")
+    for number, distances in enumerate(habits.report["total_variation"]):
+        kept = "*" if number == habits.report["kept"] else ""
+        table.add_row(f"{number}{kept}", *(f"{one:.3f}" for one in distances), f"{sum(distances):.3f}")
+    console.print("total variation from the day's training part, * kept; round 0 has no habits", highlight=False)
+    console.print(table)
+    return habits
 
 
 def print_hawkes(parameters: HawkesParameters, out: Path) -> None:

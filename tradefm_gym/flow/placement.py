@@ -65,15 +65,18 @@ PLACEMENT_WIDTH = DEPTH + 1
 UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
 TABLES = (4, 16, 24)  # what lies inside the bins of a tokenizer, see ``TradeTokenizer.tables_of``
+HABITS = (6, 16)  # log-odds by digits of tokens, see ``habits``
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
-# placed, how takers are followed (see ``followers``), and which values lie inside the bins (NaN where it is not known).
+# placed, how takers are followed (see ``followers``), which values lie inside the bins (NaN where it is not known),
+# and how much likelier some events are than the network says.
 STREAM_STATE = np.dtype(
     [
         ("stream", FEATURE_STATE),
         ("placement", np.float64, (PLACEMENT_WIDTH,)),
         ("followers", np.float64, (2,)),
         ("tables", np.float64, TABLES),
+        ("habits", np.float64, HABITS),
     ],
     align=True,
 )
@@ -84,10 +87,12 @@ def stream_states(
     placement: tuple[float, ...] = UNKNOWN_PLACEMENT,
     followers: tuple[float, float] = (0.0, 0.0),
     tables: np.ndarray | float = np.nan,
+    habits: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
     states = np.zeros(len(streams), STREAM_STATE)
-    states["stream"], states["placement"], states["followers"], states["tables"] = streams, placement, followers, tables
+    states["stream"], states["placement"], states["followers"] = streams, placement, followers
+    states["tables"], states["habits"] = tables, habits
     return states
 
 

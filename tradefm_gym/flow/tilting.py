@@ -21,13 +21,15 @@ class Corrections(NamedTuple):
     following: np.ndarray  # (N, 2) float64, times likelier that a unit of agents' fast and slow pressure makes takers
     answering: float  # how much is offered to those who follow agents, for each taker that follows
     restoring: float  # log-odds of cancels for each unit of the logarithm of a side's density over the usual one
+    habits: np.ndarray  # (N, 6, 16) float64, see ``habits``
 
 
 @njit(**KERNEL)
 def correct_row(corrections, dense, states, agents, placement, m, moves):
     """Writes row m of ``moves`` (see ``model.corrections.Moves``).
 
-    It moves probability to takers of the side of the order-flow pressure and to cancels on dense sides.
+    It moves probability to takers of the side of the order-flow pressure, to cancels on dense sides, and to what the
+    asset does more often than the network.
 
     Args:
         corrections: Corrections.
@@ -47,6 +49,14 @@ def correct_row(corrections, dense, states, agents, placement, m, moves):
     moves.answering[m] = corrections.answering if by_touch else 0.0
     for s in range(2):
         moves.restoring[m, s] = corrections.restoring * dense[m, s]
+    for action in range(2):
+        for bin_ in range(16):
+            habit, first = corrections.habits[m, action, bin_], 32 * action
+            moves.kinds[m, first + bin_] = habit
+            moves.kinds[m, first + 16 + (bin_ if by_touch else 15 - bin_)] = habit
+    for digit in range(4):
+        for bin_ in range(16):
+            moves.digits[m, digit, bin_] = corrections.habits[m, 2 + digit, bin_]
 
 
 @njit(**KERNEL)

@@ -19,8 +19,9 @@ from tradefm_gym.flow import tilting
 from tradefm_gym.flow import tradefm_kernels as kernels
 from tradefm_gym.flow.cancels import YOUNGEST
 from tradefm_gym.flow.followers import AGENT_PRESSURE
+from tradefm_gym.flow.habits import Habits
 from tradefm_gym.flow.indicators import INDICATORS, LEVELS, TIERS, UNTOLD, tell
-from tradefm_gym.flow.placement import PLACEMENT_WIDTH, stream_states
+from tradefm_gym.flow.placement import HABITS, PLACEMENT_WIDTH, stream_states
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.row_state import RowState, checked_state, owner_of_flow
 from tradefm_gym.flow.warmup import bank_of, stream_before
@@ -71,6 +72,8 @@ class TradeFMFlow:
             ``flag_agents`` there is none.
         answering: how much is offered to those who follow agents (likewise).
         restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
+        habits: of the asset that all start states are of, or the path of a file of them (``tradefm-gym fit tradefm``);
+            default what the start states say.
         staggered: whether rows are filled again at different events, so that a step has about as many refills as any
             other: the first refill of an episode comes between T/2 and T inputs, by the row's own seed. Default: on a
             GPU, where all markets would wait for it.
@@ -100,6 +103,7 @@ class TradeFMFlow:
         following: float | None = None,
         answering: float | None = None,
         restoring: float | None = None,
+        habits: Habits | str | Path | None = None,
         staggered: bool | None = None,
         parts: int = 1,
     ):
@@ -138,7 +142,10 @@ class TradeFMFlow:
         if bank is None:
             own = _CONTEXTS / f"{folder.name}.npz"  # a bundled model's
             bank = ContextBank.load(own if own.exists() else _CONTEXTS / f"{BUNDLED_MODEL}.npz")
-        self.bank = bank
+        if habits is not None and not isinstance(habits, (Habits, str, Path)):
+            raise ValueError(f"habits is {shortened(habits)}; it must be Habits, a path or None")
+        self.habits = Habits.load(habits) if isinstance(habits, (str, Path)) else habits
+        self.bank = bank = bank if self.habits is None else self.habits.told(bank)
         # As many rows are filled again at a step as come to it when they are spread; larger groups would read padding.
         prefill = max(1, engine_batch // (self.config.context // 2)) if self.staggered else None
         self.engine = make_engine(self.config, weights, engine_batch, backend, device, parts, prefill)
@@ -163,6 +170,7 @@ class TradeFMFlow:
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
         self._agents = np.zeros((n, AGENT_PRESSURE))
         self._followers = np.zeros((n, 2))
+        self._habits = np.zeros((n, *HABITS))
         self._cursor = np.zeros(n, np.int64)
         self._history = np.zeros((n, max(t, t // 2 + _QUEUE), 4), np.int32)  # ring of the last inputs
         self._seen = np.zeros(n, np.int64)
@@ -182,7 +190,10 @@ class TradeFMFlow:
         self._begun: list[tuple[np.ndarray, Callable]] = []  # rows, and what waits for their tokens and strengths
         self._dense = np.zeros((n, 2))  # of bids and asks
         self._uniforms, self._youngest = np.zeros((n, 5)), np.zeros((n, 2, YOUNGEST), np.int64)
-        self._is_moved = bool(self._persistence.any() or self.following or self.restoring)
+        # Of all start states, not of those in rows just now: no row's draw may depend on its neighbours.
+        stored = self.bank.feature_state
+        has_habits = stored is not None and "habits" in (stored.dtype.names or ()) and stored["habits"].any()
+        self._is_moved = bool(self._persistence.any() or self.following or self.restoring or has_habits)
         # The Numba engine's threads may go on with a row that it has read; a device has all rows drawn at once.
         self._by_rows = hasattr(self.engine, "read")
         self._tokens, self._strength = np.zeros(n, np.int32), np.ones((n, 2))
@@ -205,7 +216,7 @@ class TradeFMFlow:
             same = chosen[contexts[chosen] == context]
             state, inputs, cache = self._starts[context]
             self._states[same], self._placement[same] = state["stream"], state["placement"]
-            self._followers[same] = state["followers"]
+            self._followers[same], self._habits[same] = state["followers"], state["habits"]
             self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
             self._history[same, : len(inputs)] = inputs
             self._seen[same] = len(inputs)
@@ -272,7 +283,8 @@ class TradeFMFlow:
         self._absorb(market, wanted, propose)
 
     def _corrections(self) -> tilting.Corrections:
-        return tilting.Corrections(self._persistence, self.following * self._followers, self.answering, self.restoring)
+        followers = self.following * self._followers
+        return tilting.Corrections(self._persistence, followers, self.answering, self.restoring, self._habits)
 
     def _drawn(self, market: MarketSimulator, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and strengths of wanted rows: what was begun for them, or what is begun now."""
@@ -311,7 +323,7 @@ class TradeFMFlow:
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
         placement, followers = tuple(self._placement[row]), tuple(self._followers[row])
-        return stream_states(self._states[row : row + 1], placement, followers, self._tables[row])[0]
+        return stream_states(self._states[row : row + 1], placement, followers, self._tables[row], self._habits[row])[0]
 
     @property
     def records_read(self) -> np.ndarray:
@@ -327,7 +339,8 @@ class TradeFMFlow:
             **self._served, num_envs=num_envs, engine_batch=max(least, self.engine.batch), bank=self.bank,
             temperature=self.temperature, cancel=self.cancel, placement=self.placement, flag_agents=self.flag_agents,
             deterministic=self.deterministic, anchor=self.anchor, persistence=self.persistence,
-            following=self.following, answering=self.answering, restoring=self.restoring, staggered=self.staggered,
+            following=self.following, answering=self.answering, restoring=self.restoring, habits=self.habits,
+            staggered=self.staggered,
         )  # fmt: skip
 
     def snapshot(self, rows: np.ndarray | None = None) -> RowState:
@@ -360,8 +373,8 @@ class TradeFMFlow:
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
         names = (
-            "states", "placement", "agents", "followers", "tables", "cursor", "history", "seen", "fixed", "shift",
-            "first", "seeds", "episodes", "proposals",
+            "states", "placement", "agents", "followers", "habits", "tables", "cursor", "history", "seen", "fixed",
+            "shift", "first", "seeds", "episodes", "proposals",
         )  # fmt: skip
         return {name: getattr(self, f"_{name}") for name in names}
 

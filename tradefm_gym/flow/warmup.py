@@ -85,14 +85,11 @@ def recorded_bank(
         recorded = load_day(path) if path.suffix == ".npz" else load(path)
     day = prepare(recorded, contexts, horizon=BLOCK, at=at)  # the record is only a start: nothing of it is replayed
     part = split(recorded).train
-    calibration = calibrate(recorded, part)
-    median = calibration.median_size
-    spread, half_life_s, mid_mode = calibration.spread, tokenizer.half_life_s, tokenizer.mid_mode
-    asset = tokenizer.asset_of(asset_name(recorded.meta))
-    features, index, stream = day_features(recorded.records, part, median, half_life_s, mid_mode, spread, asset)
-    shares = calibrate_placement(recorded, part, features, index, tokenizer.depth_edges, spread, mid_mode)
-    tables = tokenizer.tables_of(features[(index >= part.start) & (index < part.stop)])
+    features, index, stream = features_of(recorded, tokenizer)
+    spread, median = float(stream["usual_spread"][0]), float(stream["median_size"][0])
+    shares = calibrate_placement(recorded, part, features, index, tokenizer.depth_edges, spread, tokenizer.mid_mode)
     followed = calibrate_followers(recorded.records[part.start : part.stop], median)
+    tables = tokenizer.tables_of(features[(index >= part.start) & (index < part.stop)])
     states = np.zeros(len(day.bank), FEATURE_STATE)
     done = 0
     tails = np.diff(day.bank.record_start)
@@ -101,6 +98,16 @@ def recorded_bank(
         observe(stream, recorded.records[done:begin])
         states[context], done = stream[0], begin
     return replace(day.bank, feature_state=stream_states(states, shares, followed, tables))
+
+
+def features_of(recorded: RecordedFlow, tokenizer: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """FEATURES (n,) of a day as a model reads it, where they stand in its records (n,), and the stream before it."""
+    part = split(recorded).train
+    calibration, asset = calibrate(recorded, part), tokenizer.asset_of(asset_name(recorded.meta))
+    return day_features(
+        recorded.records, part, calibration.median_size, tokenizer.half_life_s, tokenizer.mid_mode, calibration.spread,
+        asset,
+    )  # fmt: skip
 
 
 def stream_before(start: StartState, half_life_s: float, mid_mode: int) -> np.ndarray:

@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from tradefm_gym.model.config import VOCABULARY
-from tradefm_gym.model.engine_protocol import KINDS, PROBABILITY_ONE
+from tradefm_gym.model.corrections import KINDS
+from tradefm_gym.model.engine_protocol import PROBABILITY_ONE
 
 _SMALLEST_DOT = 16  # rows and columns that the matrix units take
 _KEYS = 64  # keys a program reads at a time

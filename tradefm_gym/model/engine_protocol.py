@@ -7,7 +7,6 @@ Sampling is defined here once, by integers, so that the order in which a device 
 token is drawn.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -17,9 +16,8 @@ from numpy.typing import NDArray
 
 from tradefm_gym.arguments import numbers, shortened
 from tradefm_gym.model.config import DIGIT_SIZES, INPUT_NAMES
-from tradefm_gym.model.corrections import Moves
+from tradefm_gym.model.corrections import KINDS, Moves
 
-KINDS = math.prod(DIGIT_SIZES[:3])  # kinds of event: action, side and depth, in the order of tokens
 PROBABILITY_ONE = 1 << 30  # probability 1 as an integer
 LEAST_TEMPERATURE = 1e-6  # by which logits can be divided without leaving float32
 _LARGEST = float(np.finfo(np.float32).max)

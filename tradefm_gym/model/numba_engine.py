@@ -21,8 +21,8 @@ from tradefm_gym.model.config import (
     load_weights,
     parameter_shapes,
 )
-from tradefm_gym.model.corrections import Moves
-from tradefm_gym.model.engine_protocol import KINDS, EngineLimits, RowCache
+from tradefm_gym.model.corrections import KINDS, Moves
+from tradefm_gym.model.engine_protocol import EngineLimits, RowCache
 from tradefm_gym.model.numba_kernels import (
     Shape,
     State,

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit, prange
 
 from tradefm_gym.model.config import DIGIT_SIZES, DIGIT_STRIDES, VOCABULARY
-from tradefm_gym.model.corrections import tilt_row
-from tradefm_gym.model.engine_protocol import KINDS, PROBABILITY_ONE
+from tradefm_gym.model.corrections import KINDS, size_class, tilt_row
+from tradefm_gym.model.engine_protocol import PROBABILITY_ONE
 from tradefm_gym.model.numba_kernels import ONE, ZERO, softmax
 from tradefm_gym.model.vectors import (
     LANES,
@@ -184,8 +184,29 @@ def sample_row_moved(head, outputs, row, bits, scale, moves, kinds, tilt, streng
     _kind_log_prob_row(head, outputs, row, scale, work, w0, kinds)
     tilt_row(moves, row, kinds[row], tilt[row], strength[row])
     if not head.factored:
-        return sample_row(head, outputs, row, bits, scale, tilt, work, w0)
-    return _draw_rest(head, outputs, row, bits, scale, _choose_kind(head, row, bits, tilt, work, w0), 3, work, w0)
+        return _sample_joint_moved(outputs, row * head.stride, bits[row, 0], scale, moves, tilt, row, work, w0)
+    token = _choose_kind(head, row, bits, tilt, work, w0)
+    sizes = size_class(moves, row, token // KIND_STRIDE)
+    for digit in range(3, DIGITS):
+        _digit_logits(head, outputs, row * head.stride, digit, token, work, w0)
+        more = sizes if digit == 3 else 3
+        for i in range(LANES):
+            work[w0 + i] = work[w0 + i] * scale + np.float32(moves.digits[row, more, i])
+        softmax(work, w0, DIGIT_SIZES[digit])
+        token += _draw(work, w0, DIGIT_SIZES[digit], bits[row, digit]) * DIGIT_STRIDES[digit]
+    return token
+
+
+@njit(cache=True, nogil=True)
+def _sample_joint_moved(outputs, o0, word, scale, moves, tilt, row, work, w0):
+    for kind in range(KINDS):
+        sizes = size_class(moves, row, kind)
+        for i in range(KIND_STRIDE):
+            token = kind * KIND_STRIDE + i
+            more = np.float32(moves.digits[row, sizes, i // LANES]) + np.float32(moves.digits[row, 3, i % LANES])
+            work[w0 + token] = outputs[o0 + token] * scale + tilt[row, kind] + more
+    softmax(work, w0, VOCABULARY)
+    return _draw(work, w0, VOCABULARY, word)
 
 
 @njit(cache=True, nogil=True)

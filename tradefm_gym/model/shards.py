@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,17 @@ class Shards:
         """``(n,) TOKENS`` of each segment of a part, of one set or of all; mapped, not read."""
         chosen = [s for s in self.segments[part] if name in (None, s.set)]
         return [_map(self.folder / s.file, s) for s in chosen]
+
+    def latest(self, share: float) -> "Shards":
+        """The same with the last ``share`` in (0, 1] of each training segment only, two events at least."""
+        if not 0 < share <= 1:
+            raise ValueError(f"share is {shortened(share)}; allowed is a share in (0, 1]")
+        kept = []
+        for segment in self.segments["train"]:
+            events = max(2, round(share * segment.events))
+            one = segment._replace(start=segment.start + segment.events - events, events=events)
+            kept.append(one._replace(crc=_crc(_map(self.folder / one.file, one))))
+        return replace(self, segments=self.segments | {"train": tuple(kept)})
 
 
 class ShardWriter:

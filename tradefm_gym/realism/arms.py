@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tradefm_gym.arguments import known_names
+from tradefm_gym.arguments import known_names, shortened
 from tradefm_gym.data.recorded import RecordedFlow
+from tradefm_gym.flow.habits_fit import fit_habits
 from tradefm_gym.flow.hawkes import HawkesFlow
 from tradefm_gym.flow.hawkes_calibration import fit_hawkes
 from tradefm_gym.flow.hawkes_parameters import HawkesParameters
@@ -22,10 +23,11 @@ from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
 NAMES = ("tradefm", "hawkes", "zero_intelligence")
-# What may be said of a flow after a "?", to measure what each part of it does.
+# What may be said of a flow after a "?", to measure what each part of it does. Without habits=false a TradeFM flow is
+# given the asset's.
 OPTIONS = {
     "tradefm": ("temperature", "cancel", "placement", "deterministic", "anchor", "flag_agents", "persistence",
-                "following", "answering", "restoring"),
+                "following", "answering", "restoring", "habits"),
     "hawkes": (),
     "zero_intelligence": (),
 }  # fmt: skip
@@ -61,7 +63,10 @@ def parsed(spec: str) -> Spec:
     if not all(key and value for key, _, value in pairs) or len({key for key, *_ in pairs}) < len(pairs):
         raise ValueError(f"flow {spec!r} has {said!r} after the '?'; it must be option=value&option=value, none twice")
     known_names(f"flow {name!r}", [key for key, *_ in pairs], OPTIONS[name])
-    return Spec(name, path, {key: _value(text) for key, _, text in pairs})
+    options = {key: _value(text) for key, _, text in pairs}
+    if not isinstance(options.get("habits", True), bool):
+        raise ValueError(f"flow {spec!r} has habits {shortened(options['habits'])}; allowed are true and false")
+    return Spec(name, path, options)
 
 
 def _value(text: str) -> Any:
@@ -79,27 +84,49 @@ def content(spec: str, fits: Path) -> str | None:
     """Hash of a flow's model or parameters, and its options; None where they are still to be fitted."""
     name, path, options = parsed(spec)
     said = f" {sorted(options.items())}" if options else ""
+    model, file = checkpoint(path or BUNDLED_MODEL)[1] if name == "tradefm" else "", _fitted(spec, fits)
+    if file is None:
+        return model + said
+    return model + hashlib.sha256(file.read_bytes()).hexdigest()[:12] + said if file.is_file() else None
+
+
+def parameters_file(spec: str, recorded: RecordedFlow, fits: Path) -> Path | None:
+    """What of a flow is fitted to the training part of the day, fitted if need be; None where nothing is.
+
+    Of a TradeFM flow those are the asset's habits.
+    """
+    (name, path, options), file = parsed(spec), _fitted(spec, fits)
+    if file is None or file.exists():
+        return file
+    fits.mkdir(parents=True, exist_ok=True)
     if name == "tradefm":
-        return checkpoint(path or BUNDLED_MODEL)[1] + said
-    file = Path(path) if path else fits / f"{name}.json"
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] + said if file.is_file() else None
-
-
-def parameters_file(spec: str, recorded: RecordedFlow, fits: Path) -> Path:
-    """The parameters of a Hawkes or zero intelligence flow, fitted to the training part of the day if need be."""
-    name, path, _ = parsed(spec)
-    file = Path(path) if path else fits / f"{name}.json"
-    if not file.exists():
-        fits.mkdir(parents=True, exist_ok=True)
+        fit_habits(recorded, path or BUNDLED_MODEL, **_without_habits(options)).save(file)
+    else:
         (fit_hawkes(recorded) if name == "hawkes" else ZeroIntelligenceParameters.fit(recorded)).save(file)
     return file
+
+
+def _fitted(spec: str, fits: Path) -> Path | None:
+    """The file of what is fitted, whether or not it is there."""
+    name, path, options = parsed(spec)
+    if name != "tradefm":
+        return Path(path) if path else fits / f"{name}.json"
+    if not options.get("habits", True):
+        return None
+    what = f"{checkpoint(path or BUNDLED_MODEL)[1]} {sorted(_without_habits(options).items())}"
+    return fits / f"habits-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
+
+
+def _without_habits(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "habits"}
 
 
 def arm(spec: str, recorded: RecordedFlow, at: np.ndarray, markets: int, fits: Path, **options) -> FlowModel:
     """A flow for ``markets`` markets whose start state i is the recorded market just before record ``at[i]``.
 
     Args:
-        spec: as ``parsed`` reads it; without a path the parametric ones are fitted to the training part of the day.
+        spec: as ``parsed`` reads it; without a path the parametric ones are fitted to the training part of the day, and
+            of TradeFM flows the asset's habits are.
         recorded: the day.
         at: (c,) ascending positions in ``recorded.records``.
         markets: N.
@@ -107,13 +134,12 @@ def arm(spec: str, recorded: RecordedFlow, at: np.ndarray, markets: int, fits: P
         **options: of the flow's class, besides those of ``spec``.
     """
     name, path, said = parsed(spec)
-    options = said | options
+    options, file = _without_habits(said) | options, parameters_file(spec, recorded, fits)
     if name == "tradefm":
         model = path or BUNDLED_MODEL
-        tokenizer = TradeTokenizer.load(checkpoint(model)[0])
-        bank = recorded_bank(recorded, tokenizer, at=at)
-        return TradeFMFlow(model, markets, bank=bank, **options)
-    file = parameters_file(spec, recorded, fits)
+        bank = recorded_bank(recorded, TradeTokenizer.load(checkpoint(model)[0]), at=at)
+        return TradeFMFlow(model, markets, bank=bank, habits=file, **options)
+    assert file is not None
     if name == "hawkes":
         parameters = HawkesParameters.load(file)
         return HawkesFlow(markets, parameters, bank=recorded_hawkes_bank(recorded, parameters, at=at), **options)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tradefm_gym.arguments import shortened, whole
 from tradefm_gym.flow.protocol import FlowModel
-from tradefm_gym.model.serving import BUNDLED_MODEL
+from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.realism import bootstrap, discriminator, distances, pooled, probes, scores, sections, stylised
 from tradefm_gym.realism.arms import arm as make_arm
 from tradefm_gym.realism.arms import content, parameters_file, parsed
@@ -305,7 +305,7 @@ class CardMaker:
         if name in self.flows:
             key["rollouts"] = self.effort.rollouts
         if name == "round_trip":
-            key["content"] = content(f"tradefm:{self.model}", self._fits(one))
+            key["content"] = checkpoint(self.model)[1]
         return described(key)
 
     def _about(self, one: RecordedSet, name: str) -> dict[str, Any]:

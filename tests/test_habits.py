@@ -1,0 +1,148 @@
+"""An asset's habits: what a flow is told of them, how they are found, and that they bring its markets nearer."""
+
+import json
+
+import numpy as np
+import pytest
+from small_tradefm import even_bank, everyone, generated_day, write_checkpoint
+
+from tradefm_gym import cli
+from tradefm_gym.data.day import save_day
+from tradefm_gym.flow.habits import ADDS, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
+from tradefm_gym.flow.habits_fit import HabitOptions, fit_habits
+from tradefm_gym.flow.placement import HABITS
+from tradefm_gym.flow.tradefm import TradeFMFlow
+from tradefm_gym.flow.warmup import recorded_bank
+from tradefm_gym.market.events import CANCEL
+from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.model.tokenizer import TradeTokenizer
+
+SMALL = HabitOptions(rounds=4, markets=8, events=320, burn_in=64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "small")
+
+
+@pytest.fixture(scope="module")
+def day():
+    return generated_day(6_000)
+
+
+def odds(**rows):
+    """Log-odds of some rows, by name of the constant."""
+    values = np.zeros(HABITS)
+    for name, value in rows.items():
+        values[{"adds": ADDS, "cancels": CANCELS, "takers": TAKER_SIZES, "waits": WAITS}[name]] = value
+    return values
+
+
+def records_of(flow, events=128, rows=4):
+    n = flow.num_envs
+    market = MarketSimulator(n, flow.market_config())
+    flow.reset(market, everyone(n), np.zeros(n, np.int64), np.arange(n).astype(np.uint64), np.zeros(n, np.uint32))
+    start = market.tape.record_count.copy()
+    while (wanted := market.advance(until_count=np.full(n, events))).any():
+        market.feed(flow.next_events(market, wanted))
+    return [market.tape.read_records(row, int(start[row])) for row in range(min(n, rows))]
+
+
+def test_cancels_come_as_much_oftener_as_said(model, day):
+    tokenizer = TradeTokenizer.load(model)
+    bank = recorded_bank(day, tokenizer, (4, 0, 0))
+    shares = {}
+    for more in (-1.0, 0.0, 1.0):
+        flow = TradeFMFlow(model, 4, bank=bank, habits=Habits(odds(cancels=more)), placement="drawn")
+        tapes = records_of(flow, 512)
+        shares[more] = np.mean([(tape["kind"] == CANCEL).mean() for tape in tapes])
+    assert shares[-1.0] < shares[0.0] - 0.05 < shares[1.0] - 0.1
+    # A random network has cancels as often as adds, and each of them twice; odds are what is multiplied.
+    ratio = shares[1.0] / (1 - shares[1.0]) / (shares[0.0] / (1 - shares[0.0]))
+    assert ratio == pytest.approx(np.e, rel=0.25)
+
+
+def test_longer_waits_take_longer(model, day):
+    bank = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0))
+    slow = np.linspace(-1.0, 1.0, 16)
+    ends = [
+        np.mean([tape["time_ns"][-1] - tape["time_ns"][0] for tape in records_of(flow)])
+        for flow in (TradeFMFlow(model, 4, bank=bank, habits=Habits(odds(waits=way * slow))) for way in (-1, 1))
+    ]
+    assert ends[0] < 0.7 * ends[1]
+
+
+def test_a_row_with_habits_does_not_depend_on_its_neighbours(model, day):
+    bank = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0))
+    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS))
+    flows = [TradeFMFlow(model, n, bank=bank, habits=habits) for n in (1, 5)]
+    alone, beside = (records_of(flow, rows=1)[0] for flow in flows)
+    np.testing.assert_array_equal(alone, beside)
+    assert flows[0].version != TradeFMFlow(model, 1, bank=bank).version
+    again = flows[0].for_markets(5)
+    assert again.version == flows[0].version
+    np.testing.assert_array_equal(records_of(again, rows=1)[0], alone)
+
+
+def test_the_flow_comes_nearer_to_the_day(model, day):
+    told = []
+    habits = fit_habits(day, model, SMALL, lambda done, of: told.append((done, of)))
+    rounds = np.array(habits.report["total_variation"])
+    assert told == [(i, 5) for i in range(5)] and rounds.shape == (5, HABITS[0])
+    assert habits.report["kept"] == rounds.sum(1).argmin() > 0
+    assert rounds.sum(1).min() < 0.6 * rounds[0].sum()
+    # The same again, by the same seed.
+    np.testing.assert_array_equal(fit_habits(day, model, SMALL).log_odds, habits.log_odds)
+
+
+def test_habits_are_kept_as_they_are(model, day, tmp_path):
+    bank, path = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0)), tmp_path / "habits.json"
+    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), {"kept": 3})
+    habits.save(path)
+    loaded = Habits.load(path)
+    np.testing.assert_array_equal(loaded.log_odds, habits.log_odds)
+    assert loaded.report == {"kept": 3} and loaded.digest == habits.digest
+    assert TradeFMFlow(model, bank=bank, habits=path).version == TradeFMFlow(model, bank=bank, habits=habits).version
+    state = TradeFMFlow(model, bank=bank, habits=path).bank.feature_state
+    assert state is not None
+    np.testing.assert_array_equal(state["habits"], np.tile(habits.log_odds, (len(bank), 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"log_odds": [[0.0] * 16] * 5}, r"log_odds has shape \(5, 16\); it must be \(6, 16\)"),
+        ({"log_odds": [[MOST + 1] + [0.0] * 15] * 6}, r"numbers in \[-3, 3\]"),
+        ({"log_odds": "many"}, "it must be"),
+        ({"kind": "something"}, "'habits of an asset' is needed"),
+        ({"format": 2}, "this version reads format 1"),
+    ],
+)
+def test_a_file_that_holds_no_habits_is_refused(tmp_path, change, message):
+    path = tmp_path / "habits.json"
+    Habits(np.zeros(HABITS)).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        Habits.load(path)
+
+
+def test_what_cannot_be_is_refused(model, day):
+    with pytest.raises(ValueError, match="habits is 3; it must be Habits, a path or None"):
+        TradeFMFlow(model, bank=even_bank(), habits=3)
+    stateless = even_bank()
+    object.__setattr__(stateless, "feature_state", None)
+    with pytest.raises(ValueError, match="start states that have none; allowed are those of a recorded day"):
+        TradeFMFlow(model, bank=stateless, habits=Habits(np.zeros(HABITS)))
+    with pytest.raises(ValueError, match="events is 100; "):
+        fit_habits(day, model, HabitOptions(events=100))
+
+
+def test_the_command_writes_habits_and_says_how_near_the_markets_come(model, day, tmp_path, capsys):
+    save_day(tmp_path / "day.npz", day)
+    out = tmp_path / "habits.json"
+    asked = ["--data", str(tmp_path / "day.npz"), "--out", str(out), "--model", str(model), "--rounds", "1"]
+    assert cli.main(["fit", "tradefm", *asked, "--markets", "4", "--events", "300"]) == 0
+    said = capsys.readouterr().out
+    assert "ZERO, made up, 2026-01-01" in said and "taker sizes" in said and "waits" in said
+    flow = TradeFMFlow(model, 2, context=tmp_path / "day.npz", habits=out)
+    assert len(records_of(flow, 64)[0])

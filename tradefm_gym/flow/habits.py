@@ -1,0 +1,81 @@
+"""An asset's habits: what it does more often, in other sizes and at other waits than a network that runs freely.
+
+A network that was trained on several assets gives each its due as long as it reads the record. In histories of its own
+making it drifts: takers like Bitstamp's come twice as often there and four times as large, those like AAPL's half as
+often, and waits are shorter than recorded ones. Habits are log-odds that are added to what the network says, whatever
+the moment, so that as much of everything comes as in the asset's training part (see ``habits_fit``).
+"""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradefm_gym.flow.parameter_files import array_of, read_parameters, write_parameters
+from tradefm_gym.flow.placement import HABITS
+from tradefm_gym.flow.protocol import ContextBank
+
+KIND = "habits of an asset"
+FORMAT = 1
+MOST = 3.0  # log-odds
+# Rows of the log-odds: of the depth bins of adds and of cancels, as a buyer counts them; of the volume bins of adds
+# that rest, of takers and of cancels; of the time bins.
+ROWS = ("adds", "cancels", "add_sizes", "taker_sizes", "cancel_sizes", "waits")
+ADDS, CANCELS, ADD_SIZES, TAKER_SIZES, CANCEL_SIZES, WAITS = range(len(ROWS))
+
+
+@dataclass(frozen=True, eq=False)
+class Habits:
+    """What a flow is told of an asset.
+
+    Attributes:
+        log_odds: (6, 16) float64, by ``ADDS`` and so on, and bin of the tokenizer.
+        report: what they were fitted to, and how near the flow came.
+    """
+
+    log_odds: np.ndarray
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        odds = self.log_odds
+        if odds.shape != HABITS or not np.isfinite(odds).all() or np.abs(odds).max() > MOST:
+            raise ValueError(f"log_odds has shape {odds.shape}; it must be {HABITS}, numbers in [-{MOST:g}, {MOST:g}]")
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name what a flow is told."""
+        return hashlib.sha256(self.log_odds.tobytes()).hexdigest()[:12]
+
+    def told(self, bank: ContextBank) -> ContextBank:
+        """Start states of the asset, with these habits.
+
+        Raises:
+            ValueError: if they were not made for TradeFM.
+        """
+        states = bank.feature_state
+        if states is None or "habits" not in (states.dtype.names or ()):
+            raise ValueError("habits were given with start states that have none; allowed are those of a recorded day")
+        states = states.copy()
+        states["habits"] = self.log_odds
+        return replace(bank, feature_state=states)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a JSON file; a failed write leaves the old one."""
+        write_parameters(path, KIND, FORMAT, {"log_odds": self.log_odds.tolist(), "report": self.report})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Habits":
+        """Reads what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError, ValueError: if there is no such file or it is of another kind.
+        """
+        values = read_parameters(path, KIND, FORMAT, ("log_odds", "report"))
+        where = f"parameters path {str(path)!r}"
+        odds = array_of(f"{where}: log_odds", values["log_odds"], 2)
+        try:
+            return cls(odds, values["report"])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
