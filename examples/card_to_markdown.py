@@ -14,7 +14,6 @@ from tradefm_gym.realism.forecasts import EVENTS, OUTCOMES, SECONDS
 from tradefm_gym.realism.rows import Row, Rows
 
 RECORDED = ("floor", "drift", "round_trip")
-POOLED = "pooled"
 FACTS = {
     "no_autocorrelation": "returns uncorrelated",
     "heavy_tails": "heavy tails",
@@ -37,6 +36,7 @@ class Tables:
     def __init__(self, card: dict, flow: str):
         self.card, self.flow, self.reference = card, flow, card["reference"]
         self.rows, self.sets, self.flows = Rows(map(Row.from_json, card["rows"])), card["sets"], card["flows"]
+        self.pools = [name for name in dict.fromkeys(row.set for row in self.rows.all) if name not in self.sets]
 
     def value(self, name: str, quantity: str, metric: str, arm: str) -> float:
         """A number, NaN if the card does not have it."""
@@ -172,7 +172,8 @@ def main(arguments: Arguments) -> None:
     tables = Tables(card, arguments.flow)
     print(f"{card['hardware']}; arguments: {card['arguments']}\n")
     print("### What was aimed at\n", *tables.targets(), "", sep="\n")
-    print("### Forecasts, pooled\n", *tables.skills(POOLED), "", sep="\n")
+    for name in tables.pools:
+        print(f"### Forecasts, {name}\n", *tables.skills(name), "", sep="\n")
     print("### Stylised facts\n", *tables.facts(), "", sep="\n")
     for name in tables.sets:
         print(f"### {name}\n", *tables.distances(name), "", *tables.skills(name), "", sep="\n")

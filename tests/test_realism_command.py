@@ -96,6 +96,23 @@ def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, mo
     assert run(replace(SMALL, seeds=3), "y") == ["drift"]
 
 
+def test_folds_are_shown_and_pooled_but_not_judged(parameters, tmp_path, capsys):
+    pytest.importorskip("plotly")
+    save_day(tmp_path / "day.npz", beginning(60_000))
+    assert command(tmp_path / "day.npz", parameters, tmp_path, "--folds", "2", "--starts", "8") == 0
+    said = capsys.readouterr().out
+    names = ["day", "day-fold1of2", "day-fold2of2"]
+    for name in names:
+        assert f"{name}: K-S distance from the test part" in said
+    assert "day-folds: CRPS skill over" in said and "pooled: CRPS skill" not in said
+    verdicts = said[said.index("Verdict") :]
+    assert "not fit" in verdicts and "day-fold" not in verdicts
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["sets"] == names and {one["set"] for one in card["verdicts"]} == {"day"}
+    page = (tmp_path / "card.html").read_text()
+    assert 'id="day-fold2of2"' in page and "<h3>day-folds</h3>" in page
+
+
 def test_probes_are_run_when_asked_for_and_kept(small_day, parameters, tmp_path, capsys, monkeypatch):
     pytest.importorskip("plotly")
     zero = parameters.split(",")[1]

@@ -136,7 +136,6 @@ def print_card(card: Any) -> None:
     """The card as people read it: distances, skill and verdicts."""
     from tradefm_gym.realism.probe_tables import probe_tables
     from tradefm_gym.realism.rows import Rows
-    from tradefm_gym.realism.sections import POOLED
 
     console = Console(width=None if sys.stdout.isatty() else 150)  # a pipe has no width of its own
     rows = Rows(card.rows)
@@ -147,10 +146,10 @@ def print_card(card: Any) -> None:
             console.print(_skills(card, rows, name))
         for table in probe_tables(rows, name, card.flows, brief=True):
             console.print(probed_table(table, name))
-    if len(card.sets) > 1 and card.reference and len(card.flows) > 1:
-        console.print(_skills(card, rows, POOLED))
+    for name in card.pools if card.reference and len(card.flows) > 1 else []:
+        console.print(_skills(card, rows, name))
     table = Table("set", "flow", "execution", "market making", title="Verdict", title_justify="left")
-    for name in card.sets:
+    for name in card.days:
         for flow in card.flows:
             fit = {one.use: one.fit for one in card.verdicts if (one.set, one.arm) == (name, flow)}
             table.add_row(name, flow, *(_coloured(fit[use]) for use in ("execution", "market making")))

@@ -86,6 +86,17 @@ class Card:
     measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def pools(self) -> list[str]:
+        """Names under which the rows of several sets are pooled: of all days, and of the folds of each."""
+        return [name for name in dict.fromkeys(row.set for row in self.rows) if name not in self.sets]
+
+    @property
+    def days(self) -> list[str]:
+        """Sets that are judged; folds are not."""
+        judged_sets = {one.set for one in self.verdicts}
+        return [name for name in self.sets if name in judged_sets]
+
     def labelled(self) -> "Card":
         """The card for people: a flow is called by the last part of its path, where that tells it from the others."""
         short = {spec: _short(spec) for spec in self.flows}

@@ -50,7 +50,7 @@ def write_page(card: Card, path: Path) -> None:
     for set_name in card.sets:
         body.append(_set(card, rows, set_name))
     if len(card.sets) > 1:
-        body.append(f'<h2 id="pooled">All sets</h2>{_pooled(card, rows)}')
+        body.append(f'<h2 id="together">Sets together</h2>{_pooled(card, rows)}')
     body.append(_verdict(card))
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Realism card</title>'
@@ -61,7 +61,7 @@ def write_page(card: Card, path: Path) -> None:
 
 
 def _head(card: Card) -> str:
-    links = [(name, name) for name in card.sets] + ([("pooled", "all sets")] if len(card.sets) > 1 else [])
+    links = [(name, name) for name in card.sets] + ([("together", "sets together")] if len(card.sets) > 1 else [])
     links.append(("verdict", "verdict"))
     nav = "".join(f'<a href="#{html.escape(at)}">{html.escape(name)}</a>' for at, name in links)
     arguments = ", ".join(f"{name} {value}" for name, value in card.about.get("arguments", {}).items())
@@ -257,9 +257,11 @@ def _pooled(card: Card, rows: Rows) -> str:
     others = [flow for flow in card.flows if flow != card.reference]
     if not card.reference or not others:
         return "<p>Without Hawkes flow there is no skill to pool.</p>"
-    return (
-        f"<p class='soft'>CRPS skill over {html.escape(card.reference)}, pooled over the starts of all sets.</p>"
-        + _picture(pictures.skills(rows, POOLED, card.flows, card.reference))
+    return "".join(
+        f"<h3>{html.escape(name)}</h3><p class='soft'>CRPS skill over {html.escape(card.reference)}, pooled over the "
+        f"starts of {'all days' if name == POOLED else 'the folds of a day'}.</p>"
+        + _picture(pictures.skills(rows, name, card.flows, card.reference))
+        for name in card.pools
     )
 
 
