@@ -74,6 +74,7 @@ def markouts(arm, value, low, high, n=500):
         (markouts("flow", -1.1, -1.2, -1.0), "passes"),
         (markouts("flow", -1.6, -1.8, -1.4), "unclear"),
         (markouts("flow", -1.8, -1.9, -1.7), "fails"),
+        (markouts("flow", -1.8, np.nan, np.nan), "unclear"),
         (markouts("flow", -1.1, -1.2, -1.0)[:-1] + markouts("flow", -1.8, -1.9, -1.7)[-1:], "fails"),
         ([], "not measured"),
     ],

@@ -21,8 +21,8 @@ from tradefm_gym.realism.path import MarketPath, recorded_path
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.round_trip import RoundTripFlow
 from tradefm_gym.realism.rows import Row, Rows
-from tradefm_gym.realism.sections import SECTIONS, Subject, fills, pooled_forecasts
-from tradefm_gym.realism.verdict import Rule, allowed, judged, near, nearness, overall
+from tradefm_gym.realism.sections import COLUMN_NAMES, SECTIONS, Subject, fills, forecasts, pooled_forecasts
+from tradefm_gym.realism.verdict import RULES, Rule, allowed, judged, near, nearness, overall
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
@@ -135,13 +135,30 @@ def test_near_is_what_the_day_itself_allows():
     assert allowed(rows, "day", "spread") == pytest.approx(0.15)
     assert allowed(Rows([distance(0.6, "drift"), distance(0.08, "floor")]), "day", "spread") == 0.25
     assert nearness(rows, distance(0.15, "flow")) == "near"
-    assert nearness(rows, distance(0.16, "flow")) == "far"
     assert nearness(rows, replace(distance(0.16, "flow"), low=0.14, high=0.2)) == "unclear"
     assert nearness(rows, replace(distance(0.16, "flow"), low=0.155, high=0.2)) == "far"
+    for value in (0.16, 0.9):  # far takes a whole interval
+        assert nearness(rows, distance(value, "flow")) == "too few"
     assert nearness(rows, distance(0.01, "flow", n=199)) == "too few"
     blind = Rows([distance(0.3, "floor")])  # the record is as far from itself
     assert nearness(blind, distance(0.9, "flow")) == "too few"
     assert near("spread")(blind, "day", "flow") == ("not measured", "")
+
+
+def test_without_an_interval_nothing_fails():
+    rules = {rule.topic: rule for rule in RULES}
+    skill = Row("day", "return_10s", "crps_skill", "flow", -0.9, n=50)
+    first = replace(distance(0.1, "flow"), metric="ks_first_quarter")
+    last = replace(distance(0.9, "flow"), metric="ks_last_quarter")
+    for topic, rows, row in (
+        ("spread", [], distance(0.9, "flow")),
+        ("forecasts of return 10s against Hawkes flow", [], skill),
+        ("wandering of the spread", [first], last),
+    ):
+        judge = rules[topic].judge
+        assert judge(Rows([*rows, row]), "day", "flow") == ("too few", "too few blocks for an interval")
+        told = replace(row, low=row.value - 0.05, high=row.value + 0.05)
+        assert judge(Rows([*rows, told]), "day", "flow")[0] == "fails"
 
 
 def test_one_failure_decides_and_a_needed_silence_shows_nothing():
@@ -150,7 +167,7 @@ def test_one_failure_decides_and_a_needed_silence_shows_nothing():
         Rule("depth", "execution", near("depth")),
         Rule("wait", "market making", near("wait"), needed=True),
     )
-    good, far = distance(0.01, "flow"), distance(0.5, "flow", quantity="depth")
+    good, far = distance(0.01, "flow"), replace(distance(0.5, "flow", quantity="depth"), low=0.4, high=0.6)
     wait = distance(0.01, "flow", quantity="wait")
     assert [one.fit for one in judged([good], "day", "flow", rules)] == ["fit", "not shown"]
     assert [one.fit for one in judged([good, wait], "day", "flow", rules)] == ["fit", "fit"]

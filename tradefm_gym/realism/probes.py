@@ -219,9 +219,8 @@ def _markouts_against_record(rows: Rows, set_name: str, arm: str) -> list[Row]:
         seeds = mine.seeds
         if real.n < LEAST or not np.isfinite([real.low, real.high, mine.value]).all():
             continue
-        low, high = (end if math.isfinite(end) else mine.value for end in (mine.low, mine.high))
         within.append(real.low <= mine.value <= real.high)
-        clear.append(high < real.low or low > real.high)
+        clear.append(mine.high < real.low or mine.low > real.high)  # never without an interval
     if not counts:
         return []
     shares = {"within_band": within, "clear_of_band": clear}

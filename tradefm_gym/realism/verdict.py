@@ -5,7 +5,8 @@ distance of the training part (the row ``drift``) as far as that is 0.25, or the
 blocks of the test part from each other (the row ``floor``), and in any case 0.05. It is **far** if its whole 95%
 interval lies above that and above twice the floor, which is itself a matter of luck, and **unclear** in between. Where
 there are fewer than 200 recorded samples, or where they hang together so much that the floor exceeds 0.25, they decide
-nothing: **too few**. Distances within bins of a condition are judged alike.
+nothing: **too few**. So it is where a distance that is not near has no interval, for want of blocks. Distances within
+bins of a condition are judged alike.
 
 A market is fit to train **execution** if
 
@@ -19,7 +20,8 @@ A market is fit to train **execution** if
   above zero. A market that pays for manipulation is a defect, and a policy that is trained on it learns to manipulate.
   That none pays counts from 200 seeds on;
 * on no set its forecasts of return, realised variance, mean spread or volume, over 256 events and 10 seconds, are
-  worse than those of Hawkes flow beyond the 95% interval (not asked of Hawkes flow itself).
+  worse than those of Hawkes flow beyond the 95% interval (not asked of Hawkes flow itself; without an interval, which
+  takes five blocks of starts, they decide nothing).
 
 It is fit to train **market making** if it is fit for execution, and
 
@@ -49,6 +51,7 @@ EMPTY_SHARE, LARGEST_SPREAD, WANDER = 0.01, 20.0, 1.5
 USES = ("execution", "market making")
 
 Outcome = Literal["passes", "fails", "unclear", "too few", "not measured"]
+_NO_INTERVAL = "too few blocks for an interval"
 _SILENT = ("unclear", "too few", "not measured")
 Judge = Callable[[Rows, str, str], tuple[Outcome, str]]  # rows, set, arm -> outcome and figures
 
@@ -112,11 +115,9 @@ def nearness(rows: Rows, row: Row) -> str:
     limit = allowed(rows, row.set, row.quantity, row.metric)
     if row.n < LEAST or math.isinf(limit):
         return "too few"
-    return "near" if row.value <= limit else "far" if _surely(row) > _excused(rows, row) else "unclear"
-
-
-def _surely(row: Row) -> float:
-    return row.low if math.isfinite(row.low) else row.value
+    if row.value <= limit:
+        return "near"
+    return "too few" if math.isnan(row.low) else "far" if row.low > _excused(rows, row) else "unclear"
 
 
 def _excused(rows: Rows, row: Row) -> float:
@@ -133,8 +134,10 @@ def near(quantity: str, metric: str = "ks") -> Judge:
         if row is None or not math.isfinite(row.value):
             return "not measured", ""
         limit, said = allowed(rows, set_name, quantity, metric), nearness(rows, row)
+        if said == "too few" and row.n < LEAST:
+            return "too few", f"{row.n} samples"
         if said == "too few":
-            return "too few", f"{row.n} samples" if row.n < LEAST else "the record is as far from itself"
+            return "too few", "the record is as far from itself" if math.isinf(limit) else _NO_INTERVAL
         return _OUTCOMES[said], f"{row.value:.3f}, allowed {limit:.3f}"
 
     return judge
@@ -159,7 +162,9 @@ def _steady(quantity: str) -> Judge:
         limit = max(WANDER * first.value, allowed(rows, set_name, quantity))
         if last.n < LEAST or math.isinf(limit):
             return "too few", f"{last.n} samples"
-        far = _surely(last) > max(limit, _excused(rows, replace(last, metric="ks")))
+        if last.value > limit and math.isnan(last.low):
+            return "too few", _NO_INTERVAL
+        far = last.low > max(limit, _excused(rows, replace(last, metric="ks")))
         outcome = "passes" if last.value <= limit else "fails" if far else "unclear"
         return outcome, f"{first.value:.3f} at first, {last.value:.3f} at last"
 
@@ -171,8 +176,9 @@ def _skilled(quantity: str) -> Judge:
         row = rows.get(set_name, quantity, "crps_skill", arm)
         if row is None or not math.isfinite(row.value):
             return "not measured", ""
-        worse = row.value < 0 if math.isnan(row.high) else row.high < 0
-        return ("fails" if worse else "passes"), f"skill {row.value:.2f}, {row.low:.2f} to {row.high:.2f}"
+        if math.isnan(row.high):
+            return "too few", _NO_INTERVAL
+        return ("fails" if row.high < 0 else "passes"), f"skill {row.value:.2f}, {row.low:.2f} to {row.high:.2f}"
 
     return judge
 
