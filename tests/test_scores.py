@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tradefm_gym.realism.scores import crps, pooled_skill, rank_histogram, ranks, skill, uniformity
+from tradefm_gym.realism.scores import comparable, crps, pooled_skill, rank_histogram, ranks, skill, uniformity
 
 
 def normal_crps(truth, deviation=1.0):
@@ -95,6 +95,50 @@ def test_pooled_skill_counts_starts_and_not_how_large_scores_are():
     assert found.value == pytest.approx(1 - (0.5 + 0.9) / 2)
     assert found.low <= found.value <= found.high
     assert pooled_skill([sets[0]]) == skill(*sets[0])
+
+
+@pytest.mark.parametrize(("blocks", "told"), [(1, False), (4, False), (5, True)])
+def test_skill_has_an_interval_from_five_blocks_on(blocks, told):
+    random = np.random.default_rng(6)
+    arm, reference = random.exponential(size=(2, 60))
+    found = skill(arm, reference, np.arange(60) * blocks // 60)
+    assert found.value == pytest.approx(1 - arm.mean() / reference.mean())
+    assert np.isfinite(found.low) == np.isfinite(found.high) == told
+
+
+@pytest.mark.parametrize(
+    ("blocks", "told"), [((3, 4), False), ((4, 4), True), ((2, 2, 4), True), ((1, 16), False), ((8,), True)]
+)
+def test_pooled_skill_has_an_interval_from_eight_blocks_on(blocks, told):
+    random = np.random.default_rng(7)
+    sets = [(*random.exponential(size=(2, 60)), np.arange(60) * number // 60) for number in blocks]
+    found = pooled_skill(sets)
+    assert np.isfinite(found.value) and np.isfinite(found.low) == np.isfinite(found.high) == told
+
+
+def is_comparable(truth, ensemble):
+    truth, ensemble = np.asarray(truth, float), np.asarray(ensemble, float)
+    return comparable(truth, ensemble, crps(ensemble, truth))
+
+
+def test_skill_takes_truths_that_differ_and_a_reference_that_errs():
+    random = np.random.default_rng(8)
+    ensemble = random.exponential(size=(50, 16))
+    assert is_comparable(random.exponential(size=50), ensemble)
+    for traded in (0, 4, 5):  # of 50 starts: a trade within the horizon
+        assert is_comparable(np.arange(50) < traded, ensemble) == (traded == 5)
+    assert not is_comparable(3.0 + (np.arange(50) < 4), ensemble)  # the commonest need not be 0
+    assert not is_comparable(np.where(np.arange(50) < 40, 3.0, 0.0) * (np.arange(50) < 4), ensemble)
+    assert not is_comparable(3.0 + 1e-15 * random.normal(size=50), ensemble)  # they differ by rounding
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e9])
+def test_a_score_that_is_rounding_is_none(size):
+    truth = size * np.arange(1.0, 51)
+    exact = np.repeat(truth[:, None], 16, axis=1)
+    assert not comparable(truth, exact, np.full(50, 3.6e-15 * size))
+    assert not comparable(truth, exact, np.full(50, -0.1 * size))
+    assert comparable(truth, exact, np.full(50, 1e-3 * size))
 
 
 def test_what_makes_no_sense_is_refused():

@@ -264,7 +264,8 @@ class CardMaker:
             self.report(what, done, total)
 
         found.ensemble = ensembles(flow, range(len(starts)), effort.rollouts, progress=rolled)
-        found.truth, found.blocks = truths(one.path, starts), blocks_of(starts)
+        found.truth = truths(one.path, starts)
+        found.blocks = blocks_of(starts, found.truth)
         return found
 
     def _flow(self, one: RecordedSet, spec: str, markets: int) -> FlowModel:

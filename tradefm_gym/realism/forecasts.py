@@ -1,7 +1,6 @@
 """Forecasts: many rollouts from recorded moments, beside what the record did from there on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,15 +27,6 @@ COLUMNS = tuple(
     if wanted
     for horizon in horizons
 )
-
-
-@dataclass(frozen=True)
-class Forecasts:
-    """What s start times led to: ``truth (s, c)`` and ``ensemble (s, m, c)``, c the columns of ``COLUMNS``."""
-
-    truth: np.ndarray
-    ensemble: np.ndarray
-    block: np.ndarray  # (s,) int64: starts whose horizons overlap share a block
 
 
 def outcomes(path: MarketPath) -> np.ndarray:
@@ -122,11 +112,24 @@ def truths(path: MarketPath, starts: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def blocks_of(starts: np.ndarray, most: int = 16) -> np.ndarray:
-    """Blocks (s,) of consecutive starts: at most ``most``, each as long as the longest horizon of events at least."""
+def blocks_of(starts: np.ndarray, truth: np.ndarray, most: int = 16) -> np.ndarray:
+    """Blocks of consecutive starts that are resampled together, for each column its own.
+
+    Args:
+        starts: (s,) int64 ascending, events.
+        truth: (s, c) as ``truths`` has it: it tells how many events usually come within a horizon of seconds.
+        most: blocks.
+
+    Returns:
+        (s, c) int64 from 0. A block spans the column's horizon at least, so starts two blocks apart share no event.
+    """
+    usual = {
+        horizon: float(np.median(truth[:, COLUMNS.index(("event_count", horizon, "s"))])) for horizon in SECONDS
+    }  # fmt: skip
     span = max(1, int(starts[-1] - starts[0]) + 1)
-    count = max(2, min(most, span // max(EVENTS)))
-    return ((starts - starts[0]) * count // span).astype(np.int64)
+    lengths = [horizon if unit == "events" else usual[horizon] for _, horizon, unit in COLUMNS]
+    counts = np.array([np.clip(span // max(length, 1), 1, most) for length in lengths], np.int64)
+    return (starts - starts[0])[:, None] * counts // span
 
 
 def ensembles(

@@ -42,7 +42,7 @@ class Measured:
         fills: (w, 2) number and volume of fills in windows of ``FILL_WINDOW`` events, volume in median sizes.
         ensemble: (s, m, c) forecasts, or empty.
         truth: (s, c) what happened.
-        blocks: (s,) starts that are resampled together.
+        blocks: (s, c) starts that are resampled together.
         seeds: how many paths were rolled out, 1 for a record.
     """
 
@@ -58,7 +58,7 @@ class Measured:
     fills: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     ensemble: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     truth: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    blocks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    blocks: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     seeds: int = 1
 
     def save(self, path: Path, key: str) -> None:

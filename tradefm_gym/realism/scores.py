@@ -8,6 +8,10 @@ from tradefm_gym.arguments import numbers, shortened, whole
 from tradefm_gym.realism.bootstrap import REPLICATES, Estimate, dense, estimate, labels, resampled, series, sums
 
 RANK_BINS = 10
+LEAST_BLOCKS = 5  # that an interval of skill takes
+LEAST_POOLED_BLOCKS = 8  # the same, of all sets together
+LEAST_TOLD = 5  # truths that must differ from the commonest
+_ROUNDING = 1e-9  # of the size of truths and members: scores within it are nothing but rounding
 
 Scores = tuple[np.ndarray, np.ndarray, np.ndarray]  # arm, reference, block: (s,) each
 
@@ -88,6 +92,27 @@ def uniformity(ranks: np.ndarray, members: int, bins: int = RANK_BINS) -> float:
     return float(chi2.sf(np.sum((counts - expected) ** 2 / expected), len(counts) - 1))
 
 
+def comparable(truth: np.ndarray, ensemble: np.ndarray, scores: np.ndarray) -> bool:
+    """Whether skill over a reference says anything: things happened, and the reference does not foresee them exactly.
+
+    Where hardly anything ever happens, as trades within a second of a market that trades once a minute, a forecast of
+    nothing has a score of about 0, and skill over it is a quotient of rounding.
+
+    Args:
+        truth: (s,) float64.
+        ensemble: (s, m) float64, of the reference.
+        scores: (s,) float64, of the reference.
+
+    Returns:
+        Whether at least ``LEAST_TOLD`` truths differ from the commonest one, as many from 0, and the mean score is
+        above rounding.
+    """
+    size = max(float(np.abs(truth).mean()), float(np.abs(ensemble).mean()))
+    values, counts = np.unique(truth, return_counts=True)
+    told = min((np.abs(truth - usual) > _ROUNDING * size).sum() for usual in (values[counts.argmax()], 0.0))
+    return bool(told >= LEAST_TOLD and scores.mean() > _ROUNDING * size)
+
+
 def skill(
     arm: np.ndarray, reference: np.ndarray, block: np.ndarray, replicates: int = REPLICATES, seed: int = 0
 ) -> Estimate:
@@ -96,27 +121,30 @@ def skill(
     Args:
         arm: (s,) float64, scores of which smaller is better.
         reference: (s,) float64, scores at the same starts.
-        block: (s,) int64, starts that are resampled together.
+        block: (s,) int64, starts that are resampled together; of fewer than ``LEAST_BLOCKS`` the interval is NaN.
         replicates: of the bootstrap.
         seed: of the bootstrap.
 
     Raises:
         ValueError: if lengths differ, a score is not finite, or the mean reference is not positive.
     """
-    return pooled_skill([(arm, reference, block)], replicates, seed)
+    return pooled_skill([(arm, reference, block)], replicates, seed, LEAST_BLOCKS)
 
 
-def pooled_skill(sets: Sequence[Scores], replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+def pooled_skill(
+    sets: Sequence[Scores], replicates: int = REPLICATES, seed: int = 0, least: int = LEAST_POOLED_BLOCKS
+) -> Estimate:
     """Skill over several sets of starts, as days or instruments, whose scores differ in size.
 
     The scores of a set are divided by its mean reference score and then pooled, so a set counts by its number of
-    starts and not by how large its scores are. Each set's blocks are resampled within it, and a set of a single
-    block leaves the interval NaN.
+    starts and not by how large its scores are. Each set's blocks are resampled within it. Too few of them tell
+    nothing of their spread: the interval is NaN if they are fewer than ``least``, or a set has a single one.
 
     Args:
         sets: (arm, reference, block) as ``skill`` takes them.
         replicates: of the bootstrap.
         seed: of the bootstrap.
+        least: blocks of all sets together that an interval takes.
 
     Raises:
         ValueError: as ``skill`` does, or if there is no set.
@@ -139,7 +167,8 @@ def pooled_skill(sets: Sequence[Scores], replicates: int = REPLICATES, seed: int
             # A replicate without a positive mean says nothing of the ratio.
             total += size * np.where(reference > 0, arm / reference, np.nan)
         starts += size
-    return estimate(1.0 - total / starts)
+    found = estimate(1.0 - total / starts)
+    return found if sum(map(len, tables)) >= least else Estimate(found.value, np.nan, np.nan)
 
 
 def _ensemble(ensemble: np.ndarray, truth: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:

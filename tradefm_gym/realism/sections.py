@@ -20,7 +20,7 @@ from tradefm_gym.realism.measured import FILL_WINDOW, GIVEN, Measured
 from tradefm_gym.realism.path import MarketPath
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row, of
-from tradefm_gym.realism.scores import RANK_BINS, crps, pooled_skill, ranks, skill, uniformity
+from tradefm_gym.realism.scores import RANK_BINS, comparable, crps, pooled_skill, ranks, skill, uniformity
 from tradefm_gym.realism.stylised import agreement, facts
 
 METRICS = ("ks", "w1", "js")
@@ -177,7 +177,10 @@ def discriminator(subject: Subject) -> list[Row]:
 
 
 def forecasts(subject: Subject) -> list[Row]:
-    """Score of forecasts, their skill over the reference flow, and whether ranks of the truth are even."""
+    """Score of forecasts, their skill over the reference flow, and whether ranks of the truth are even.
+
+    No skill where the reference cannot be held against: see ``scores.comparable``.
+    """
     measured, rows = subject.measured, []
     if not measured.ensemble.size:
         return []
@@ -188,11 +191,20 @@ def forecasts(subject: Subject) -> list[Row]:
         rows.append(subject.row(name, "crps", float(scores.mean()), starts))
         p_value = uniformity(ranks(ensemble, truth), members, rank_bins(members))
         rows.append(subject.row(name, "rank_p", p_value, starts))
-        reference = subject.reference and crps(subject.reference.ensemble[:, :, c], truth)
-        if reference is not None and reference.mean() > 0:
-            found = skill(scores, reference, measured.blocks, subject.replicates)
+        others = _reference_scores(subject, c)
+        if others is not None:
+            found = skill(scores, others, measured.blocks[:, c], subject.replicates)
             rows.append(subject.row(name, "crps_skill", found, starts))
     return rows
+
+
+def _reference_scores(subject: Subject, c: int) -> np.ndarray | None:
+    """Scores (s,) of the reference in a column, None where there is none or it says nothing."""
+    if subject.reference is None:
+        return None
+    ensemble, truth = subject.reference.ensemble[:, :, c], subject.measured.truth[:, c]
+    scores = crps(ensemble, truth)
+    return scores if comparable(truth, ensemble, scores) else None
 
 
 def rank_bins(members: int) -> int:
@@ -211,19 +223,17 @@ def to_pool(subject: Subject) -> Subject:
 
 
 def pooled_forecasts(subjects: Sequence[Subject], name_of_all: str = POOLED) -> list[Row]:
-    """Skill of one flow over the reference, pooled over its sets."""
+    """Skill of one flow over the reference, pooled over those of its sets in which it says something."""
     rows = []
     usable = [s for s in subjects if s.measured.ensemble.size and s.reference is not None]
     for c, name in enumerate(COLUMN_NAMES):
         sets, starts, seeds = [], 0, 0
         for subject in usable:
-            measured, reference = subject.measured, subject.reference
-            assert reference is not None
-            truth = measured.truth[:, c]
-            scores, others = crps(measured.ensemble[:, :, c], truth), crps(reference.ensemble[:, :, c], truth)
-            if others.mean() > 0:
-                sets.append((scores, others, measured.blocks))
-                starts, seeds = starts + len(truth), seeds + measured.seeds
+            measured, others = subject.measured, _reference_scores(subject, c)
+            if others is not None:
+                scores = crps(measured.ensemble[:, :, c], measured.truth[:, c])
+                sets.append((scores, others, measured.blocks[:, c]))
+                starts, seeds = starts + len(scores), seeds + measured.seeds
         if sets:
             estimate = pooled_skill(sets, usable[0].replicates)
             rows.append(Row(name_of_all, name, "crps_skill", usable[0].arm, **of(estimate), n=starts, seeds=seeds))
