@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from quiet_flow import QuietFlow, quiet_bank
 
-from tradefm_gym.market.events import MARKET, SELL
+from tradefm_gym.market.events import BUY, LIMIT, MARKET, SELL
 from tradefm_gym.realism.impact import exponent, participation_rows, run_schedule, size_rows
 
 LADDER = quiet_bank([(999 - i, 10) for i in range(40)], [(1001 + i, 10) for i in range(40)])
@@ -34,6 +34,44 @@ def test_impact_is_what_differs_from_the_market_without_the_agent():
     assert executed[0].tolist() == [0] * 3 + [100] * 6
     rows = by_name(size_rows(flow, CONTEXTS, SEEDS, sizes=(1, 2), after=(4,)))
     assert rows["impact_of_2", "at_end"]["value"] == pytest.approx(10.0)
+
+
+class RandomQuotes(QuietFlow):
+    """Bids of a great size at random prices, drawn by seed and number: whatever agents take, the touch is theirs."""
+
+    def reset(self, market, rows, contexts, seeds, episodes):
+        super().reset(market, rows, contexts, seeds, episodes)
+        for m in np.flatnonzero(rows):
+            self.prices[m] = 900 + np.random.default_rng(int(seeds[m])).permutation(90)
+
+    def next_events(self, market, wanted):
+        first = self.made.copy()
+        block = super().next_events(market, wanted)
+        for m in np.flatnonzero(wanted):
+            numbers = first[m] + np.arange(int(block.count[m]))
+            quotes = block.events[m, : len(numbers)]
+            quotes["kind"], quotes["side"], quotes["size"] = LIMIT, BUY, 10_000
+            quotes["price"], quotes["order_id"] = self.prices[m][numbers % 90], 1000 + numbers
+        return block
+
+    def __init__(self, num_envs):
+        super().__init__(num_envs, quiet_bank([(899, 10_000)], [(1001, 10_000)]))
+        self.prices = np.zeros((num_envs, 90), np.int64)
+
+
+def test_a_random_market_that_does_not_answer_has_no_impact_at_all():
+    """Both arms meet the same random numbers, so all that the market does by itself cancels to the last digit."""
+    flow, nobody = RandomQuotes(6), np.zeros(6, np.int64)
+    mids, _ = run_schedule(flow, CONTEXTS, SEEDS, nobody, nobody, (), 32)
+    others, _ = run_schedule(flow, CONTEXTS, SEEDS + np.uint64(100), nobody, nobody, (), 32)
+    assert (np.abs(mids - others).max(axis=1) > 0).all()  # by other seeds it does something else
+    rows = [
+        *size_rows(flow, CONTEXTS, SEEDS, sizes=(1, 2, 4), after=(4, 16)),
+        *participation_rows(flow, CONTEXTS, SEEDS, participation=(0.01, 0.2), events=32, slices=4),
+    ]
+    at_end = [row for row in rows if row["metric"] == "at_end"]
+    assert len(at_end) == 5
+    assert all(row["value"] == row["low"] == row["high"] == 0 for row in at_end)
 
 
 def test_participation_sets_the_size():
