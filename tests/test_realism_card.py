@@ -12,10 +12,11 @@ pytest.importorskip("sklearn")
 
 from small_day import beginning
 
-from tradefm_gym.data.splits import calibrate
+from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.recorded_starts import scale_of
+from tradefm_gym.market.events import PRINT
 from tradefm_gym.realism.arms import content, parsed
-from tradefm_gym.realism.card import Card
+from tradefm_gym.realism.card import Card, CardMaker
 from tradefm_gym.realism.measured import Measured, fills_by_window, measure
 from tradefm_gym.realism.path import MarketPath, recorded_path
 from tradefm_gym.realism.recorded_set import RecordedSet
@@ -70,7 +71,7 @@ def failures(rows):
 def shuffled_times(path: MarketPath) -> MarketPath:
     records = path.records.copy()
     gaps = np.diff(records["time_ns"], prepend=path.start_ns)
-    records["time_ns"] = path.start_ns + np.cumsum(np.sort(gaps))
+    records["time_ns"] = path.start_ns + np.cumsum(np.random.default_rng(0).permutation(gaps))
     return replace(path, records=records)
 
 
@@ -234,6 +235,19 @@ def test_what_was_measured_survives_its_file(thirds, tmp_path):
     assert np.array_equal(back.ensemble, measured.ensemble) and np.array_equal(back.fills, measured.fills)
     (tmp_path / "a.npz").write_bytes(b"PK half a file")
     assert Measured.load(tmp_path / "a.npz", "key") is None
+
+
+def test_drift_is_the_training_part_and_real_the_test_part(tmp_path):
+    day = beginning(24_000)
+    one, parts = RecordedSet("day", lambda: day, "x"), split(day)
+    maker = CardMaker([one], ["zero_intelligence"], tmp_path)
+    time = day.records["time_ns"]
+    for arm, part in (("drift", parts.train), ("real", parts.test), ("real_stretches", parts.test)):
+        paths = maker._paths(one, arm)
+        assert min(path.records["time_ns"][0] for path in paths) >= time[part.start]
+        assert max(path.records["time_ns"][-1] for path in paths) <= time[part.stop - 1]
+    (drift,) = maker._paths(one, "drift")
+    assert len(drift) == (day.records["kind"][parts.train.start : parts.train.stop] != PRINT).sum()
 
 
 def test_returns_are_told_only_where_most_paths_hold_them(path):
