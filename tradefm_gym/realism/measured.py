@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -81,14 +80,18 @@ class Measured:
 
     @classmethod
     def load(cls, path: Path, key: str) -> "Measured | None":
-        """Reads what ``save`` wrote; None if there is nothing, or something else."""
+        """Reads what ``save`` wrote; None if there is nothing, something else, or something damaged."""
         try:
-            with np.load(path) as archive:
+            with path.open("rb") as stream, np.load(stream) as archive:
                 if str(archive["key"]) != key:
                     return None
-                columns = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, KeyError, BadZipFile):
+                return cls._of({name: archive[name] for name in archive.files})
+        # Of a damaged file: anything that zipfile, zlib and numpy raise, or that columns without their like lead to.
+        except Exception:
             return None
+
+    @classmethod
+    def _of(cls, columns: dict[str, np.ndarray]) -> "Measured":
         found = cls(seeds=int(columns["seeds"]), windows=(columns["windows/values"], columns["windows/block"]))
         for name in _PLAIN:
             setattr(found, name, columns[name])
