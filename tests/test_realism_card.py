@@ -1,8 +1,10 @@
 """The realism card: its verdicts on good and broken flows, and what they rest on."""
 
+import ast
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +17,11 @@ from small_day import beginning
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.recorded_starts import scale_of
 from tradefm_gym.market.events import PRINT
+from tradefm_gym.realism import card as cards
 from tradefm_gym.realism.arms import content, parsed
 from tradefm_gym.realism.card import Card, CardMaker
 from tradefm_gym.realism.measured import Measured, fills_by_window, measure
+from tradefm_gym.realism.part_files import hash_of_files, read_rows
 from tradefm_gym.realism.path import MarketPath, recorded_path
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.round_trip import RoundTripFlow
@@ -197,10 +201,10 @@ def test_one_failure_decides_and_a_needed_silence_shows_nothing():
 def test_flows_are_called_by_the_end_of_their_path(flows, called):
     rows = [Row("day", "spread", "ks", arm, 0.1) for arm in ("floor", *flows)]
     verdicts = [one for spec in flows for one in judged(rows, "day", spec)]
-    card = Card(rows, verdicts, {}, ["day"], flows, flows[1], {("day", flows[1]): Measured()}).labelled()
-    assert card.flows == called and card.reference == called[1] and list(card.measured) == [("day", called[1])]
-    assert [row.arm for row in card.rows] == ["floor", *called]
-    assert [said for said, _ in card.summary.values()] == [
+    told = Card(rows, verdicts, {}, ["day"], flows, flows[1], {("day", flows[1]): Measured()}).labelled()
+    assert told.flows == called and told.reference == called[1] and list(told.measured) == [("day", called[1])]
+    assert [row.arm for row in told.rows] == ["floor", *called]
+    assert [said for said, _ in told.summary.values()] == [
         f"{name} is not shown to be fit to train anything." for name in called
     ]
 
@@ -233,8 +237,44 @@ def test_what_was_measured_survives_its_file(thirds, tmp_path):
         assert len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
     assert np.array_equal(back.windows[0], measured.windows[0], equal_nan=True)
     assert np.array_equal(back.ensemble, measured.ensemble) and np.array_equal(back.fills, measured.fills)
-    (tmp_path / "a.npz").write_bytes(b"PK half a file")
-    assert Measured.load(tmp_path / "a.npz", "key") is None
+
+
+def test_damaged_part_files_are_none(thirds, tmp_path):
+    file = tmp_path / "a.npz"
+    measure(thirds[0][:1], quarters=True).save(file, "key")
+    whole = file.read_bytes()
+    assert Measured.load(file, "key") is not None
+    for damaged in (b"", b"PK half a file", whole[: len(whole) // 2], whole[:-1]):
+        file.write_bytes(damaged)
+        assert Measured.load(file, "key") is None
+    for at in np.linspace(40, len(whole) - 60, 60).astype(int).tolist():
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        Measured.load(file, "key")  # raises nothing; a few bytes say nothing that is read
+    file.write_bytes(whole)
+    with np.load(file) as archive:
+        columns = {name: archive[name] for name in archive.files}
+    for name in ("seeds", "ensemble", "blocks", "samples/spread/block", "given/touch_depth|spread/y/values"):
+        np.savez(file, **{one: column for one, column in columns.items() if one != name})
+        assert Measured.load(file, "key") is None
+    rows = tmp_path / "rows.json"
+    for damaged in (b"", b"\xff\xfe", b"[]", b'{"key": "key"}', b'{"key": "key", "rows": [{"set": 1}]}'):
+        rows.write_bytes(damaged)
+        assert read_rows(rows, "key") is None
+
+
+def test_code_that_decides_what_is_measured_is_part_of_the_keys(tmp_path):
+    """All realism modules that those listed import are listed; ``distances`` only holds their samples."""
+    folder, listed = Path(cards.__file__).parent, set(cards._MODULES)
+    for name in listed:
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tradefm_gym.realism."):
+                assert (node.module or "").rpartition(".")[2] in {*listed, "distances"}
+    files = [tmp_path / name for name in ("a.py", "b.py")]
+    for file in files:
+        file.write_text("x = 1\n")
+    before = hash_of_files(files)
+    files[1].write_text("x = 2\n")
+    assert hash_of_files(files) != before and cards.code_of_arms() == cards.code_of_arms()
 
 
 def test_drift_is_the_training_part_and_real_the_test_part(tmp_path):

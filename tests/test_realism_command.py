@@ -15,6 +15,7 @@ from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
+from tradefm_gym.realism import card as cards
 from tradefm_gym.realism.card import Card, CardMaker, Effort
 from tradefm_gym.realism.measured import Measured
 from tradefm_gym.realism.probes import PROBES
@@ -83,8 +84,8 @@ def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, mo
 
     def run(effort=SMALL, digest="x"):
         made.clear()
-        card = CardMaker([RecordedSet("day", lambda: pytest.fail("read"), digest)], [zero], tmp_path, effort).run()
-        assert isinstance(card, Card)
+        made_again = CardMaker([RecordedSet("day", lambda: pytest.fail("read"), digest)], [zero], tmp_path, effort)
+        assert isinstance(made_again.run(), Card)
         return list(made)
 
     recorded = ["real", "real_stretches", "drift", "replayed", "round_trip"]
@@ -94,6 +95,28 @@ def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, mo
     assert run(replace(SMALL, seeds=3), "y") == [*recorded, zero]
     (tmp_path / "parts" / "day" / "drift.measured.npz").write_bytes(b"broken")
     assert run(replace(SMALL, seeds=3), "y") == ["drift"]
+    (tmp_path / "parts" / "day" / "real.measured.npz").write_bytes(b"")
+    assert run(replace(SMALL, seeds=3), "y") == ["real"]
+    monkeypatch.setattr(cards, "code_of_arms", lambda: "code of another version")
+    assert run(replace(SMALL, seeds=3), "y") == [*recorded, zero]
+    assert run(replace(SMALL, seeds=3), "y") == []
+
+
+def test_probes_are_run_again_with_other_code(tmp_path, monkeypatch, parameters):
+    asked = []
+    monkeypatch.setitem(PROBES, "trained_on", lambda subject: asked.append(subject.arm) or [])
+    for name in ("_rolled", "_recorded"):
+        monkeypatch.setattr(CardMaker, name, lambda *_: Measured())
+    one, flows = RecordedSet("day", lambda: pytest.fail("read"), "x"), [parameters.split(",")[1]]
+
+    def run():
+        asked.clear()
+        CardMaker([one], flows, tmp_path, SMALL, probes=["trained_on"]).run()
+        return len(asked)
+
+    assert (run(), run()) == (3, 0)
+    monkeypatch.setattr(cards, "code_of_arms", lambda: "code of another version")
+    assert (run(), run()) == (3, 0)
 
 
 def test_folds_are_shown_and_pooled_but_not_judged(parameters, tmp_path, capsys):

@@ -21,7 +21,7 @@ from tradefm_gym.realism.arms import arm as make_arm
 from tradefm_gym.realism.arms import content, parameters_file, parsed
 from tradefm_gym.realism.forecasts import blocks_of, ensembles, truths
 from tradefm_gym.realism.measured import Measured, described, measure, pictured
-from tradefm_gym.realism.part_files import file_name, hash_of, read_rows, write_rows, write_text
+from tradefm_gym.realism.part_files import file_name, hash_of, hash_of_files, read_rows, write_rows, write_text
 from tradefm_gym.realism.path import MarketPath, roll_out
 from tradefm_gym.realism.probes import PROBES, against_record, chosen
 from tradefm_gym.realism.recorded_set import RecordedSet
@@ -29,9 +29,12 @@ from tradefm_gym.realism.rows import Row
 from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts, to_pool
 from tradefm_gym.realism.verdict import Verdict, judged, overall
 
-FORMAT = 1  # rises when what is measured of an arm, or how it is rolled out, changes
+FORMAT = 2  # rises when what is measured of an arm, or how it is rolled out, changes
 RECORDED_ARMS = ("real", "drift", "floor", "replayed", "round_trip")
 _MARKETS = 64  # side by side at most
+# What decides the paths of an arm and what is kept of them; of this file FORMAT tells.
+_PACKAGES = ("data", "flow", "market", "model")
+_MODULES = ("arms", "forecasts", "measured", "path", "quantities", "recorded_set", "round_trip")
 
 Section = Callable[[Subject], list[Row]]
 Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
@@ -295,7 +298,7 @@ class CardMaker:
     def _probed(self, one: RecordedSet, subject: Subject) -> list[Row]:
         if subject.paths is None or one.fold_of is not None:
             return []
-        key = described(self._about(one, subject.arm) | {"code": probes.code()})
+        key = described(self._about(one, subject.arm) | {"probes": probes.code()})
         asked = [name for name in self.probes if subject.make_flow is not None or name not in probes.OF_FLOWS]
         return [row for name in asked for row in self._kept(one, subject, name, PROBES[name], key)]
 
@@ -322,14 +325,14 @@ class CardMaker:
 
     def _about(self, one: RecordedSet, name: str) -> dict[str, Any]:
         """What the paths of an arm depend on, forecasts aside."""
-        key: dict[str, Any] = {"format": FORMAT, "data": one.digest, "arm": name}
+        key: dict[str, Any] = {"format": FORMAT, "code": code_of_arms(), "data": one.digest, "arm": name}
         if name in self.flows:
             key["content"] = content(name, self._fits(one))
             key |= {part: getattr(self.effort, part) for part in ("starts", "seeds", "events")}
         return key
 
     def _fits(self, one: RecordedSet) -> Path:
-        return self.out / "fits" / f"{one.name}-{one.digest}"
+        return self.out / "fits" / f"{one.name}-{one.digest}-{code_of_arms()}"
 
     def _part(self, one: RecordedSet, name: str, end: str) -> Path:
         return self.out / "parts" / one.name / f"{file_name(name)}.{end}"
@@ -339,6 +342,14 @@ def _short(spec: str) -> str:
     flow, mark, said = spec.partition("?")
     name, colon, path = flow.partition(":")
     return (f"{name}:{Path(path).name}" if colon else name) + mark + said
+
+
+@cache
+def code_of_arms() -> str:
+    """Hash of the code that decides what arms do and what is measured of them; its results are made again with it."""
+    package = Path(__file__).parents[1]
+    folders = [path for name in _PACKAGES for path in sorted((package / name).rglob("*.py"))]
+    return hash_of_files([*folders, package / "rng.py", *(package / "realism" / f"{name}.py" for name in _MODULES)])
 
 
 @cache

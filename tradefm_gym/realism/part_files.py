@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -39,7 +39,12 @@ def file_name(name: str) -> str:
 
 def hash_of(*modules: ModuleType) -> str:
     """Twelve hexadecimal digits that change with the code of modules."""
+    return hash_of_files(Path(str(module.__file__)) for module in modules)
+
+
+def hash_of_files(paths: Iterable[Path]) -> str:
+    """Twelve hexadecimal digits that change with the content of files, in their order."""
     total = hashlib.sha256()
-    for module in modules:
-        total.update(Path(str(module.__file__)).read_bytes())
+    for path in paths:
+        total.update(path.read_bytes())
     return total.hexdigest()[:12]
