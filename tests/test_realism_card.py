@@ -14,6 +14,7 @@ pytest.importorskip("sklearn")
 
 from small_day import beginning
 
+from tradefm_gym.cli_realism import print_card
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.recorded_starts import scale_of
 from tradefm_gym.market.events import PRINT
@@ -26,7 +27,15 @@ from tradefm_gym.realism.path import MarketPath, recorded_path
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.round_trip import RoundTripFlow
 from tradefm_gym.realism.rows import Row, Rows
-from tradefm_gym.realism.sections import COLUMN_NAMES, SECTIONS, Subject, fills, forecasts, pooled_forecasts
+from tradefm_gym.realism.sections import (
+    COLUMN_NAMES,
+    SECTIONS,
+    Subject,
+    fills,
+    forecasts,
+    pooled_forecasts,
+    stylised_facts,
+)
 from tradefm_gym.realism.verdict import RULES, Rule, allowed, judged, near, nearness, overall
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
@@ -312,6 +321,21 @@ def test_equal_fills_correlate_fully(thirds):
     figures = {(row.quantity, row.metric): row.value for row in rows}
     assert len(figures) == 8 and all(value == pytest.approx(1) for value in figures.values())
     assert fills(Subject("day", "flow", real, real, real)) == []
+
+
+def test_facts_that_the_record_lacks_are_not_counted(capsys):
+    page = pytest.importorskip("tradefm_gym.realism.page", exc_type=ImportError)
+    random = np.random.default_rng(0)
+    still = np.append(np.zeros(950), random.normal(size=20)) * 3.0  # the largest 5% begin at 0
+    real, mine = (Measured(returns=[values], volumes=[np.ones(len(values))]) for values in (still, 2 * still))
+    rows = stylised_facts(Subject("day", "flow", mine, real, replicates=20))
+    found = {row.quantity: row.value for row in rows if row.metric == "agrees"}
+    assert np.isnan(found.pop("heavy_tails")) and len(found) == 3 and np.isfinite(list(found.values())).all()
+    agreed = f"{sum(found.values()):.0f} of 3"
+    print_card(Card(rows, [], {}, ["day"], ["flow"], None))
+    assert next(line for line in capsys.readouterr().out.splitlines() if "stylised facts" in line).count(agreed) == 1
+    table = page._facts(Rows(rows), "day", ["flow"])
+    assert table.count("<td>-</td>") == 1 and table.count("yes") + table.count("no<") == 3
 
 
 COLUMN = COLUMN_NAMES.index("volume_1s")

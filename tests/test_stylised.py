@@ -178,6 +178,11 @@ def test_agreement_is_by_interval_or_by_a_factor_of_two_with_the_sign():
     nothing = dict.fromkeys(real, Estimate(np.nan, np.nan, np.nan))
     assert not agreement(zero, nothing)["heavy_tails"].agrees
     assert not agreement(nothing, zero)["heavy_tails"].agrees
+    assert agreement(zero, nothing)["heavy_tails"].measurable
+    untold = agreement(zero | {"tail_exponent": nothing["tail_exponent"]}, zero)
+    assert {fact: one.measurable for fact, one in untold.items()} == {
+        "no_autocorrelation": True, "slow_decay": True, "heavy_tails": False, "convergence_to_gaussian": True,
+    }  # fmt: skip
 
 
 def test_agreement_needs_the_same_lags_but_no_volumes():

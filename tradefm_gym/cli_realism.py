@@ -220,7 +220,7 @@ def _figures(card: Any, rows: Any, name: str) -> Table:
     agreed = []
     for arm in arms:
         facts = [rows.get(name, fact, "agrees", arm) for fact in rows.names("quantity", set=name, metric="agrees")]
-        known = [row.value for row in facts if row is not None]
+        known = [row.value for row in facts if row is not None and math.isfinite(row.value)]
         agreed.append(f"{sum(known):.0f} of {len(known)}" if known else "")
     table.add_row("stylised facts that agree", *agreed)
     return table

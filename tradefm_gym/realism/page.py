@@ -186,10 +186,15 @@ def _facts(rows: Rows, name: str, arms: Sequence[str]) -> str:
     lines = []
     for fact in rows.names("quantity", set=name, metric="agrees"):
         found = [rows.get(name, fact, "agrees", arm) for arm in arms]
-        cells = ["-" if row is None else _word("passes", "yes") if row.value else _word("fails", "no") for row in found]
-        lines.append([fact.replace("_", " "), *cells])
-    caption = "Whether a fact lies inside the record's 95% interval, or within a factor of two"
+        lines.append([fact.replace("_", " "), *map(_agrees, found)])
+    caption = "Whether a fact lies inside the record's 95% interval, or within a factor of two; - where it has none"
     return _table(["fact", *(arm.replace("_", " ") for arm in arms)], lines, caption)
+
+
+def _agrees(row: Row | None) -> str:
+    if row is None or math.isnan(row.value):
+        return "-"
+    return _word("passes", "yes") if row.value else _word("fails", "no")
 
 
 def _rollouts(rows: Rows, name: str, flows: Sequence[str]) -> str:

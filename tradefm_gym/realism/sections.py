@@ -114,7 +114,10 @@ def conditional_distances(subject: Subject) -> list[Row]:
 
 
 def stylised_facts(subject: Subject) -> list[Row]:
-    """Facts of one-second returns, and whether the arm has the four that markets are known for."""
+    """Facts of one-second returns, and whether the arm has the four that markets are known for.
+
+    NaN where the record does not have one: of a market whose mid stands still in most seconds the tail is undefined.
+    """
     if subject.arm == "floor" or not subject.measured.returns:
         return []
     n = sum(map(len, subject.real.returns))
@@ -122,7 +125,10 @@ def stylised_facts(subject: Subject) -> list[Row]:
     rows = [subject.row(name, "fact", estimate, n) for name, estimate in mine.items()]
     if subject.arm != "real" and subject.real.returns:
         found = agreement(_facts(subject.real, subject.replicates), mine)
-        rows += [subject.row(name, "agrees", float(one.agrees), n) for name, one in found.items()]
+        rows += [
+            subject.row(name, "agrees", float(one.agrees) if one.measurable else np.nan, n)
+            for name, one in found.items()
+        ]
     return rows
 
 

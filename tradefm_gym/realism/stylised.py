@@ -124,6 +124,11 @@ class Agreement(NamedTuple):
     agrees: bool  # each part lies within the interval or the factor
     parts: tuple[Part, ...]
 
+    @property
+    def measurable(self) -> bool:
+        """Whether the recorded sample has the fact: where a number is undefined there is nothing to agree with."""
+        return all(np.isfinite(part.real.value) for part in self.parts)
+
 
 def agreement(real: Mapping[str, Estimate], generated: Mapping[str, Estimate]) -> dict[str, Agreement]:
     """The four facts that a market's returns are known for, by name.
@@ -133,8 +138,8 @@ def agreement(real: Mapping[str, Estimate], generated: Mapping[str, Estimate]) -
     kurtosis over the shortest interval. ``convergence_to_gaussian``: excess kurtosis over the longest interval, and
     the part of it that is left there.
 
-    A number that is NaN on a side agrees with nothing. A short real sample has wide intervals and so agrees with
-    much.
+    A number that is NaN on a side agrees with nothing; where it is the recorded one, the fact is not ``measurable``. A
+    short real sample has wide intervals and so agrees with much.
 
     Args:
         real: of ``facts`` on the recorded sample.
