@@ -21,7 +21,7 @@ from tradefm_gym.market.events import PRINT
 from tradefm_gym.realism import card as cards
 from tradefm_gym.realism.arms import content, parsed
 from tradefm_gym.realism.card import Card, CardMaker
-from tradefm_gym.realism.measured import Measured, fills_by_window, measure
+from tradefm_gym.realism.measured import STRETCHES, Measured, fills_by_window, measure
 from tradefm_gym.realism.part_files import hash_of_files, read_rows
 from tradefm_gym.realism.path import MarketPath, recorded_path
 from tradefm_gym.realism.recorded_set import RecordedSet
@@ -34,6 +34,7 @@ from tradefm_gym.realism.sections import (
     fills,
     forecasts,
     pooled_forecasts,
+    rollout_drift,
     stylised_facts,
 )
 from tradefm_gym.realism.verdict import RULES, Rule, allowed, judged, near, nearness, overall
@@ -234,7 +235,7 @@ def test_what_was_measured_survives_its_file(thirds, tmp_path):
     assert Measured.load(tmp_path / "a.npz", "another") is None and Measured.load(tmp_path / "b.npz", "key") is None
     back = Measured.load(tmp_path / "a.npz", "key")
     assert back is not None and back.seeds == 2
-    for name in ("samples", "first", "last"):
+    for name in ("samples", "first", "last", "along"):
         mine, theirs = getattr(measured, name), getattr(back, name)
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[key].values, theirs[key].values) for key in mine)
@@ -321,6 +322,29 @@ def test_equal_fills_correlate_fully(thirds):
     figures = {(row.quantity, row.metric): row.value for row in rows}
     assert len(figures) == 8 and all(value == pytest.approx(1) for value in figures.values())
     assert fills(Subject("day", "flow", real, real, real)) == []
+
+
+def test_distances_are_told_as_rollouts_go_on(path):
+    """Spreads of the generated market gape from event 256 on."""
+    long = [path.between(first, first + 1_500) for first in range(6_000, len(path) - 1_500, 1_500)]
+    real, generated = measure(long[::2]), []
+    for one in long[1::2]:
+        book = one.book.copy()
+        book[256:, 0, 0] += 1_000
+        generated.append(replace(one, book=book))
+    mine = measure(generated, quarters=True)
+    assert [len(mine.along[f"spread|{stretch}"].values) for stretch in STRETCHES] == [
+        sum(one.two_sided[first:last].sum() for one in generated) for first, last in STRETCHES.values()
+    ]  # fmt: skip
+    rows = Rows(rollout_drift(Subject("day", "flow", mine, real, replicates=20)))
+    spread, sizes = (
+        [rows.get("day", name, f"ks_{one}", "flow") for one in STRETCHES] for name in ("spread", "order_size")
+    )
+    assert spread[0].high < 0.5 and [row.value for row in spread[1:]] == pytest.approx([1, 1])
+    assert all(row.value < 0.2 and row.n == len(real.samples["order_size"].values) for row in sizes)
+    short = measure([one.between(0, 200) for one in long], quarters=True)
+    assert {name.partition("|")[2] for name in short.along} == {"events_0_to_256"}
+    assert not measure(long[:1]).along
 
 
 def test_facts_that_the_record_lacks_are_not_counted(capsys):

@@ -25,6 +25,9 @@ GIVEN = (
     ("next_move", "imbalance"),
 )
 NEXT_EVENTS = 16  # that a next move spans
+# How rollouts fare as they go on: stretches of events from their start, the last to the end, and what is looked at.
+STRETCHES = {"events_0_to_256": (0, 256), "events_256_to_1024": (256, 1024), "events_from_1024": (1024, None)}
+ALONG = ("spread", "touch_depth", "imbalance", "inter_arrival", "order_size")
 
 
 @dataclass(eq=False)
@@ -35,6 +38,7 @@ class Measured:
         samples: by the names of ``quantities.QUANTITIES``.
         given: by "statistic|condition" of ``GIVEN`` the condition's and the statistic's sample.
         first, last: samples of the first and of the last quarter of each path, for rollouts.
+        along: by "quantity|stretch" of ``ALONG`` and ``STRETCHES`` samples of rollouts as they go on.
         windows: (w, f) features of windows for the discriminator, and their blocks (w,).
         returns, volumes, signs: stretches of returns and volumes in a second, and of takers' sides.
         health: per path the share of events that left a side empty, and the largest spread in ticks (p, 2).
@@ -49,6 +53,7 @@ class Measured:
     given: dict[str, tuple[Sample, Sample]] = field(default_factory=dict)
     first: dict[str, Sample] = field(default_factory=dict)
     last: dict[str, Sample] = field(default_factory=dict)
+    along: dict[str, Sample] = field(default_factory=dict)
     windows: tuple[np.ndarray, np.ndarray] = (np.zeros((0, 1)), np.zeros(0, np.int64))
     returns: list[np.ndarray] = field(default_factory=list)
     volumes: list[np.ndarray] = field(default_factory=list)
@@ -63,7 +68,7 @@ class Measured:
     def save(self, path: Path, key: str) -> None:
         """Writes an ``.npz``; an existing file is replaced when all is written."""
         columns: dict[str, np.ndarray] = {"key": np.array(key), "seeds": np.array(self.seeds)}
-        for name in ("samples", "first", "last"):
+        for name in ("samples", "first", "last", "along"):
             for quantity, sample in getattr(self, name).items():
                 columns |= _columns(f"{name}/{quantity}", sample)
         for name, (x, y) in self.given.items():
@@ -117,7 +122,8 @@ def measure(paths: Sequence[MarketPath], quarters: bool = False) -> Measured:
 
     Args:
         paths: of one asset; at least one event in all.
-        quarters: whether first and last quarters are set against each other: for rollouts that started together.
+        quarters: whether first and last quarters, and stretches from the start on, are kept: for rollouts that started
+            together.
     """
     pieces = [piece for path in paths for piece in path.pieces()]
     returns, volumes = _by_second(pieces)
@@ -126,6 +132,7 @@ def measure(paths: Sequence[MarketPath], quarters: bool = False) -> Measured:
         given=_given(pieces),
         first=_samples([path.between(0, len(path) // 4) for path in paths]) if quarters else {},
         last=_samples([path.between(3 * len(path) // 4, len(path)) for path in paths]) if quarters else {},
+        along=_along(paths) if quarters else {},
         windows=_windows(paths),
         returns=returns,
         volumes=volumes,
@@ -157,6 +164,15 @@ def _samples(paths: Sequence[MarketPath]) -> dict[str, Sample]:
     spans = np.array([path.end_ns - path.start_ns for path in paths]) / 1e9
     told = [seconds for seconds in RETURN_SECONDS if (spans >= LEAST_RETURNS * seconds).mean() >= TOLD]
     return {name: _every(sample) for name, sample in samples(paths, told).items()}
+
+
+def _along(paths: Sequence[MarketPath]) -> dict[str, Sample]:
+    found = {}
+    for stretch, (first, last) in STRETCHES.items():
+        parts = [path.between(first, min(last or len(path), len(path))) for path in paths if len(path) > first]
+        told = samples(parts, ())
+        found |= {f"{name}|{stretch}": _every(told[name]) for name in ALONG if name in told}
+    return found
 
 
 def _every(sample: Sample) -> Sample:
@@ -226,7 +242,7 @@ def _health(path: MarketPath) -> tuple[float, float]:
 
 def pictured(measured: Measured) -> Measured:
     """What pictures need of it; the rest takes memory."""
-    return replace(measured, given={}, first={}, last={}, windows=(np.zeros((0, 1)), np.zeros(0, np.int64)))
+    return replace(measured, given={}, first={}, last={}, along={}, windows=(np.zeros((0, 1)), np.zeros(0, np.int64)))
 
 
 def described(key: dict) -> str:

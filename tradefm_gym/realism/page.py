@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tradefm_gym.realism import pictures, verdict
 from tradefm_gym.realism.card import RECORDED_ARMS, Card
+from tradefm_gym.realism.measured import ALONG, STRETCHES
 from tradefm_gym.realism.part_files import write_text
 from tradefm_gym.realism.probe_tables import Cell, of_a_probe, probe_tables
 from tradefm_gym.realism.rows import Row, Rows
@@ -18,6 +19,7 @@ _SHOWN = (
     "ks", "w1", "js", "ks_over_reference", "w1_over_reference", "ks_given", "fact", "agrees", "ks_first_quarter",
     "ks_last_quarter", "ks_last_over_first", "share", "largest_over_median", "auc", "crps", "crps_skill", "rank_p",
     "distribution_correlation", "quantile_correlation", "window_correlation", "mean_over_real", "w1_given", "js_given",
+    *(f"{metric}_{stretch}" for metric in ("ks", "w1") for stretch in STRETCHES),
 )  # fmt: skip
 _MARKS = {"near": " &#10003;", "far": " &#10007;", "unclear": " ?", "too few": " <small>too few</small>", "": ""}
 _STYLE = """
@@ -118,6 +120,7 @@ def _set(card: Card, rows: Rows, name: str) -> str:
         _facts(rows, name, ["drift", "replayed", "round_trip", *card.flows]),
         "<h3>Rollouts</h3>",
         _rollouts(rows, name, card.flows),
+        _along(rows, name, card.flows),
         _health(rows, name, ["real", *arms]),
         "<h3>Fills</h3>",
         _fills(rows, name),
@@ -207,6 +210,17 @@ def _rollouts(rows: Rows, name: str, flows: Sequence[str]) -> str:
         lines.append([quantity.replace("_", " "), *cells])
     head = ["quantity", *(f"{flow} {part}" for flow in flows for part in ("first", "last", "last / first"))]
     return _table(head, lines, "K-S of the first and of the last quarter of the rollouts")
+
+
+def _along(rows: Rows, name: str, flows: Sequence[str]) -> str:
+    lines = [
+        [quantity.replace("_", " ")]
+        + [_number(rows.get(name, quantity, f"ks_{stretch}", flow)) for flow in flows for stretch in STRETCHES]
+        for quantity in ALONG
+        if any(rows.get(name, quantity, f"ks_{stretch}", flow) for flow in flows for stretch in STRETCHES)
+    ]
+    head = ["quantity", *(f"{flow} {stretch.replace('_', ' ')}" for flow in flows for stretch in STRETCHES)]
+    return _table(head, lines, "K-S of the rollouts as they go on, by events since their start")
 
 
 def _health(rows: Rows, name: str, arms: Sequence[str]) -> str:

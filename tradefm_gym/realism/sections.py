@@ -14,9 +14,9 @@ import numpy as np
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.realism.bootstrap import Estimate
 from tradefm_gym.realism.discriminator import discriminate
-from tradefm_gym.realism.distances import Sample, compare, compare_given, floor, floor_given, paired_ratio
+from tradefm_gym.realism.distances import Sample, compare, compare_given, floor, floor_given, over_horizon, paired_ratio
 from tradefm_gym.realism.forecasts import COLUMNS
-from tradefm_gym.realism.measured import FILL_WINDOW, GIVEN, Measured
+from tradefm_gym.realism.measured import ALONG, FILL_WINDOW, GIVEN, STRETCHES, Measured
 from tradefm_gym.realism.path import MarketPath
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row, of
@@ -138,7 +138,7 @@ def _facts(measured: Measured, replicates: int) -> dict[str, Estimate]:
 
 
 def rollout_drift(subject: Subject) -> list[Row]:
-    """Distances of the first and of the last quarter of the rollouts, and their ratio."""
+    """Distances of the first and last quarter of the rollouts, their ratio, and those of stretches as they go on."""
     rows = []
     for name, real in subject.real.samples.items():
         first, last = subject.measured.first.get(name), subject.measured.last.get(name)
@@ -151,6 +151,21 @@ def rollout_drift(subject: Subject) -> list[Row]:
             ("ks_last_over_first", paired_ratio(real, last, first, "ks", subject.replicates)),
         ):
             rows.append(subject.row(name, metric, estimate, n))
+    return rows + _along(subject)
+
+
+def _along(subject: Subject) -> list[Row]:
+    rows = []
+    for name in ALONG:
+        real = subject.real.samples.get(name)
+        found = {stretch: subject.measured.along.get(f"{name}|{stretch}") for stretch in STRETCHES}
+        kept = {stretch: sample for stretch, sample in found.items() if sample is not None}
+        if real is None or not kept:
+            continue
+        told = over_horizon(real, list(kept.values()), subject.replicates)
+        for metric in ("ks", "w1"):
+            for stretch, estimate in zip(kept, told[metric], strict=True):
+                rows.append(subject.row(name, f"{metric}_{stretch}", estimate, len(real.values)))
     return rows
 
 
