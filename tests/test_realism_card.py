@@ -29,11 +29,13 @@ from tradefm_gym.realism.round_trip import RoundTripFlow
 from tradefm_gym.realism.rows import Row, Rows
 from tradefm_gym.realism.sections import (
     COLUMN_NAMES,
+    RANKED,
     SECTIONS,
     Subject,
     fills,
     forecasts,
     pooled_forecasts,
+    pooled_ranks,
     rollout_drift,
     stylised_facts,
 )
@@ -405,6 +407,27 @@ def test_no_skill_where_nothing_happens():
     assert pooled["volume_1s"].n == 24 and pooled["volume_10s"].n == 48
     assert pooled["volume_1s"].value == pytest.approx(busy["volume_1s"].value)
     assert "volume_1s" not in skills_of(pooled_forecasts(subjects[1:]))
+
+
+def test_shares_of_ranks_are_told_of_some_outcomes_and_pooled_of_all():
+    """Nine members make ten ranks; truths rank 0, 0, 3 and 9 on one day, and 9 on the other."""
+    ensemble = np.repeat(np.arange(9.0)[:, None], len(COLUMN_NAMES), axis=1)
+    subjects = []
+    for day, truth in (("a", [-1.0, -1.0, 2.5, 99.0]), ("b", [99.0] * 4)):
+        truths = np.repeat(np.array(truth)[:, None], len(COLUMN_NAMES), axis=1)
+        mine = Measured(ensemble=np.stack([ensemble] * 4), truth=truths, blocks=np.zeros_like(truths, int), seeds=2)
+        subjects.append(Subject(day, "flow", mine, Measured()))
+    rows = forecasts(subjects[0])
+    assert {row.quantity for row in rows if row.metric.startswith("rank_share_")} == set(RANKED)
+    shares = [Rows(rows).get("a", RANKED[0], f"rank_share_{i}", "flow") for i in range(1, 11)]
+    assert [row.value for row in shares if row] == [0.5, 0, 0, 0.25, 0, 0, 0, 0, 0, 0.25]
+    pooled = Rows(pooled_ranks(subjects))
+    for name in COLUMN_NAMES:
+        shares = [pooled.get("pooled", name, f"rank_share_{i}", "flow") for i in range(1, 11)]
+        assert [row.value for row in shares if row] == [0.25, 0, 0, 0.125, 0, 0, 0, 0, 0, 0.625]
+        p_value = pooled.get("pooled", name, "rank_p", "flow")
+        assert p_value and p_value.value < 0.01 and (p_value.n, p_value.seeds) == (8, 4)
+    assert pooled_ranks([Subject("a", "flow", Measured(), Measured())]) == []
 
 
 def test_skill_of_each_column_resamples_its_own_blocks():

@@ -26,7 +26,7 @@ from tradefm_gym.realism.path import MarketPath, roll_out
 from tradefm_gym.realism.probes import PROBES, against_record, chosen
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row
-from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts, to_pool
+from tradefm_gym.realism.sections import POOLED, SECTIONS, Subject, pooled_forecasts, pooled_ranks, to_pool
 from tradefm_gym.realism.verdict import Verdict, judged, overall
 
 FORMAT = 2  # rises when what is measured of an arm, or how it is rolled out, changes
@@ -192,7 +192,8 @@ class CardMaker:
                     measured[one.name, name] = pictured(arms[name])
         for (_, day), several in subjects.items():
             if len(several) > 1:
-                rows += pooled_forecasts(several, POOLED if day is None else f"{day}-folds")
+                name = POOLED if day is None else f"{day}-folds"
+                rows += pooled_forecasts(several, name) + pooled_ranks(several, name)
         days = [one.name for one in self.sets if one.fold_of is None]  # a model may have been trained on folds
         verdicts = [verdict for spec in self.flows for day in days for verdict in judged(rows, day, spec)]
         summary = {spec: overall(verdicts, spec) for spec in self.flows}

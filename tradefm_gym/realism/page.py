@@ -12,7 +12,7 @@ from tradefm_gym.realism.measured import ALONG, STRETCHES
 from tradefm_gym.realism.part_files import write_text
 from tradefm_gym.realism.probe_tables import Cell, of_a_probe, probe_tables
 from tradefm_gym.realism.rows import Row, Rows
-from tradefm_gym.realism.sections import POOLED
+from tradefm_gym.realism.sections import POOLED, RANK_SHARE
 
 # Metrics that have a table or a picture; all others are listed.
 _SHOWN = (
@@ -266,10 +266,14 @@ def _marked(cell: Cell) -> str:
 
 def _rest(rows: Rows, name: str) -> str:
     """What sections without a picture of their own found."""
-    found = [row for row in rows.all if row.set == name and row.metric not in _SHOWN and not of_a_probe(row)]
+    found = [row for row in rows.all if row.set == name and not _has_a_place(row)]
     lines = [[row.quantity, row.metric.replace("_", " "), row.arm, _number(row), f"{row.n:,}"] for row in found]
     text = _table(["quantity", "metric", "arm", "value", "n"], lines)
     return f"<h3>More</h3>{text}" if text else ""
+
+
+def _has_a_place(row: Row) -> bool:
+    return row.metric in _SHOWN or row.metric.startswith(RANK_SHARE) or of_a_probe(row)
 
 
 def _pooled(card: Card, rows: Rows) -> str:

@@ -12,14 +12,10 @@ from tradefm_gym.realism.measured import Measured
 from tradefm_gym.realism.quantities import QUANTITIES
 from tradefm_gym.realism.rows import Rows
 from tradefm_gym.realism.scores import rank_histogram, ranks
-from tradefm_gym.realism.sections import COLUMN_NAMES, rank_bins
+from tradefm_gym.realism.sections import COLUMN_NAMES, RANKED, rank_bins
 
 REAL = "#111827"
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#db2777")
-RANKED = (
-    "return_256_events", "realised_variance_256_events", "mean_spread_256_events", "volume_256_events",
-    "event_count_10s",
-)  # fmt: skip
 # Of these the axis is logarithmic: they span decades.
 _DECADES = (
     "spread", "touch_depth", "depth_5", "order_size", "taker_size", "cancel_size", "inter_arrival", "first_fill_wait",

@@ -20,11 +20,26 @@ from tradefm_gym.realism.measured import ALONG, FILL_WINDOW, GIVEN, STRETCHES, M
 from tradefm_gym.realism.path import MarketPath
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.rows import Row, of
-from tradefm_gym.realism.scores import RANK_BINS, comparable, crps, pooled_skill, ranks, skill, uniformity
+from tradefm_gym.realism.scores import (
+    RANK_BINS,
+    comparable,
+    crps,
+    pooled_skill,
+    rank_histogram,
+    ranks,
+    skill,
+    uniformity,
+)
 from tradefm_gym.realism.stylised import agreement, facts
 
 METRICS = ("ks", "w1", "js")
 POOLED = "pooled"
+RANK_SHARE = "rank_share_"  # and the number of a bin, from 1
+# Outcomes whose histograms of ranks are kept of every set; of all outcomes they would make the card twice as long.
+RANKED = (
+    "return_256_events", "realised_variance_256_events", "mean_spread_256_events", "volume_256_events",
+    "event_count_10s",
+)  # fmt: skip
 COLUMN_NAMES = tuple(f"{name}_{horizon}{'_events' if unit == 'events' else 's'}" for name, horizon, unit in COLUMNS)
 
 
@@ -198,7 +213,7 @@ def discriminator(subject: Subject) -> list[Row]:
 
 
 def forecasts(subject: Subject) -> list[Row]:
-    """Score of forecasts, their skill over the reference flow, and whether ranks of the truth are even.
+    """Score of forecasts, their skill over the reference flow, ranks of the truth, and whether these are even.
 
     No skill where the reference cannot be held against: see ``scores.comparable``.
     """
@@ -210,8 +225,11 @@ def forecasts(subject: Subject) -> list[Row]:
         ensemble, truth = measured.ensemble[:, :, c], measured.truth[:, c]
         scores = crps(ensemble, truth)
         rows.append(subject.row(name, "crps", float(scores.mean()), starts))
-        p_value = uniformity(ranks(ensemble, truth), members, rank_bins(members))
-        rows.append(subject.row(name, "rank_p", p_value, starts))
+        place = ranks(ensemble, truth)
+        rows.append(subject.row(name, "rank_p", uniformity(place, members, rank_bins(members)), starts))
+        if name in RANKED:
+            shares = _rank_shares(place, members)
+            rows += [subject.row(name, metric, share, starts) for metric, share in shares.items()]
         others = _reference_scores(subject, c)
         if others is not None:
             found = skill(scores, others, measured.blocks[:, c], subject.replicates)
@@ -232,6 +250,12 @@ def rank_bins(members: int) -> int:
     """Bins of a rank histogram: equal ones of about a tenth, where the number of ranks has such a divisor."""
     good = [bins for bins in range(6, 13) if (members + 1) % bins == 0]
     return min(good, key=lambda bins: abs(bins - RANK_BINS)) if good else RANK_BINS
+
+
+def _rank_shares(place: np.ndarray, members: int) -> dict[str, float]:
+    """Shares of truths by bin of their ranks (s,), from the lowest on: all equal where forecasts are honest."""
+    counts, _ = rank_histogram(place, members, rank_bins(members))
+    return {f"{RANK_SHARE}{i + 1}": float(count / len(place)) for i, count in enumerate(counts)}
 
 
 def to_pool(subject: Subject) -> Subject:
@@ -258,6 +282,21 @@ def pooled_forecasts(subjects: Sequence[Subject], name_of_all: str = POOLED) -> 
         if sets:
             estimate = pooled_skill(sets, usable[0].replicates)
             rows.append(Row(name_of_all, name, "crps_skill", usable[0].arm, **of(estimate), n=starts, seeds=seeds))
+    return rows
+
+
+def pooled_ranks(subjects: Sequence[Subject], name_of_all: str = POOLED) -> list[Row]:
+    """Rank histograms of one flow over the starts of all its sets."""
+    rows, usable = [], [one for one in subjects if one.measured.ensemble.size]
+    if not usable:
+        return rows
+    members = usable[0].measured.ensemble.shape[1]
+    seeds = sum(one.measured.seeds for one in usable)
+    for c, name in enumerate(COLUMN_NAMES):
+        place = np.concatenate([ranks(one.measured.ensemble[:, :, c], one.measured.truth[:, c]) for one in usable])
+        figures = {"rank_p": uniformity(place, members, rank_bins(members))} | _rank_shares(place, members)
+        arm, n = usable[0].arm, len(place)
+        rows += [Row(name_of_all, name, metric, arm, value, n=n, seeds=seeds) for metric, value in figures.items()]
     return rows
 
 
