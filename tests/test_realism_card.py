@@ -21,6 +21,7 @@ from tradefm_gym.market.events import PRINT
 from tradefm_gym.realism import card as cards
 from tradefm_gym.realism.arms import content, parsed
 from tradefm_gym.realism.card import Card, CardMaker
+from tradefm_gym.realism.forecasts import outcomes
 from tradefm_gym.realism.measured import STRETCHES, Measured, fills_by_window, measure
 from tradefm_gym.realism.part_files import hash_of_files, read_rows
 from tradefm_gym.realism.path import MarketPath, recorded_path
@@ -32,6 +33,7 @@ from tradefm_gym.realism.sections import (
     RANKED,
     SECTIONS,
     Subject,
+    discriminator,
     fills,
     forecasts,
     pooled_forecasts,
@@ -121,6 +123,49 @@ def test_a_perfect_market_passes(record, thirds):
         said == "flow is fit to train execution."
         and why == "For market making it is not shown, for want of: markout of passive fills."
     )
+
+
+def forecast_from(paths, starts, seed, members=32):
+    """An arm whose every forecast is drawn from what the paths did from some moment on, and that meets ``starts``."""
+    drawn = np.random.default_rng(seed).integers(0, len(paths), (len(starts), members))
+    truth = np.array([outcomes(one) for one in starts])
+    blocks = np.repeat(np.arange(len(starts))[:, None] * 8 // len(starts), len(COLUMN_NAMES), axis=1)
+    ensemble = np.array([outcomes(one) for one in paths])[drawn]
+    return Measured(ensemble=ensemble, truth=truth, blocks=blocks, seeds=len(paths))
+
+
+def test_forecasts_of_a_perfect_market_are_honest_and_as_good_as_any(path):
+    """Truths and members are of one day in turn: ranks are even, and a reference that is not like it is worse."""
+    pieces = [path.between(i, i + 256) for i in range(6_000, len(path) - 256, 256)]
+    real, mine = pieces[::2][:120], pieces[1::2]
+    broken = [halved_spread(doubled_sizes(path)) for path in pieces[1::2]]
+    arm, reference = forecast_from(mine, real, 0), forecast_from(broken, real, 1)
+    told = {}
+    for name, measured, other in (("flow", arm, reference), ("broken", reference, arm)):
+        for row in forecasts(Subject("day", name, measured, Measured(), reference=other)):
+            told[name, row.quantity, row.metric] = row
+    for quantity in ("mean_spread_256_events", "volume_256_events", "volume_10s"):
+        assert told["flow", quantity, "crps_skill"].low > 0 > told["broken", quantity, "crps_skill"].high
+        assert told["broken", quantity, "rank_p"].value < 1e-3
+    p_values = [row.value for (name, _, metric), row in told.items() if (name, metric) == ("flow", "rank_p")]
+    assert len(p_values) == len(COLUMN_NAMES) and min(p_values) > 0.01 / len(p_values)
+    skill_rules = {
+        name: {rule for rule in failures([replace(row, arm="flow") for (arm, *_), row in told.items() if arm == name])
+               if rule.startswith("forecasts")}
+        for name in ("flow", "broken")
+    }  # fmt: skip
+    assert skill_rules["flow"] == set()
+    assert {f"forecasts of {one} against Hawkes flow" for one in ("volume 10s", "mean spread 256 events")} <= (
+        skill_rules["broken"]
+    )
+
+
+def test_a_classifier_does_not_tell_a_perfect_market_from_the_record(thirds):
+    real, mine, broken = (measure(paths[:10]) for paths in (*thirds[:2], [doubled_sizes(path) for path in thirds[1]]))
+    (row,) = discriminator(Subject("day", "flow", mine, real, replicates=20))
+    assert row.metric == "auc" and row.low < 0.55 and row.value < 0.6
+    (row,) = discriminator(Subject("day", "flow", broken, real, replicates=20))
+    assert row.low > 0.7
 
 
 @pytest.mark.parametrize(
