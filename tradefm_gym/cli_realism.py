@@ -200,7 +200,8 @@ def _skills(card: Any, rows: Any, name: str) -> Table:
                 )
                 cells.append(mark.format("" if row is None else f"{row.value:.2f}"))
             table.add_row(outcome.replace("_", " "), flow, *cells)
-    table.caption, table.caption_justify = "coloured where the 95% interval leaves out 0", "left"
+    table.caption = "coloured where the 95% interval leaves out 0; blank where too little happens"
+    table.caption_justify = "left"
     return table
 
 

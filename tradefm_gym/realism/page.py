@@ -108,7 +108,8 @@ def _set(card: Card, rows: Rows, name: str) -> str:
     if card.reference and others:
         parts += [
             f"<p class='soft'>CRPS skill over {html.escape(card.reference)}: 1 is perfect, 0 as good as it; what lies "
-            "below -1 is cut off.</p>",
+            "below -1 is cut off. Starts are resampled in blocks as long as the horizon at least; fewer than five make "
+            "no interval.</p>",
             _picture(pictures.skills(rows, name, card.flows, card.reference)),
         ]
     parts += [
