@@ -265,7 +265,7 @@ class FitTradeFM:
     reading: tyro.conf.OmitArgPrefixes[Reading]
     out: Path = Path("habits.json")  # then TradeFMFlow(context=DAY, habits="habits.json")
     model: str = "mini-2"  # a bundled model, a checkpoint folder, or hf://organisation/name
-    rounds: int = 6  # in which the network runs freely; the one nearest to the day is kept
+    rounds: int = 5  # in which the network runs freely; the one nearest to the day is kept
     markets: int = 32  # that run at a time
     events: int = 1_536  # of each of them
     seed: int = 0

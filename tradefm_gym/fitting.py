@@ -77,6 +77,10 @@ def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, An
         table.add_row(f"{number}{kept}", *(f"{one:.3f}" for one in distances), f"{sum(distances):.3f}")
     console.print("total variation from the day's training part, * kept; round 0 has no habits", highlight=False)
     console.print(table)
+    tried = ", ".join(f"{lasting}: {error:.3f}" for lasting, error in habits.report["pace_error"].items())
+    console.print(
+        f"a pace lasts by {habits.lasting:g}; mean error of log durations, held out: {tried}", highlight=False
+    )
     return habits
 
 

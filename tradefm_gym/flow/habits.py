@@ -4,6 +4,10 @@ A network that was trained on several assets gives each its due as long as it re
 making it drifts: takers like Bitstamp's come twice as often there and four times as large, those like AAPL's half as
 often, and waits are shorter than recorded ones. Habits are log-odds that are added to what the network says, whatever
 the moment, so that as much of everything comes as in the asset's training part (see ``habits_fit``).
+
+Nor does it know more of the pace than its 256 events show, and on some assets it returns to the usual one within
+hundreds of events where the record takes thousands. So waits are multiplied by the mean wait of the last 2,048 events
+or so over the usual one, to a power: by as much as the record keeps of a pace and the network does not.
 """
 
 import hashlib
@@ -16,10 +20,11 @@ import numpy as np
 from tradefm_gym.flow.parameter_files import array_of, read_parameters, write_parameters
 from tradefm_gym.flow.placement import HABITS
 from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.model.closed_loop import check_number
 
 KIND = "habits of an asset"
 FORMAT = 1
-MOST = 3.0  # log-odds
+MOST, LONGEST = 3.0, 0.9  # log-odds, and the exponent of a pace
 # Rows of the log-odds: of the depth bins of adds and of cancels, as a buyer counts them; of the volume bins of adds
 # that rest, of takers and of cancels; of the time bins.
 ROWS = ("adds", "cancels", "add_sizes", "taker_sizes", "cancel_sizes", "waits")
@@ -32,21 +37,24 @@ class Habits:
 
     Attributes:
         log_odds: (6, 16) float64, by ``ADDS`` and so on, and bin of the tokenizer.
+        lasting: exponent of the pace that waits keep, in [0, 0.9].
         report: what they were fitted to, and how near the flow came.
     """
 
     log_odds: np.ndarray
+    lasting: float = 0.0
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         odds = self.log_odds
         if odds.shape != HABITS or not np.isfinite(odds).all() or np.abs(odds).max() > MOST:
             raise ValueError(f"log_odds has shape {odds.shape}; it must be {HABITS}, numbers in [-{MOST:g}, {MOST:g}]")
+        check_number("lasting", self.lasting, LONGEST)
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that name what a flow is told."""
-        return hashlib.sha256(self.log_odds.tobytes()).hexdigest()[:12]
+        return hashlib.sha256(self.log_odds.tobytes() + repr(self.lasting).encode()).hexdigest()[:12]
 
     def told(self, bank: ContextBank) -> ContextBank:
         """Start states of the asset, with these habits.
@@ -55,15 +63,16 @@ class Habits:
             ValueError: if they were not made for TradeFM.
         """
         states = bank.feature_state
-        if states is None or "habits" not in (states.dtype.names or ()):
+        if states is None or not {"habits", "lasting"} <= set(states.dtype.names or ()):
             raise ValueError("habits were given with start states that have none; allowed are those of a recorded day")
         states = states.copy()
-        states["habits"] = self.log_odds
+        states["habits"], states["lasting"] = self.log_odds, self.lasting
         return replace(bank, feature_state=states)
 
     def save(self, path: str | Path) -> None:
         """Writes a JSON file; a failed write leaves the old one."""
-        write_parameters(path, KIND, FORMAT, {"log_odds": self.log_odds.tolist(), "report": self.report})
+        values = {"log_odds": self.log_odds.tolist(), "lasting": self.lasting, "report": self.report}
+        write_parameters(path, KIND, FORMAT, values)
 
     @classmethod
     def load(cls, path: str | Path) -> "Habits":
@@ -72,10 +81,10 @@ class Habits:
         Raises:
             FileNotFoundError, ValueError: if there is no such file or it is of another kind.
         """
-        values = read_parameters(path, KIND, FORMAT, ("log_odds", "report"))
+        values = read_parameters(path, KIND, FORMAT, ("log_odds", "lasting", "report"))
         where = f"parameters path {str(path)!r}"
         odds = array_of(f"{where}: log_odds", values["log_odds"], 2)
         try:
-            return cls(odds, values["report"])
+            return cls(odds, values["lasting"], values["report"])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None

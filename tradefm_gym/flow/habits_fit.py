@@ -1,4 +1,4 @@
-"""Finds an asset's habits: the flow runs freely from moments of the training part, and what differs is made up for."""
+"""Finds an asset's habits: the flow runs freely from recorded moments, and what differs is made up for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,13 +26,16 @@ _RATES = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.35])
 _STEP = 1.0  # at most
 _SELDOM = 3e-4  # share that is added to each, so that what hardly ever happens is left alone
 _FEWEST = 100  # events, for a row to be told
+# Exponents of a pace that are tried, from so many moments of the validation part, each so often.
+_LASTING, _STARTS, _ROLLOUTS, _FEWEST_STARTS = (0.0, 0.35, 0.7), 24, 4, 8
+_HORIZONS = (256, 1024)  # events
 
 
 @dataclass(frozen=True)
 class HabitOptions:
     """How much goes into finding habits."""
 
-    rounds: int = 6
+    rounds: int = 5
     markets: int = 32
     events: int = 1_536  # of each market and round
     burn_in: int = 256  # of those, that do not count
@@ -49,7 +52,8 @@ def fit_habits(
     """The habits with which a flow is nearest to the training part of a recorded day.
 
     In each round the flow runs freely, and what comes too rarely becomes likelier. The round with the smallest sum of
-    distances is kept, so that nothing is changed for the worse.
+    distances is kept, so that nothing is changed for the worse. How long a pace lasts is what best forecasts the
+    durations of the validation part.
 
     Args:
         recorded: a day.
@@ -65,12 +69,14 @@ def fit_habits(
     bank = recorded_bank(recorded, tokenizer, (options.markets, 0, 0))
     part = split(recorded).train
     features, index, _ = features_of(recorded, tokenizer)
-    real, known = _shares(features[(index >= part.start) & (index < part.stop)], tokenizer)
+    learned = features[(index >= part.start) & (index < part.stop)]
+    real, known = _shares(learned, tokenizer)
     odds, rounds = np.zeros(HABITS), []
     best, nearest, kept = odds, np.inf, 0
     for number in range(options.rounds + 1):
-        progress(number, options.rounds + 1)
-        seen, counted = _shares(_run(model, bank, Habits(odds), options, settings), tokenizer)
+        progress(number, options.rounds + 1 + len(_LASTING))
+        ran = _run(model, bank, np.arange(len(bank)), Habits(odds), options.events, options.seed, settings)
+        seen, counted = _shares(np.concatenate([events[options.burn_in :] for events in ran]), tokenizer)
         told = (known >= _FEWEST) & (counted >= _FEWEST)
         # Kinds are shares of all events, so both their rows are one distribution.
         distances = 0.5 * np.abs(real - seen).sum(1) * told
@@ -79,31 +85,71 @@ def fit_habits(
             best, nearest, kept = odds, total, number
         more = np.log((real + _SELDOM) / (seen + _SELDOM)) * told[:, None]
         odds = np.clip(odds + np.clip(_RATES[:, None] * more, -_STEP, _STEP), -MOST, MOST)
-    meta = recorded.meta
+    meta, errors = recorded.meta, {}
+    held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
+    times = features["time_ns"][index < split(recorded).validation.stop]
+    for number, lasting in enumerate(_LASTING, options.rounds + 1):
+        progress(number, options.rounds + 1 + len(_LASTING))
+        errors[lasting] = _pace_error(model, held_out, times, Habits(best, lasting), options.seed, settings)
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
-    return Habits(best, {"asset": asset, "model": checkpoint(model)[1], "total_variation": rounds, "kept": kept})
+    report = {"asset": asset, "model": checkpoint(model)[1], "total_variation": rounds, "kept": kept}
+    report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in errors.items()}
+    return Habits(best, min(errors, key=errors.__getitem__), report)
+
+
+def _pace_error(
+    model: str | Path, bank: ContextBank, times: np.ndarray, habits: Habits, seed: int, settings: dict[str, Any]
+) -> float:
+    """Mean error of the logarithm of how long ``_HORIZONS`` of events take from moments of the validation part.
+
+    Args:
+        model: a checkpoint.
+        bank: start states.
+        times: (n,) int64, when the day's events came up to the end of that part.
+        habits: of the flow.
+        seed: of the first rollout.
+        settings: of the flow.
+    """
+    first = np.searchsorted(times, bank.clock_ns, side="right")
+    starts = np.flatnonzero((bank.split_code == 1) & (first + max(_HORIZONS) <= len(times)))
+    if len(starts) < _FEWEST_STARTS:
+        return 0.0
+    ran = _run(model, bank, np.repeat(starts, _ROLLOUTS), habits, max(_HORIZONS), seed, settings)
+    errors = []
+    for horizon in _HORIZONS:
+        clock = bank.clock_ns[starts]
+        took = np.array([events["time_ns"][min(horizon, len(events)) - 1] for events in ran]).reshape(-1, _ROLLOUTS)
+        ours, real = took - clock[:, None], times[first[starts] + horizon - 1] - clock
+        errors.append(np.abs(np.median(np.log(np.maximum(ours, 1)), 1) - np.log(np.maximum(real, 1))).mean())
+    return float(np.mean(errors))
 
 
 def _run(
-    model: str | Path, bank: ContextBank, habits: Habits, options: HabitOptions, settings: dict[str, Any]
-) -> np.ndarray:
-    """FEATURES of what a flow with these habits does."""
-    n = len(bank)
+    model: str | Path,
+    bank: ContextBank,
+    contexts: np.ndarray,
+    habits: Habits,
+    count: int,
+    seed: int,
+    settings: dict[str, Any],
+) -> list[np.ndarray]:
+    """FEATURES of what a flow with these habits does from each context, ``count`` proposals."""
+    n = len(contexts)
     flow = TradeFMFlow(model, n, bank=bank, habits=habits, **settings)
     market = MarketSimulator(n, flow.market_config())
-    each = np.arange(n)
-    flow.reset(market, np.ones(n, np.bool_), each, options.seed + each.astype(np.uint64), np.zeros(n, np.uint32))
+    seeds = seed + np.arange(n, dtype=np.uint64)
+    flow.reset(market, np.ones(n, np.bool_), contexts, seeds, np.zeros(n, np.uint32))
     first = market.tape.record_count.copy()
-    while (wanted := market.advance(until_count=np.full(n, options.events))).any():
+    while (wanted := market.advance(until_count=np.full(n, count))).any():
         market.feed(flow.next_events(market, wanted))
     features = []
     for m in range(n):
-        start = bank.state(m)
+        start = bank.state(int(contexts[m]))
         assert start.feature_state is not None  # the bank was made for this flow
         stream = start.feature_state["stream"].reshape(1).copy()
         observe(stream, start.records)
-        features.append(observe(stream, market.tape.read_records(m, int(first[m])))[0][options.burn_in :])
-    return np.concatenate(features)
+        features.append(observe(stream, market.tape.read_records(m, int(first[m])))[0])
+    return features
 
 
 def _shares(features: np.ndarray, tokenizer: TradeTokenizer) -> tuple[np.ndarray, np.ndarray]:

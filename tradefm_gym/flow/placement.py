@@ -69,7 +69,7 @@ HABITS = (6, 16)  # log-odds by digits of tokens, see ``habits``
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
 # placed, how takers are followed (see ``followers``), which values lie inside the bins (NaN where it is not known),
-# and how much likelier some events are than the network says.
+# how much likelier some events are than the network says, and how much longer a pace lasts.
 STREAM_STATE = np.dtype(
     [
         ("stream", FEATURE_STATE),
@@ -77,6 +77,7 @@ STREAM_STATE = np.dtype(
         ("followers", np.float64, (2,)),
         ("tables", np.float64, TABLES),
         ("habits", np.float64, HABITS),
+        ("lasting", np.float64),
     ],
     align=True,
 )
@@ -88,11 +89,12 @@ def stream_states(
     followers: tuple[float, float] = (0.0, 0.0),
     tables: np.ndarray | float = np.nan,
     habits: np.ndarray | float = 0.0,
+    lasting: float = 0.0,
 ) -> np.ndarray:
     """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
     states = np.zeros(len(streams), STREAM_STATE)
     states["stream"], states["placement"], states["followers"] = streams, placement, followers
-    states["tables"], states["habits"] = tables, habits
+    states["tables"], states["habits"], states["lasting"] = tables, habits, lasting
     return states
 
 

@@ -160,9 +160,9 @@ class TradeFMFlow:
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
-        self._tables = np.tile(self.tokenizer.tables, (n, 1, 1, 1))
+        self._tables, self._lasting = np.tile(self.tokenizer.tables, (n, 1, 1, 1)), np.zeros(n)
         self._decoding = kernels.Decoding(
-            self._tables, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
+            self._tables, self._lasting, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
             CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
         )  # fmt: skip
         self._classes = _indicator_classes(self.tokenizer)
@@ -218,6 +218,7 @@ class TradeFMFlow:
             self._states[same], self._placement[same] = state["stream"], state["placement"]
             self._followers[same], self._habits[same] = state["followers"], state["habits"]
             self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
+            self._lasting[same] = state["lasting"]
             self._history[same, : len(inputs)] = inputs
             self._seen[same] = len(inputs)
             self.engine.import_row(int(same[0]), cache)
@@ -323,7 +324,8 @@ class TradeFMFlow:
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
         placement, followers = tuple(self._placement[row]), tuple(self._followers[row])
-        return stream_states(self._states[row : row + 1], placement, followers, self._tables[row], self._habits[row])[0]
+        asset = self._tables[row], self._habits[row], self._lasting[row]
+        return stream_states(self._states[row : row + 1], placement, followers, *asset)[0]
 
     @property
     def records_read(self) -> np.ndarray:
@@ -373,8 +375,8 @@ class TradeFMFlow:
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
         names = (
-            "states", "placement", "agents", "followers", "habits", "tables", "cursor", "history", "seen", "fixed",
-            "shift", "first", "seeds", "episodes", "proposals",
+            "states", "placement", "agents", "followers", "habits", "lasting", "tables", "cursor", "history", "seen",
+            "fixed", "shift", "first", "seeds", "episodes", "proposals",
         )  # fmt: skip
         return {name: getattr(self, f"_{name}") for name in names}
 

@@ -30,12 +30,14 @@ from tradefm_gym.model.tokenizer import decode_values, encode_features
 from tradefm_gym.rng import DECODE, REFILL, SAMPLE, bits
 
 _LARGEST_SIZE = 1 << 24
+_MOST = 8.0  # times slower or faster than usual that a pace of late makes a market
 
 
 class Decoding(NamedTuple):
     """How tokens become proposals: what lies inside the tokenizer's bins, and what a flow was told."""
 
     tables: np.ndarray  # (N, 4, 16, quantiles) float64, of each row's asset
+    lasting: np.ndarray  # (N,) float64, likewise: exponent of the pace that waits keep, see ``habits``
     depth_edges: np.ndarray  # (15,) float64
     volume_edges: np.ndarray  # (15,) float64
     cancel_policy: int  # CANCEL_WHOLE or CANCEL_NEAREST
@@ -314,6 +316,8 @@ def _propose_row(
     token = tokens[m]
     depth, size, seconds = decode_values(token, uniforms[m], decoding.tables[m])
     state = states[m]
+    if decoding.lasting[m] > 0.0 and state["long_wait"] > 0.0:
+        seconds *= min(max((state["long_wait"] / state["usual_wait"]) ** decoding.lasting[m], 1.0 / _MOST), _MOST)
     side = BUY if (token >> 12) & 1 == 0 else SELL
     event = events[m, 0]
     event["owner"] = BACKGROUND

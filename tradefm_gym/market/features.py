@@ -33,7 +33,7 @@ MID_TOUCH = 2  # the book mid; and ``depth`` is the place of the price relative 
 EMPTY_SIZE = -99.0  # logarithm of no lots
 RATE_HALF_LIFE_S = 60.0
 FAST_DECAY, SLOW_DECAY = 0.5 ** (1 / 4), 0.5 ** (1 / 64)  # of the order-flow pressure, an event
-WAIT_DECAY = 0.5 ** (1 / 256)  # of the mean wait, an event
+WAIT_DECAY, LONG_WAIT_DECAY = 0.5 ** (1 / 256), 0.5 ** (1 / 2048)  # of the mean waits, an event
 _LONGEST_WAIT = 64.0  # usual ones: a pause of the exchange is not the market's pace
 
 # The running state of one stream, constants of the asset included.
@@ -59,6 +59,7 @@ FEATURE_STATE = np.dtype(
         ("usual_spread", np.float64),  # ticks, median over the calibration part; 0 where it is not known
         ("usual_wait", np.float64),  # seconds, mean over the calibration part; 0 where it is not known
         ("wait", np.float64),  # seconds, mean of late
+        ("long_wait", np.float64),  # seconds, mean of longer ago; 0 where it is not known
         ("mid_mode", np.uint8),
         ("asset", np.uint8),  # class of the asset, as a tokenizer numbers them; 0: of none in particular
     ],
@@ -148,7 +149,7 @@ def new_state(
     state["rate_low"], state["rate_high"] = rate_edges
     state["mid_mode"] = mid_mode
     state["usual_spread"] = usual_spread
-    state["usual_wait"] = state["wait"] = usual_wait
+    state["usual_wait"] = state["wait"] = state["long_wait"] = usual_wait
     state["asset"] = asset
     return state
 
@@ -260,6 +261,7 @@ def observe_record(state, record, out) -> bool:
             # Anybody's events count: in training a participant's are recorded ones that were given another flag.
             waited = min(max(now - state["event_ns"], 0) * 1e-9, _LONGEST_WAIT * state["usual_wait"])
             state["wait"] += (1.0 - WAIT_DECAY) * (waited - state["wait"])
+            state["long_wait"] += (1.0 - LONG_WAIT_DECAY) * (waited - state["long_wait"])
         previous = state["event_ns"] if flagged else state["background_ns"]
         out["mid"] = mid
         out["seconds"] = 0.0 if previous < 0 else max(now - previous, 0) * 1e-9
