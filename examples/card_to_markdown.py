@@ -14,6 +14,7 @@ from tradefm_gym.realism.forecasts import EVENTS, OUTCOMES, SECONDS
 from tradefm_gym.realism.rows import Row, Rows
 
 RECORDED = ("floor", "drift", "round_trip")
+LEAST = 200  # recorded samples of a return that tell anything
 FACTS = {
     "no_autocorrelation": "returns uncorrelated",
     "heavy_tails": "heavy tails",
@@ -81,8 +82,10 @@ class Tables:
         """What was aimed at, set by set."""
         lines = _head(["aimed at", *(_short(name) for name in self.sets), "holds"])
         checks = [
-            ("return K-S, 1 s, 0.5 of Hawkes or at the floor", self._return),
+            ("return K-S, 1 s, 0.5 of Hawkes or at the floor", lambda s: self._return(s, "log_return_1s")),
+            ("return K-S, 10 s, likewise", lambda s: self._return(s, "log_return_10s")),
             ("spread K-S below Hawkes, within 1.5 of drift", lambda s: self._below(s, "spread", 1.0, 1.5)),
+            ("spread W1 below Hawkes, within 1.5 of drift", lambda s: self._below(s, "spread", 1.0, 1.5, "w1")),
             ("inter-arrival K-S, 0.55 of Hawkes", lambda s: self._below(s, "inter_arrival", 0.55)),
             ("price-depth K-S, 0.6 of Hawkes", lambda s: self._below(s, "price_depth", 0.6)),
             *(
@@ -104,22 +107,23 @@ class Tables:
             lines.append(_line([said, *(text for _, text in found), f"{sum(known)} of {len(known)}"]))
         return lines
 
-    def _below(self, name: str, quantity: str, share: float, of_drift: float | None = None):
+    def _below(self, name: str, quantity: str, share: float, of_drift: float | None = None, metric: str = "ks"):
         ours, theirs, drift = (
-            self.value(name, quantity, "ks", arm) for arm in (self.flow, self.reference, "drift")
+            self.value(name, quantity, metric, arm) for arm in (self.flow, self.reference, "drift")
         )  # fmt: skip
         good = ours <= share * theirs and (of_drift is None or ours <= of_drift * drift)
         return _known(good, ours, theirs), f"{ours:.3f} / {theirs:.3f}"
 
-    def _return(self, name: str):
-        ours, theirs, floor = (
-            self.value(name, "log_return_1s", "ks", arm) for arm in (self.flow, self.reference, "floor")
-        )
+    def _return(self, name: str, quantity: str):
+        ours, theirs, floor = (self.value(name, quantity, "ks", arm) for arm in (self.flow, self.reference, "floor"))
+        drift = self.rows.get(name, quantity, "ks", "drift")
+        if drift is None or drift.n < LEAST:
+            return None, ""  # too few in the test part to tell
         return _known(ours <= 0.5 * theirs or ours <= floor, ours, theirs), f"{ours:.3f} / {theirs:.3f}, {floor:.3f}"
 
     def _least(self, name: str, quantity: str):
         ours = self.value(name, quantity, "ks", self.flow)
-        others = [self.value(name, quantity, "ks", flow) for flow in self.flows if flow != self.flow]
+        others = [self.value(name, quantity, "ks", flow) for flow in (self.reference, "zero_intelligence")]
         text = " / ".join(f"{value:.3f}" for value in (ours, *others))
         return _known(all(ours < other for other in others), ours, *others), text
 

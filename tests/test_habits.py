@@ -168,4 +168,9 @@ def test_the_command_writes_habits_and_says_how_near_the_markets_come(model, day
     said = capsys.readouterr().out
     assert "ZERO, made up, 2026-01-01" in said and "taker sizes" in said and "waits" in said
     flow = TradeFMFlow(model, 2, context=tmp_path / "day.npz", habits=out)
-    assert len(records_of(flow, 64)[0])
+    bank = tmp_path / "bank.npz"
+    asked[3] = str(bank)
+    assert cli.main(["fit", "tradefm", *asked, "--markets", "4", "--events", "300"]) == 0
+    told = TradeFMFlow(model, 2, context=bank)
+    assert told.bank.feature_state["habits"].any() and told.bank.digest() == flow.bank.digest()
+    np.testing.assert_array_equal(records_of(told, 64)[0], records_of(flow, 64)[0])

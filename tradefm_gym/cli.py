@@ -263,7 +263,9 @@ class FitTradeFM:
 
     data: Path  # a saved day (.npz), a data folder, or a LOBSTER, Databento, ITCH 5.0 or CSV file
     reading: tyro.conf.OmitArgPrefixes[Reading]
-    out: Path = Path("habits.json")  # then TradeFMFlow(context=DAY, habits="habits.json")
+    # Start states of the day (.npz) that know its habits, for gym.make(..., context="day.npz"); or the habits alone
+    # (.json), for TradeFMFlow(context=DAY, habits="habits.json").
+    out: Path = Path("habits.json")
     model: str = "mini-2"  # a bundled model, a checkpoint folder, or hf://organisation/name
     rounds: int = 5  # in which the network runs freely; the one nearest to the day is kept
     markets: int = 32  # that run at a time

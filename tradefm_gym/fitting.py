@@ -14,7 +14,10 @@ from tradefm_gym.flow.habits import ROWS, Habits
 from tradefm_gym.flow.habits_fit import HabitOptions, fit_habits
 from tradefm_gym.flow.hawkes_calibration import FitOptions, fit_hawkes
 from tradefm_gym.flow.hawkes_parameters import HawkesParameters
+from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
+from tradefm_gym.model.serving import checkpoint
+from tradefm_gym.model.tokenizer import TradeTokenizer
 
 
 def hawkes(recorded: RecordedFlow, out: Path, options: dict[str, Any]) -> HawkesParameters:
@@ -53,11 +56,11 @@ def zero_intelligence(recorded: RecordedFlow, out: Path) -> ZeroIntelligencePara
 
 
 def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, Any]) -> Habits:
-    """Finds the habits of a day, writes them to ``out`` and prints how near the network's markets come to it.
+    """Finds the habits of a day, writes them and prints how near the network's markets come to it.
 
     Args:
         recorded: a recorded day.
-        out: the JSON file to write.
+        out: the JSON file of habits to write, or, if it ends with .npz, the context bank that is told them.
         model: a checkpoint.
         options: arguments of ``HabitOptions``.
     """
@@ -68,7 +71,10 @@ def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, An
         habits = fit_habits(
             recorded, model, effort, lambda done, of: progress.update(task, completed=done, total=of)
         )  # fmt: skip
-    habits.save(out)
+    if out.suffix == ".npz":
+        habits.told(recorded_bank(recorded, TradeTokenizer.load(checkpoint(model)[0]))).save(out)
+    else:
+        habits.save(out)
     asset, console = habits.report["asset"], _console()
     console.print(f"{out}: {asset['ticker']}, {asset['venue']}, {asset['date']}", highlight=False)
     table = Table("round", *(name.replace("_", " ") for name in ROWS), "sum")
