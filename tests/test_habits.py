@@ -10,13 +10,13 @@ from small_tradefm import even_bank, everyone, generated_day, write_checkpoint
 from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.habits import ADDS, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
-from tradefm_gym.flow.habits_fit import HabitOptions, fit_habits
 from tradefm_gym.flow.placement import HABITS
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import CANCEL
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.realism.habits_fit import HabitOptions, fit_habits
 
 SMALL = HabitOptions(rounds=4, markets=8, events=320, burn_in=64)
 

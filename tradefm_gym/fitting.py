@@ -11,13 +11,13 @@ from rich.table import Table
 
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.habits import ROWS, Habits
-from tradefm_gym.flow.habits_fit import HabitOptions, fit_habits
 from tradefm_gym.flow.hawkes_calibration import FitOptions, fit_hawkes
 from tradefm_gym.flow.hawkes_parameters import HawkesParameters
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
 from tradefm_gym.model.serving import checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.realism.habits_fit import HabitOptions, fit_habits
 
 
 def hawkes(recorded: RecordedFlow, out: Path, options: dict[str, Any]) -> HawkesParameters:

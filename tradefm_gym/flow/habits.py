@@ -3,7 +3,7 @@
 A network that was trained on several assets gives each its due as long as it reads the record. In histories of its own
 making it drifts: takers like Bitstamp's come twice as often there and four times as large, those like AAPL's half as
 often, and waits are shorter than recorded ones. Habits are log-odds that are added to what the network says, whatever
-the moment, so that as much of everything comes as in the asset's training part (see ``habits_fit``).
+the moment, so that as much of everything comes as in the asset's training part (see ``realism.habits_fit``).
 
 Nor does it know more of the pace than its 256 events show, and on some assets it returns to the usual one within
 hundreds of events where the record takes thousands. So waits are multiplied by the mean wait of the last 2,048 events
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from tradefm_gym.arguments import numbers, shortened
 from tradefm_gym.flow.parameter_files import array_of, read_parameters, write_parameters
 from tradefm_gym.flow.placement import HABITS
 from tradefm_gym.flow.protocol import ContextBank
-from tradefm_gym.model.closed_loop import check_number
 
 KIND = "habits of an asset"
 FORMAT = 1
@@ -49,7 +49,9 @@ class Habits:
         odds = self.log_odds
         if odds.shape != HABITS or not np.isfinite(odds).all() or np.abs(odds).max() > MOST:
             raise ValueError(f"log_odds has shape {odds.shape}; it must be {HABITS}, numbers in [-{MOST:g}, {MOST:g}]")
-        check_number("lasting", self.lasting, LONGEST)
+        lasting = numbers(self.lasting)
+        if lasting is None or lasting.shape != () or not 0 <= lasting <= LONGEST:
+            raise ValueError(f"lasting is {shortened(self.lasting)}; allowed is a number in [0, {LONGEST:g}]")
 
     @property
     def digest(self) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 
 from tradefm_gym.arguments import known_names, shortened
 from tradefm_gym.data.recorded import RecordedFlow
-from tradefm_gym.flow.habits_fit import fit_habits
 from tradefm_gym.flow.hawkes import HawkesFlow
 from tradefm_gym.flow.hawkes_calibration import fit_hawkes
 from tradefm_gym.flow.hawkes_parameters import HawkesParameters
@@ -21,6 +20,7 @@ from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.realism.habits_fit import fit_habits
 
 NAMES = ("tradefm", "hawkes", "zero_intelligence")
 # What may be said of a flow after a "?", to measure what each part of it does. Without habits=false a TradeFM flow is
@@ -62,7 +62,10 @@ def parsed(spec: str) -> Spec:
     pairs = [pair.partition("=") for pair in said.split("&")] if mark else []
     if not all(key and value for key, _, value in pairs) or len({key for key, *_ in pairs}) < len(pairs):
         raise ValueError(f"flow {spec!r} has {said!r} after the '?'; it must be option=value&option=value, none twice")
-    known_names(f"flow {name!r}", [key for key, *_ in pairs], OPTIONS[name])
+    try:
+        known_names(f"flow {name!r}", [key for key, *_ in pairs], OPTIONS[name])
+    except TypeError as error:  # here it is a user's text, not a programmer's call
+        raise ValueError(str(error)) from None
     options = {key: _value(text) for key, _, text in pairs}
     if not isinstance(options.get("habits", True), bool):
         raise ValueError(f"flow {spec!r} has habits {shortened(options['habits'])}; allowed are true and false")

@@ -34,7 +34,7 @@ RECORDED_ARMS = ("real", "drift", "floor", "replayed", "round_trip")
 _MARKETS = 64  # side by side at most
 # What decides the paths of an arm and what is kept of them; of this file FORMAT tells.
 _PACKAGES = ("data", "flow", "market", "model")
-_MODULES = ("arms", "forecasts", "measured", "path", "quantities", "recorded_set", "round_trip")
+_MODULES = ("arms", "forecasts", "habits_fit", "measured", "path", "quantities", "recorded_set", "round_trip")
 
 Section = Callable[[Subject], list[Row]]
 Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
