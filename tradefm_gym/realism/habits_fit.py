@@ -29,6 +29,7 @@ _FEWEST = 100  # events, for a row to be told
 # Exponents of a pace that are tried, from so many moments of the validation part, each so often.
 _LASTING, _STARTS, _ROLLOUTS, _FEWEST_STARTS = (0.0, 0.35, 0.7), 24, 4, 8
 _HORIZONS = (256, 1024)  # events
+_FURTHER = 0.03  # total variation by which waits may stray for that
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def fit_habits(
 
     In each round the flow runs freely, and what comes too rarely becomes likelier. The round with the smallest sum of
     distances is kept, so that nothing is changed for the worse. How long a pace lasts is what best forecasts the
-    durations of the validation part.
+    durations of the validation part, of what keeps waits like those of the training part: a network that follows a
+    pace by itself would run away with more of it.
 
     Args:
         recorded: a day.
@@ -85,16 +87,23 @@ def fit_habits(
             best, nearest, kept = odds, total, number
         more = np.log((real + _SELDOM) / (seen + _SELDOM)) * told[:, None]
         odds = np.clip(odds + np.clip(_RATES[:, None] * more, -_STEP, _STEP), -MOST, MOST)
-    meta, errors = recorded.meta, {}
+    meta, errors, strayed = recorded.meta, {}, {0.0: 0.0}
     held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
     times = features["time_ns"][index < split(recorded).validation.stop]
     for number, lasting in enumerate(_LASTING, options.rounds + 1):
         progress(number, options.rounds + 1 + len(_LASTING))
-        errors[lasting] = _pace_error(model, held_out, times, Habits(best, lasting), options.seed, settings)
+        tried = Habits(best, lasting)
+        errors[lasting] = _pace_error(model, held_out, times, tried, options.seed, settings)
+        if errors[lasting] < errors[0.0]:
+            ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
+            waits = _shares(np.concatenate([events[options.burn_in :] for events in ran]), tokenizer)[0][WAITS]
+            strayed[lasting] = 0.5 * float(np.abs(real[WAITS] - waits).sum()) - rounds[kept][WAITS]
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
     report = {"asset": asset, "model": checkpoint(model)[1], "total_variation": rounds, "kept": kept}
     report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in errors.items()}
-    return Habits(best, min(errors, key=errors.__getitem__), report)
+    report["strayed"] = {str(lasting): round(further, 4) for lasting, further in strayed.items()}
+    steady = [lasting for lasting, further in strayed.items() if further <= _FURTHER]
+    return Habits(best, min(steady, key=errors.__getitem__), report)
 
 
 def _pace_error(
