@@ -162,7 +162,7 @@ class TradeFMFlow:
         n, t = num_envs, self.config.context
         self._tables, self._lasting = np.tile(self.tokenizer.tables, (n, 1, 1, 1)), np.zeros(n)
         self._decoding = kernels.Decoding(
-            self._tables, self._lasting, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
+            self._tables, anchor == "market", self._lasting, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
             CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
         )  # fmt: skip
         self._classes = _indicator_classes(self.tokenizer)

@@ -30,6 +30,7 @@ from tradefm_gym.model.tokenizer import decode_values, encode_features
 from tradefm_gym.rng import DECODE, REFILL, SAMPLE, bits
 
 _LARGEST_SIZE = 1 << 24
+_NEVER = 2.0**62  # lots
 _MOST = 8.0  # times slower or faster than usual that a pace of late makes a market
 
 
@@ -37,6 +38,7 @@ class Decoding(NamedTuple):
     """How tokens become proposals: what lies inside the tokenizer's bins, and what a flow was told."""
 
     tables: np.ndarray  # (N, 4, 16, quantiles) float64, of each row's asset
+    others_lead: bool  # agents' orders count as a touch once they add up to what a level usually holds
     lasting: np.ndarray  # (N,) float64, likewise: exponent of the pace that waits keep, see ``habits``
     depth_edges: np.ndarray  # (15,) float64
     volume_edges: np.ndarray  # (15,) float64
@@ -326,7 +328,7 @@ def _propose_row(
     max_rest = NO_LIMIT
     bin_ = (token >> 8) & 15
     if state["mid_mode"] == MID_TOUCH:
-        least = touch_lots(state, placement[m])
+        least = touch_lots(state, placement[m]) if decoding.others_lead else _NEVER
         bid, ask = usual_touch(book, m, state, least)
         bottom, top = prices_of(bin_, side, bid, ask)
         price = np.int64(min(max(price_at(depth, side, bid, ask), 1.0), 2.0**30))
