@@ -49,7 +49,7 @@ def tilted(
     placement = np.array([shares], np.float64)
     tilt, strength, dense = np.zeros((1, 64), np.float32), np.ones((1, 2)), np.zeros((1, 2))
     followed, own = np.array([following], np.float64), np.zeros((1, *HABITS)) + habits
-    corrections = Corrections(np.array(persistence), followed, answering, restoring, own)
+    corrections = Corrections(np.array(persistence), followed, answering, restoring, own, np.zeros(1))
     pressure, wanted, moves = np.array([agents], np.float64), np.ones(1, bool), Moves.none(1)
     asked(book_of(lots), corrections, dense, states, pressure, placement, wanted, moves)
     tilt_row(moves, 0, kinds.copy(), tilt[0], strength[0])
@@ -174,7 +174,7 @@ def test_habits_are_the_same_for_both_sides_and_come_before_all_else(kinds, mode
 def test_rows_that_are_not_wanted_are_left_alone():
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
     own, wanted = np.full((2, *HABITS), 0.5), np.array([False, True])
-    corrections = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 1.0, own)
+    corrections = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 1.0, own, np.zeros(2))
     dense, moves = np.full((2, 2), 7.0), Moves(*(array + 7.0 for array in Moves.none(2)))
     asked(book_of(5, rows=2), corrections, dense, states, np.ones((2, 4)), placement, wanted, moves)
     for array in (dense, *moves):

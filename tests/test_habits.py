@@ -13,10 +13,11 @@ from tradefm_gym.flow.habits import ADDS, CANCELS, MOST, TAKER_SIZES, WAITS, Hab
 from tradefm_gym.flow.placement import HABITS
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
-from tradefm_gym.market.events import CANCEL
+from tradefm_gym.market.events import BUY, CANCEL, SELL
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.realism.habits_fit import HabitOptions, fit_habits
+from tradefm_gym.realism.intervention import AgentMarkets
 
 SMALL = HabitOptions(rounds=4, markets=8, events=320, burn_in=64)
 
@@ -87,6 +88,27 @@ def test_a_pace_of_late_lasts_as_long_as_said(model, day):
     assert took[4.0, 0.0] == took[1.0, 0.0]  # nothing else reads it
     slower = 1.0 + 3.0 * 0.5 ** (tail / 2048)  # what is left of it then
     assert took[4.0, 0.5] == pytest.approx(slower**0.5 * took[1.0, 0.5], rel=0.1)
+
+
+def test_who_quotes_better_than_all_others_is_hit_more_often(model, day):
+    """With habits, on the side that he quotes, and about as often as before where he only joins the touch."""
+    bank, hit = recorded_bank(day, TradeTokenizer.load(model), (16, 0, 0)), {}
+    for name, habits in (("none", None), ("some", Habits(np.full(HABITS, 1e-9)))):
+        for better in (0, 1):
+            flow = TradeFMFlow(model, 32, bank=bank, habits=habits)
+            markets = AgentMarkets(flow, np.arange(32) % len(bank), np.arange(32).astype(np.uint64), 512)
+            side, everywhere, last = np.repeat([BUY, SELL], 16), np.ones(32, np.bool_), -1
+            for _ in range(24):
+                if last >= 0:
+                    markets.cancel(np.full(32, last), everywhere)
+                bid, ask = markets.market.touch_excluding(None)
+                wide = ask - bid > 1
+                price = np.where(side == BUY, bid, ask) + better * wide * side
+                last = markets.rest(side, price, np.full(32, 100))
+                markets.run(4)
+            hit[name, better] = (side * markets.inventory).mean()
+    assert hit["some", 1] > 1.5 * hit["none", 1] > 0
+    assert hit["some", 0] < 1.3 * hit["none", 0]
 
 
 def test_a_row_with_habits_does_not_depend_on_its_neighbours(model, day):

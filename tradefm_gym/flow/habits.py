@@ -8,6 +8,10 @@ the moment, so that as much of everything comes as in the asset's training part 
 Nor does it know more of the pace than its 256 events show, and on some assets it returns to the usual one within
 hundreds of events where the record takes thousands. So waits are multiplied by the mean wait of the last 2,048 events
 or so over the usual one, to a power: by as much as the record keeps of a pace and the network does not.
+
+Nor does it know that a quote is too good. Where takers are rare, as on Bitstamp, an agent could lead the touch wherever
+he liked and was hardly ever hit. So with habits takers become likelier where an agent quotes better than all others:
+``MEETING`` times for each usual spread, one at most.
 """
 
 import hashlib
@@ -25,6 +29,7 @@ from tradefm_gym.flow.protocol import ContextBank
 KIND = "habits of an asset"
 FORMAT = 1
 MOST, LONGEST = 3.0, 0.9  # log-odds, and the exponent of a pace
+MEETING = 20.0
 # Rows of the log-odds: of the depth bins of adds and of cancels, as a buyer counts them; of the volume bins of adds
 # that rest, of takers and of cancels; of the time bins.
 ROWS = ("adds", "cancels", "add_sizes", "taker_sizes", "cancel_sizes", "waits")

@@ -12,6 +12,11 @@ from numba import njit
 from tradefm_gym.flow.followers import followers
 from tradefm_gym.market.compiler import KERNEL
 from tradefm_gym.market.features import MID_TOUCH, OPPOSITE_TOUCH
+from tradefm_gym.market.layout import BEST
+from tradefm_gym.market.resolve import is_empty
+from tradefm_gym.market.views import best_of_size
+
+_NEVER = 2.0**62  # lots that no agents' orders add up to
 
 
 class Corrections(NamedTuple):
@@ -22,10 +27,11 @@ class Corrections(NamedTuple):
     answering: float  # how much is offered to those who follow agents, for each taker that follows
     restoring: float  # log-odds of cancels for each unit of the logarithm of a side's density over the usual one
     habits: np.ndarray  # (N, 6, 16) float64, see ``habits``
+    meeting: np.ndarray  # (N,) float64, times likelier that an agent's quote is taken, see ``habits.MEETING``
 
 
 @njit(**KERNEL)
-def correct_row(corrections, dense, states, agents, placement, m, moves):
+def correct_row(corrections, dense, states, agents, placement, met, m, moves):
     """Writes row m of ``moves`` (see ``model.corrections.Moves``).
 
     It moves probability to takers of the side of the order-flow pressure, to cancels on dense sides, and to what the
@@ -37,6 +43,7 @@ def correct_row(corrections, dense, states, agents, placement, m, moves):
         states: (N,) FEATURE_STATE.
         agents: (N, AGENT_PRESSURE) float64, the agents' pressure.
         placement: (N, PLACEMENT_WIDTH) float64, how often adds of each depth bin cross.
+        met: how many times likelier takers that buy become since an agent offers to them, of ``led``.
         m: row.
         moves: written.
     """
@@ -45,7 +52,7 @@ def correct_row(corrections, dense, states, agents, placement, m, moves):
         moves.shares[m, 0, bin_] = _cross_share(placement, m, bin_, by_touch)
         moves.shares[m, 1, bin_] = _cross_share(placement, m, bin_ if by_touch else 15 - bin_, by_touch)
     moves.moved[m] = corrections.persistence[0] * state["fast"] + corrections.persistence[1] * state["slow"]
-    moves.followed[m] = followers(agents[m], corrections.following[m])
+    moves.followed[m] = followers(agents[m], corrections.following[m]) + met
     moves.answering[m] = corrections.answering if by_touch else 0.0
     for s in range(2):
         moves.restoring[m, s] = corrections.restoring * dense[m, s]
@@ -57,6 +64,17 @@ def correct_row(corrections, dense, states, agents, placement, m, moves):
     for digit in range(4):
         for bin_ in range(16):
             moves.digits[m, digit, bin_] = corrections.habits[m, 2 + digit, bin_]
+
+
+@njit(**KERNEL)
+def led(book, m, state) -> float:
+    """By how many usual spreads an agent's ask is better than all others, less the same of a bid; in [-1, 1]."""
+    lead = 0.0
+    for s in range(2):
+        best, others = book.row[m, BEST + s], best_of_size(book, m, s, _NEVER)
+        if not is_empty(best) and not is_empty(others):
+            lead += (2 * s - 1) * min(abs(best - others) / max(state["usual_spread"], 1.0), 1.0)
+    return lead
 
 
 @njit(**KERNEL)

@@ -19,7 +19,7 @@ from tradefm_gym.flow import tilting
 from tradefm_gym.flow import tradefm_kernels as kernels
 from tradefm_gym.flow.cancels import YOUNGEST
 from tradefm_gym.flow.followers import AGENT_PRESSURE
-from tradefm_gym.flow.habits import Habits
+from tradefm_gym.flow.habits import MEETING, Habits
 from tradefm_gym.flow.indicators import INDICATORS, LEVELS, TIERS, UNTOLD, tell
 from tradefm_gym.flow.placement import HABITS, PLACEMENT_WIDTH, stream_states
 from tradefm_gym.flow.protocol import ContextBank
@@ -170,7 +170,7 @@ class TradeFMFlow:
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
         self._agents = np.zeros((n, AGENT_PRESSURE))
         self._followers = np.zeros((n, 2))
-        self._habits = np.zeros((n, *HABITS))
+        self._habits, self._meeting = np.zeros((n, *HABITS)), np.zeros(n)
         self._cursor = np.zeros(n, np.int64)
         self._history = np.zeros((n, max(t, t // 2 + _QUEUE), 4), np.int32)  # ring of the last inputs
         self._seen = np.zeros(n, np.int64)
@@ -217,6 +217,7 @@ class TradeFMFlow:
             state, inputs, cache = self._starts[context]
             self._states[same], self._placement[same] = state["stream"], state["placement"]
             self._followers[same], self._habits[same] = state["followers"], state["habits"]
+            self._meeting[same] = MEETING if state["habits"].any() else 0.0
             self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
             self._lasting[same] = state["lasting"]
             self._history[same, : len(inputs)] = inputs
@@ -285,7 +286,8 @@ class TradeFMFlow:
 
     def _corrections(self) -> tilting.Corrections:
         followers = self.following * self._followers
-        return tilting.Corrections(self._persistence, followers, self.answering, self.restoring, self._habits)
+        asset = self._habits, self._meeting
+        return tilting.Corrections(self._persistence, followers, self.answering, self.restoring, *asset)
 
     def _drawn(self, market: MarketSimulator, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and strengths of wanted rows: what was begun for them, or what is begun now."""
@@ -375,8 +377,8 @@ class TradeFMFlow:
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
         names = (
-            "states", "placement", "agents", "followers", "habits", "lasting", "tables", "cursor", "history", "seen",
-            "fixed", "shift", "first", "seeds", "episodes", "proposals",
+            "states", "placement", "agents", "followers", "habits", "meeting", "lasting", "tables", "cursor", "history",
+            "seen", "fixed", "shift", "first", "seeds", "episodes", "proposals",
         )  # fmt: skip
         return {name: getattr(self, f"_{name}") for name in names}
 

@@ -13,7 +13,7 @@ from numba import njit, prange
 from tradefm_gym.flow.cancels import leaves_a_hole, order_to_cancel
 from tradefm_gym.flow.followers import add_pressure
 from tradefm_gym.flow.placement import SPAN, density, place, place_by_touch, touch_lots, usual_touch
-from tradefm_gym.flow.tilting import correct_row
+from tradefm_gym.flow.tilting import correct_row, led
 from tradefm_gym.market.compiler import KERNEL, PARALLEL, ROW, SERIAL
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -257,7 +257,8 @@ def _prepare_row(
         words[m, 0], words[m, 1], words[m, 2], words[m, 3], words[m, 4] = a, b, c, d, e
         for s in range(2):
             dense[m, s] = density(book, m, s, placement[m])
-        correct_row(corrections, dense, states, agents, placement, m, moves)
+        met = corrections.meeting[m] * led(book, m, states[m]) if corrections.meeting[m] > 0.0 else 0.0
+        correct_row(corrections, dense, states, agents, placement, met, m, moves)
 
 
 # --- Tokens to proposals ------------------------------------------------------------------------------
