@@ -73,6 +73,17 @@ def test_tokens_are_mapped_and_not_read(written):
     assert not any(tokens.flags.writeable for tokens in written.tokens("train"))
 
 
+def test_the_latest_events_of_each_day_can_be_had_alone(written):
+    less = written.latest(0.25)
+    for some, everything in zip(less.tokens("train"), written.tokens("train"), strict=True):
+        np.testing.assert_array_equal(some, everything[-round(0.25 * len(everything)) :])
+    for part in ("validation", "test"):
+        assert less.segments[part] == written.segments[part]
+    assert less.digest != written.digest  # a run on one does not go on with the other
+    with pytest.raises(ValueError, match="share is 0; allowed is a share in"):
+        written.latest(0)
+
+
 def test_the_same_hours_are_not_trained_on_and_scored(written):
     parts = {part: [segment.set for segment in written.segments[part]] for part in PARTS}
     assert list(written.sets) == ["a_best_level", "b_first_hours", "zero"]

@@ -61,10 +61,16 @@ def test_a_short_study_writes_a_table(example, tmp_path):
         training=training, speed=False,
     )  # fmt: skip
     example.main(arguments)
+    less = replace(arguments, arms=("0.3M",), shares=(0.5,), seeds=1, out=tmp_path / "less")
+    example.main(less)
+    half = json.loads((tmp_path / "less" / "results.json").read_text())["0.3M, 0.5 of the data"]
+    assert half["training_events"] == 1_376
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {arm: len(row["nats"]["short"]) for arm, row in results.items()} == {"0.3M": 2, "1M, context 128": 2}
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
-    assert lines[0] == "| network | parameters | short |" and lines[2].startswith("| 0.3M | 312,264 | ")
+    assert lines[0] == "| network | parameters | events | short |" and lines[2].startswith(
+        "| 0.3M | 312,264 | 2,751 | "
+    )
     first = results["0.3M"]["nats"]["short"]
     assert first[0] != first[1]  # another seed
     again = (tmp_path / "out" / "0.3M-seed-0" / "training.safetensors").stat().st_mtime_ns
