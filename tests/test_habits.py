@@ -16,6 +16,7 @@ from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, CANCEL, SELL
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.tokenizer import TradeTokenizer
+from tradefm_gym.realism import habits_fit
 from tradefm_gym.realism.habits_fit import HabitOptions, fit_habits
 from tradefm_gym.realism.intervention import AgentMarkets
 
@@ -127,11 +128,35 @@ def test_the_flow_comes_nearer_to_the_day(model, day):
     told = []
     habits = fit_habits(day, model, SMALL, lambda done, of: told.append((done, of)))
     rounds = np.array(habits.report["total_variation"])
-    assert told == [(i, 8) for i in range(8)] and rounds.shape == (5, HABITS[0])
+    assert (
+        [number for number, _ in told] == list(range(len(told)))
+        and told[0] == (0, 8)
+        and rounds.shape == (5, HABITS[0])
+    )
     assert habits.report["kept"] > 0
     assert rounds[habits.report["kept"]].sum() < 0.6 * rounds[0].sum()
     # The same again, by the same seed.
     np.testing.assert_array_equal(fit_habits(day, model, SMALL).log_odds, habits.log_odds)
+
+
+@pytest.mark.parametrize("further", [9.0, -9.0])
+def test_a_pace_lasts_as_forecasts_the_validation_part_best_unless_waits_stray(model, day, monkeypatch, further):
+    """With errors that fall as the exponent grows, the largest is chosen, and none if all let waits stray too far."""
+    monkeypatch.setattr(habits_fit, "_HORIZONS", (64, 128))  # the day is short
+    monkeypatch.setattr(habits_fit, "_FURTHER", further)
+    usual = habits_fit._pace_error
+
+    def falling(model, bank, times, habits, *rest):
+        error = usual(model, bank, times, habits, *rest)
+        return error and error + 1.0 - habits.lasting
+
+    monkeypatch.setattr(habits_fit, "_pace_error", falling)
+    habits = fit_habits(day, model, HabitOptions(rounds=1, markets=8, events=320, burn_in=64))
+    errors, strayed = habits.report["pace_error"], habits.report["strayed"]
+    assert list(errors) == ["0.0", "0.35", "0.7"]
+    allowed = [lasting for lasting in strayed if strayed[lasting] <= further]
+    assert habits.lasting == float(min(allowed, key=errors.get, default="0.0"))
+    assert habits.lasting == (0.7 if further > 0 else 0.0)
 
 
 def test_habits_are_kept_as_they_are(model, day, tmp_path):
@@ -189,6 +214,7 @@ def test_the_command_writes_habits_and_says_how_near_the_markets_come(model, day
     assert cli.main(["fit", "tradefm", *asked, "--markets", "4", "--events", "300"]) == 0
     said = capsys.readouterr().out
     assert "ZERO, made up, 2026-01-01" in said and "taker sizes" in said and "waits" in said
+    assert "the validation part is too short" in said  # of 6,000 events
     flow = TradeFMFlow(model, 2, context=tmp_path / "day.npz", habits=out)
     bank = tmp_path / "bank.npz"
     asked[3] = str(bank)

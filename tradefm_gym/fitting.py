@@ -83,10 +83,15 @@ def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, An
         table.add_row(f"{number}{kept}", *(f"{one:.3f}" for one in distances), f"{sum(distances):.3f}")
     console.print("total variation from the day's training part, * kept; round 0 has no habits", highlight=False)
     console.print(table)
-    tried = ", ".join(f"{lasting}: {error:.3f}" for lasting, error in habits.report["pace_error"].items())
-    console.print(
-        f"a pace lasts by {habits.lasting:g}; mean error of log durations, held out: {tried}", highlight=False
-    )
+    errors, strayed = habits.report["pace_error"], habits.report["strayed"]
+    if not errors:
+        console.print("how long a pace lasts was not tried: the validation part is too short", highlight=False)
+        return habits
+    table = Table("a pace lasts by", "mean error of log durations, held out", "waits stray by")
+    for lasting, error in errors.items():
+        mark = "*" if float(lasting) == habits.lasting else ""
+        table.add_row(f"{lasting}{mark}", f"{error:.3f}", f"{strayed[lasting]:+.3f}" if lasting in strayed else "")
+    console.print(table)
     return habits
 
 

@@ -87,14 +87,17 @@ def fit_habits(
             best, nearest, kept = odds, total, number
         more = np.log((real + _SELDOM) / (seen + _SELDOM)) * told[:, None]
         odds = np.clip(odds + np.clip(_RATES[:, None] * more, -_STEP, _STEP), -MOST, MOST)
-    meta, errors, strayed = recorded.meta, {}, {0.0: 0.0}
+    meta, errors, strayed = recorded.meta, {}, {}
     held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
     times = features["time_ns"][index < split(recorded).validation.stop]
     for number, lasting in enumerate(_LASTING, options.rounds + 1):
         progress(number, options.rounds + 1 + len(_LASTING))
         tried = Habits(best, lasting)
-        errors[lasting] = _pace_error(model, held_out, times, tried, options.seed, settings)
-        if errors[lasting] < errors[0.0]:
+        error = _pace_error(model, held_out, times, tried, options.seed, settings)
+        if error is None:
+            break
+        errors[lasting] = error
+        if error < errors[0.0]:
             ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
             waits = _shares(np.concatenate([events[options.burn_in :] for events in ran]), tokenizer)[0][WAITS]
             strayed[lasting] = 0.5 * float(np.abs(real[WAITS] - waits).sum()) - rounds[kept][WAITS]
@@ -103,13 +106,15 @@ def fit_habits(
     report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in errors.items()}
     report["strayed"] = {str(lasting): round(further, 4) for lasting, further in strayed.items()}
     steady = [lasting for lasting, further in strayed.items() if further <= _FURTHER]
-    return Habits(best, min(steady, key=errors.__getitem__), report)
+    return Habits(best, min(steady, key=errors.__getitem__, default=0.0), report)
 
 
 def _pace_error(
     model: str | Path, bank: ContextBank, times: np.ndarray, habits: Habits, seed: int, settings: dict[str, Any]
-) -> float:
+) -> float | None:
     """Mean error of the logarithm of how long ``_HORIZONS`` of events take from moments of the validation part.
+
+    None if that part leaves too few moments.
 
     Args:
         model: a checkpoint.
@@ -122,7 +127,7 @@ def _pace_error(
     first = np.searchsorted(times, bank.clock_ns, side="right")
     starts = np.flatnonzero((bank.split_code == 1) & (first + max(_HORIZONS) <= len(times)))
     if len(starts) < _FEWEST_STARTS:
-        return 0.0
+        return None
     ran = _run(model, bank, np.repeat(starts, _ROLLOUTS), habits, max(_HORIZONS), seed, settings)
     errors = []
     for horizon in _HORIZONS:

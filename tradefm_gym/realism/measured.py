@@ -91,8 +91,7 @@ class Measured:
                 if str(archive["key"]) != key:
                     return None
                 return cls._of({name: archive[name] for name in archive.files})
-        # Of a damaged file: anything that zipfile, zlib and numpy raise, or that columns without their like lead to.
-        except Exception:
+        except _DAMAGED:
             return None
 
     @classmethod
