@@ -1,6 +1,11 @@
 """What a card keeps of an arm: samples of its paths, and its forecasts. Paths themselves are too large to keep."""
 
 import json
+import lzma
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +33,11 @@ NEXT_EVENTS = 16  # that a next move spans
 # How rollouts fare as they go on: stretches of events from their start, the last to the end, and what is looked at.
 STRETCHES = {"events_0_to_256": (0, 256), "events_256_to_1024": (256, 1024), "events_from_1024": (1024, None)}
 ALONG = ("spread", "touch_depth", "imbalance", "inter_arrival", "order_size")
+# What zipfile, zlib, lzma, numpy and columns without their like lead to where a file is damaged.
+_DAMAGED = (
+    OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
+    RuntimeError, SyntaxError, struct.error, zlib.error, lzma.LZMAError, tokenize.TokenError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(eq=False)
