@@ -24,6 +24,7 @@ from tradefm_gym.market.simulator import MarketSimulator
 
 _TAIL = 2048  # records of a start state that a flow may still want to read
 _AGENT_IDS = 1 << 15
+_PAUSE = 4  # background events between two attempts to close
 
 
 class AgentMarkets:
@@ -84,10 +85,19 @@ class AgentMarkets:
         n = len(wanted)
         self._send(CANCEL, wanted.astype(np.int64), np.zeros(n), np.zeros(n), order_id, int(NO_LIMIT))
 
-    def close(self) -> None:
-        """Sells or buys what the agents hold, at any price."""
-        held = self.inventory
-        self.take(-np.sign(held), np.abs(held))
+    def close(self, patience: int) -> None:
+        """Sells or buys what the agents hold, at any price.
+
+        Args:
+            patience: background events for which they go on with what the book has not taken, every few of them.
+        """
+        last = self.count + patience
+        while True:
+            held = self.inventory
+            self.take(-np.sign(held), np.abs(held))
+            if self.count >= last or not self.inventory.any():
+                return
+            self.run(min(_PAUSE, last - self.count))
 
     @property
     def inventory(self) -> np.ndarray:
