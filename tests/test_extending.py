@@ -123,30 +123,31 @@ def test_a_corrected_draw_is_a_draw_tilted_by_what_its_own_probabilities_give(na
 @pytest.mark.parametrize("config", [CONFIG, JOINT], ids=["factored", "joint"])
 def test_sizes_and_waits_are_tilted_by_whose_they_are(name, config):
     """Against the network's own log-probabilities of all tokens of a kind, drawn from by the definition of a draw."""
-    generator, batch, alike = np.random.default_rng(7), 4, []
+    generator, batch, states, alike = np.random.default_rng(7), 256, 4, []
     engine = engine_of(name, config, batch)
-    engine.prefill(np.arange(batch), [random_events(generator, 5 + row) for row in range(batch)])
+    engine.prefill(np.arange(states), [random_events(generator, 5 + row) for row in range(states)])
+    engine.copy_rows(np.arange(states, batch) % states, np.arange(states, batch))
     tokens = np.arange(engine.vocabulary)
-    known = np.exp([engine.log_prob(np.full(batch, token)).astype(np.float64) for token in tokens]).T  # (B, V)
-    for _ in range(20):
-        bits, moves = random_bits(generator, batch), Moves.none(batch)
-        moves.shares[:, 0, :5], moves.shares[:, 1, :5] = 1.0, 1.0
-        moves.digits[:] = generator.normal(0, 1.5, (batch, 4, 16))
-        drawn, _ = engine.start_sample(bits, mask(batch, *range(batch)), 1.0, moves)()
-        for row in range(batch):
-            kinds, own = tokens >> 8, moves.digits[row]
-            classes = np.where(kinds >= 32, 2, np.where(kinds % 16 < 5, 1, 0))
-            sizes, waits = np.exp(own[classes, (tokens >> 4) & 15]), np.exp(own[3, tokens & 15])
-            if config is JOINT:
-                expected = one_of(known[row] * sizes * waits, bits[row, 0])
-            else:
-                kind = int(drawn[row]) >> 8  # nothing is asked of kinds
-                assert kind == one_of(known[row].reshape(KINDS, -1).sum(1), *bits[row, :3])
-                inside = known[row].reshape(KINDS, 16, 16)[kind]
-                size = one_of(inside.sum(1) * sizes.reshape(KINDS, 16, 16)[kind, :, 0], bits[row, 3])
-                wait = one_of(inside[size] * np.exp(own[3]), bits[row, 4])
-                expected = 256 * kind + 16 * size + wait
-            alike.append(drawn[row] == expected)
+    asked = np.repeat(tokens, states).reshape(-1, batch)  # of many tokens at a time
+    known = np.exp(np.concatenate([engine.log_prob(some).astype(np.float64) for some in asked])).reshape(-1, states).T
+    bits, moves = random_bits(generator, batch), Moves.none(batch)
+    moves.shares[:, 0, :5], moves.shares[:, 1, :5] = 1.0, 1.0
+    moves.digits[:] = generator.normal(0, 1.5, (batch, 4, 16))
+    drawn, _ = engine.start_sample(bits, mask(batch, *range(batch)), 1.0, moves)()
+    for row in range(batch):
+        kinds, own, usual = tokens >> 8, moves.digits[row], known[row % states]
+        classes = np.where(kinds >= 32, 2, np.where(kinds % 16 < 5, 1, 0))
+        sizes, waits = np.exp(own[classes, (tokens >> 4) & 15]), np.exp(own[3, tokens & 15])
+        if config is JOINT:
+            expected = one_of(usual * sizes * waits, bits[row, 0])
+        else:
+            kind = int(drawn[row]) >> 8  # nothing is asked of kinds
+            assert kind == one_of(usual.reshape(KINDS, -1).sum(1), *bits[row, :3])
+            inside = usual.reshape(KINDS, 16, 16)[kind]
+            size = one_of(inside.sum(1) * sizes.reshape(KINDS, 16, 16)[kind, :, 0], bits[row, 3])
+            wait = one_of(inside[size] * np.exp(own[3]), bits[row, 4])
+            expected = 256 * kind + 16 * size + wait
+        alike.append(drawn[row] == expected)
     assert np.mean(alike) > 0.95  # the network's probabilities are float32
 
 
