@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tradefm_gym.realism.bootstrap import dense, estimate, labels, resampled, series, sums
+from tradefm_gym.realism.bootstrap import dense, estimate, labels, mean_of, resampled, series, sums
 
 
 def test_the_first_row_is_the_sample_and_each_replicate_draws_as_many_blocks():
@@ -79,3 +79,18 @@ def test_labels_and_options_are_checked():
         labels("block", np.zeros(2, int), 3)
     with pytest.raises(ValueError, match="replicates is 0"):
         resampled([3], 0)
+
+
+@pytest.mark.parametrize("blocks", [5, 8, 30])
+def test_an_interval_of_few_blocks_covers_the_mean_as_often_as_one_of_many(blocks):
+    """Percentiles alone leave it out in 17% of samples of five blocks."""
+    random, runs, missed, plainly = np.random.default_rng(blocks), 600, 0, 0
+    for seed in range(runs):
+        values = random.normal(size=blocks)
+        found = mean_of(values, np.arange(blocks), seed=seed)
+        missed += not found.low <= 0.0 <= found.high
+        means = resampled([blocks], seed=seed)[0] @ values / blocks
+        plain = estimate(means)
+        plainly += not plain.low <= 0.0 <= plain.high
+        assert plain.value == pytest.approx(found.value) and found.low <= plain.low and found.high >= plain.high
+    assert missed / runs < 0.09 and (blocks > 8 or plainly / runs > 0.1)

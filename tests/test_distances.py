@@ -11,6 +11,8 @@ from tradefm_gym.realism.distances import (
     compare,
     compare_given,
     covered,
+    deviation_floor,
+    deviation_ratio,
     floor,
     floor_given,
     over_horizon,
@@ -289,3 +291,15 @@ for call in (
 def test_importing_needs_no_extra_and_a_missing_one_is_named():
     done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True)
     assert done.stdout.count('pip install "tradefm-gym[realism]"') == 2
+
+
+def test_the_ratio_of_deviations_is_that_of_the_samples_scales():
+    random = np.random.default_rng(3)
+    real = Sample(random.normal(size=4_000), np.arange(4_000) // 200)
+    wide = Sample(2 * random.normal(size=4_000), np.arange(4_000) // 200)
+    found = deviation_ratio(real, wide)
+    assert found.low < 2.0 < found.high and 1.9 < found.low and found.high < 2.1
+    assert deviation_ratio(real, real).value == 1.0
+    halves = deviation_floor(real)
+    even, odd = (real.values[(real.block % 2) == i] for i in (0, 1))
+    assert halves.value == pytest.approx(np.sqrt((odd**2).mean() / (even**2).mean()))

@@ -14,7 +14,7 @@ from hand_path import add, idle, path_of, take
 from quiet_flow import QuietFlow, quiet_bank
 
 from tradefm_gym.market.events import BUY, SELL
-from tradefm_gym.realism import exploits
+from tradefm_gym.realism import exploits, probes
 from tradefm_gym.realism.markouts import HORIZONS
 from tradefm_gym.realism.measured import Measured
 from tradefm_gym.realism.probe_tables import of_a_probe, probe_tables
@@ -137,3 +137,21 @@ def test_probes_are_named():
     assert chosen(list(PROBES)[::-1]) == tuple(PROBES)
     with pytest.raises(ValueError, match="probes names 'markout'; allowed are reaction, markouts, exploits, impact"):
         chosen(["markout"])
+
+
+def test_a_mean_profit_that_is_not_shown_to_be_one_is_no_pass():
+    paid = Row("day", "exploit_pump", "paid", "flow", 0.0, n=200, seeds=LEAST_SEEDS)
+    for low, value, high, starts, outcome in (
+        (-9.0, -5.0, -1.0, 5.0, "passes"),
+        (-2.0, 40.0, 90.0, 5.0, "unclear"),
+        (-9.0, -5.0, -1.0, 4.0, "too few"),
+    ):
+        profit = replace(paid, metric="profit", value=value, low=low, high=high)
+        rows = [paid, profit, replace(paid, metric="starts", value=starts)]
+        assert outcomes(rows, ATTACKED) == [[outcome], [outcome]]
+
+
+def test_start_states_are_used_alike():
+    flow = FollowedFlow(10)
+    contexts, _ = probes._starts(flow, 10)
+    assert np.ptp(np.bincount(contexts, minlength=len(flow.bank))) <= 1

@@ -42,7 +42,8 @@ def averages(
 ) -> tuple[list[Estimate], np.ndarray]:
     """Mean of each column with its interval, and its number of samples; arguments as in ``replicated_means``."""
     means, count = replicated_means(values, block, replicates, seed)
-    return [estimate(column) for column in means.T], count
+    blocks = [len(np.unique(block))]
+    return [estimate(column, blocks) for column in means.T], count
 
 
 def figure(quantity: str, metric: str, arm: str, estimate_: Estimate | float, n: int, seeds: int = 1) -> dict[str, Any]:

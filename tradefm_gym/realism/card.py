@@ -278,7 +278,7 @@ class CardMaker:
 
     def _long(self, one: RecordedSet, spec: str, flow: FlowModel, starts: int) -> list[MarketPath]:
         effort, paths = self.effort, []
-        contexts = np.linspace(0, starts - 1, effort.seeds).astype(np.int64)
+        contexts = np.arange(effort.seeds) * starts // effort.seeds
         seeds = (np.uint64(1) << np.uint64(48)) + np.arange(effort.seeds, dtype=np.uint64)  # not those of forecasts
         total = -(-effort.seeds // flow.num_envs) * effort.events
         for first in range(0, effort.seeds, flow.num_envs):

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradefm_gym.arguments import one_of, shortened
-from tradefm_gym.realism.bootstrap import REPLICATES, Estimate, dense, estimate, labels, resampled, series
+from tradefm_gym.realism.bootstrap import REPLICATES, Estimate, dense, estimate, labels, resampled, series, sums
 from tradefm_gym.realism.pooled import METRICS, Pooled, Side, cells, deviation
 
+DEVIATION = "deviation_ratio"  # the metric of that name
 BINS = 32  # of the Jensen-Shannon divergence
 GIVEN_BINS = 10  # of the condition
 
@@ -101,6 +102,26 @@ def paired_ratio(
     of_a, of_b = (values[metric] for values in _replicated([real, a, b], replicates, seed, bins))
     with np.errstate(divide="ignore", invalid="ignore"):
         return estimate(of_a / of_b)
+
+
+def deviation_ratio(real: Sample, generated: Sample, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+    """Root mean square of ``generated`` over that of ``real``; blocks of both are resampled."""
+    sides = []
+    for sample in (real, generated):
+        place, number = dense(sample.block)
+        sides.append(sums(place, number, [sample.values**2, np.ones(len(sample.values))]))
+    numbers_ = [len(side) for side in sides]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        (squares, n), (their_squares, m) = (
+            (weights @ side).T for weights, side in zip(resampled(numbers_, replicates, seed), sides, strict=True)
+        )
+        return estimate(np.sqrt(their_squares / m / (squares / n)), numbers_)
+
+
+def deviation_floor(real: Sample, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+    """``deviation_ratio`` of the recorded sample's odd blocks to its even ones."""
+    even, odd = _halves(real)
+    return deviation_ratio(real.where(even), real.where(odd), replicates, seed)
 
 
 def compare_given(

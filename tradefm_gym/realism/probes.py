@@ -248,8 +248,8 @@ def _of_model(subject: Subject, told: Callable[..., Iterable[Mapping[str, Any]]]
 
 
 def _starts(flow: FlowModel, agents: int) -> tuple[np.ndarray, np.ndarray]:
-    """Start states (agents,) spread over the test part, and seeds (agents,) uint64."""
-    contexts = np.linspace(0, len(flow.bank) - 1, agents).astype(np.int64)
+    """Start states (agents,) spread evenly over those of the test part, and seeds (agents,) uint64."""
+    contexts = np.arange(agents) * len(flow.bank) // agents
     return contexts, _FIRST_SEED + np.arange(agents, dtype=np.uint64)
 
 

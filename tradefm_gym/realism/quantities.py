@@ -13,12 +13,14 @@ from tradefm_gym.realism.path import LEVELS, MarketPath
 
 RETURN_SECONDS = (1, 10, 30, 60, 120)
 BLOCK_S = 120.0
+PACED = 16  # events whose duration is a sample: calm and hectic spells, which single waits do not tell apart
 LEAST_RETURNS = 30  # of an interval in one path; shorter paths tell nothing of it
 
 QUANTITIES = (
     *(f"log_return_{seconds}s" for seconds in RETURN_SECONDS),
     "spread", "touch_depth", "depth_5", "imbalance", "order_size", "taker_size", "cancel_size", "price_depth",
-    "cancel_depth", "inter_arrival", "event_count_1s", "volume_1s", "first_fill_wait", "order_lifetime",
+    "cancel_depth", "inter_arrival", "duration_16_events", "event_count_1s", "volume_1s",
+    "first_fill_wait", "order_lifetime",
 )  # fmt: skip
 
 
@@ -81,6 +83,8 @@ def _of_one(path: MarketPath, returns: Sequence[int]) -> dict[str, tuple[np.ndar
     named = cancels & (records["price"] > 0)
     found["cancel_depth"] = (behind[named], seconds[named])
     found["inter_arrival"] = (np.diff(records["time_ns"]) / 1e9, seconds[1:])
+    ends = records["time_ns"][::PACED]
+    found["duration_16_events"] = (np.diff(ends) / 1e9, seconds[PACED::PACED])
     traded = np.where(cancels, 0, records["filled"]) / median
     whole_seconds = int((path.end_ns - path.start_ns) // 10**9)  # what a path holds of a last second is not one
     if whole_seconds:

@@ -167,7 +167,7 @@ def pooled_skill(
             # A replicate without a positive mean says nothing of the ratio.
             total += size * np.where(reference > 0, arm / reference, np.nan)
         starts += size
-    found = estimate(1.0 - total / starts)
+    found = estimate(1.0 - total / starts, [len(table) for table in tables])
     return found if sum(map(len, tables)) >= least else Estimate(found.value, np.nan, np.nan)
 
 

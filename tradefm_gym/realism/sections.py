@@ -14,7 +14,18 @@ import numpy as np
 from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.realism.bootstrap import Estimate
 from tradefm_gym.realism.discriminator import discriminate
-from tradefm_gym.realism.distances import Sample, compare, compare_given, floor, floor_given, over_horizon, paired_ratio
+from tradefm_gym.realism.distances import (
+    DEVIATION,
+    Sample,
+    compare,
+    compare_given,
+    deviation_floor,
+    deviation_ratio,
+    floor,
+    floor_given,
+    over_horizon,
+    paired_ratio,
+)
 from tradefm_gym.realism.forecasts import COLUMNS
 from tradefm_gym.realism.measured import ALONG, FILL_WINDOW, GIVEN, STRETCHES, Measured
 from tradefm_gym.realism.path import MarketPath
@@ -90,6 +101,8 @@ def distances(subject: Subject) -> list[Row]:
     for name, real in subject.real.samples.items():
         found = _distance(subject, real, name)
         rows += [subject.row(name, metric, found[metric], len(real.values)) for metric in METRICS if found]
+        if found and name.startswith("log_return_"):
+            rows.append(subject.row(name, DEVIATION, _deviation(subject, real, name), len(real.values)))
         other = subject.reference and subject.reference.samples.get(name)
         if found and other:
             arm = subject.measured.samples[name]
@@ -104,6 +117,12 @@ def _distance(subject: Subject, real: Sample, name: str) -> dict[str, Estimate]:
         return floor(real, subject.replicates) if len(np.unique(real.block)) > 1 else {}
     arm = subject.measured.samples.get(name)
     return {} if arm is None else compare(real, arm, subject.replicates)
+
+
+def _deviation(subject: Subject, real: Sample, name: str) -> Estimate:
+    if subject.arm == "floor":
+        return deviation_floor(real, subject.replicates)
+    return deviation_ratio(real, subject.measured.samples[name], subject.replicates)
 
 
 def conditional_distances(subject: Subject) -> list[Row]:

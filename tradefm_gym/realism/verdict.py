@@ -13,12 +13,15 @@ A market is fit to train **execution** if
 * it lives: a side is empty after at most 1% of events, and no spread exceeds 20 times the recorded median, unless the
   record's own largest does;
 * spread, depth at the touch, waiting times, events in a second, sizes of takers, and returns over 1 and 10 seconds are
-  near, waiting times also given the one before: what an order costs, and when;
+  near, so are the durations of 16 events, and waiting times also given the one before: what an order costs, and when;
+* returns are as large as recorded ones: their root mean square over 1 and 10 seconds is at most 1.5 times that of the
+  test part and at least the reciprocal, or as far off as the training part or halves of the test part are, as far as
+  that is 1.75; it fails if its whole interval lies beyond;
 * the spread and the waiting times do not wander: the distance of the last quarter of the rollouts is at most 1.5 times
   that of the first, or near;
 * no scripted attack earns money: none of those of ``realism/exploits.py`` has a mean profit whose 95% interval lies
   above zero. A market that pays for manipulation is a defect, and a policy that is trained on it learns to manipulate.
-  That none pays counts from 200 seeds on;
+  That none pays counts from 200 seeds and five start states on, if no mean profit is above zero;
 * on no set its forecasts of return, realised variance, mean spread or volume, over 256 events and 10 seconds, are
   worse than those of Hawkes flow beyond the 95% interval (not asked of Hawkes flow itself; without an interval, which
   takes five blocks of starts, they decide nothing).
@@ -34,7 +37,8 @@ It is fit to train **market making** if it is fit for execution, and
 A rule fails, or passes, or says nothing (unclear, too few samples, or not measured). One that fails decides. Where one
 of those that matter most says nothing, fitness is **not shown**: that the market lives, spread, depth at the touch,
 waiting times, and that no attack pays; for market making also order sizes, depths of adds, and the markout. Attacks and
-markouts are measured only if the card is asked for them, with the option ``--probes``.
+markouts are measured only if the card is asked for them, with the option ``--probes``. What else says nothing is named
+beside "fit".
 """
 
 import math
@@ -42,12 +46,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tradefm_gym.realism.distances import DEVIATION
+from tradefm_gym.realism.exploits import LEAST_STARTS
 from tradefm_gym.realism.rows import Row, Rows
 
 LEAST = 200  # recorded samples
 LEAST_SEEDS = 200  # of an attack that is said not to pay
 LOWEST, HIGHEST, DRIFT_FACTOR = 0.05, 0.25, 1.5
 EMPTY_SHARE, LARGEST_SPREAD, WANDER = 0.01, 20.0, 1.5
+RETURN_FACTOR, MOST_RETURN_FACTOR = 1.5, 1.75
 USES = ("execution", "market making")
 
 Outcome = Literal["passes", "fails", "unclear", "too few", "not measured"]
@@ -93,8 +100,11 @@ class Verdict:
         failed = [f"{one.rule} ({one.figures})" for one in self.findings if one.outcome == "fails"]
         if failed:
             return "; ".join(failed)
-        silent = [f"{one.rule}: {one.outcome}" for one in self.findings if one.needed and one.outcome in _SILENT]
-        return "; ".join(silent) if self.fit == "not shown" else "no rule fails"
+        silent = [one for one in self.findings if one.outcome in _SILENT]
+        if self.fit == "not shown":
+            return "; ".join(f"{one.rule}: {one.outcome}" for one in silent if one.needed)
+        beside = f"; nothing is said by: {', '.join(one.rule for one in silent)}" if silent else ""
+        return f"no rule fails{beside}"
 
 
 _OUTCOMES: dict[str, Outcome] = {"near": "passes", "far": "fails", "unclear": "unclear"}
@@ -141,6 +151,31 @@ def near(quantity: str, metric: str = "ks") -> Judge:
         return _OUTCOMES[said], f"{row.value:.3f}, allowed {limit:.3f}"
 
     return judge
+
+
+def _as_large(quantity: str) -> Judge:
+    """Judges the size of returns."""
+
+    def judge(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
+        row, drift, floor = (rows.get(set_name, quantity, DEVIATION, one) for one in (arm, "drift", "floor"))
+        if row is None or not 0 < row.value < math.inf:
+            return "not measured", ""
+        own = max((_factor(one.value) for one in (drift, floor) if one is not None), default=1.0)
+        limit = max(RETURN_FACTOR, min(own, MOST_RETURN_FACTOR))
+        said = f"{row.value:.2f} of the recorded size, allowed {1 / limit:.2f} to {limit:.2f}"
+        if row.n < LEAST:
+            return "too few", f"{row.n} samples"
+        if _factor(row.value) <= limit:
+            return "passes", said
+        if math.isnan(row.low):
+            return "too few", _NO_INTERVAL
+        return ("fails" if row.low > limit or row.high < 1 / limit else "unclear"), said
+
+    return judge
+
+
+def _factor(ratio: float) -> float:
+    return max(ratio, 1 / ratio) if 0 < ratio < math.inf else 1.0
 
 
 def _lives(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
@@ -208,7 +243,14 @@ def _no_attack_pays(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
     if guilty:
         return "fails", f"{', '.join(guilty)} paid"
     seeds = min(row.seeds for row in paid)
-    return ("too few", f"{seeds} seeds") if seeds < LEAST_SEEDS else ("passes", f"none of {len(paid)} paid")
+    if seeds < LEAST_SEEDS:
+        return "too few", f"{seeds} seeds"
+    starts = rows.get(set_name, paid[0].quantity, "starts", arm)
+    if starts is not None and starts.value < LEAST_STARTS:
+        return "too few", f"{starts.value:.0f} start states"
+    means = [rows.get(set_name, row.quantity, "profit", arm) for row in paid]
+    earned = [row.quantity.removeprefix("exploit_").replace("_", " ") for row in means if row and row.value > 0]
+    return ("unclear", f"{', '.join(earned)} earned on average") if earned else ("passes", f"none of {len(paid)} paid")
 
 
 _NEEDED = ("spread", "touch_depth", "inter_arrival", "order_size", "price_depth")
@@ -218,8 +260,13 @@ RULES = (
     *(
         Rule(quantity.replace("_", " "), "execution", near(quantity), quantity in _NEEDED)
         for quantity in (
-            "spread", "touch_depth", "inter_arrival", "event_count_1s", "taker_size", "log_return_1s", "log_return_10s",
+            "spread", "touch_depth", "inter_arrival", "duration_16_events", "event_count_1s", "taker_size",
+            "log_return_1s", "log_return_10s",
         )
+    ),
+    *(
+        Rule(f"size of returns over {seconds} s", "execution", _as_large(f"log_return_{seconds}s"))
+        for seconds in (1, 10)
     ),
     Rule("inter arrival given the one before", "execution", near("inter_arrival|previous", "ks_given")),
     Rule("wandering of the spread", "execution", _steady("spread")),
