@@ -95,8 +95,14 @@ class Tables:
                 )
                 for quantity in ("order_size", "touch_depth", "imbalance")
             ),
-            ("fill counts, round trip, correlation 0.95", lambda s: self._fills(s, "fill_count_64_events")),
-            ("fill volumes, round trip, correlation 0.95", lambda s: self._fills(s, "fill_volume_64_events")),
+            (
+                "fill counts, round trip, correlation 0.95 / of no fills, window by window",
+                lambda s: self._fills(s, "fill_count_64_events"),
+            ),
+            (
+                "fill volumes, round trip, correlation 0.95 / of no fills, window by window",
+                lambda s: self._fills(s, "fill_volume_64_events"),
+            ),
             ("last quarter of rollouts, 1.5 of the first (spread)", lambda s: self._drift(s, "spread")),
             ("a side empty in at most 1% of events", self._alive),
             ("largest spread at most 20 medians", self._wide),
@@ -128,8 +134,11 @@ class Tables:
         return _known(all(ours < other for other in others), ours, *others), text
 
     def _fills(self, name: str, quantity: str):
-        value = self.value(name, quantity, "distribution_correlation", "round_trip")
-        return _known(value >= 0.95, value), f"{value:.3f}"
+        value, none, each = (
+            self.value(name, quantity, metric, "round_trip")
+            for metric in ("distribution_correlation", "distribution_correlation_of_none", "window_correlation")
+        )
+        return _known(value >= 0.95, value), f"{value:.3f} / {none:.3f}, {each:.3f}"
 
     def _drift(self, name: str, quantity: str):
         value = self.value(name, quantity, "ks_last_over_first", self.flow)

@@ -16,6 +16,7 @@ from tradefm_gym.realism.impact import AFTER, PARTICIPATION
 from tradefm_gym.realism.impact import SIZES as PARENT_SIZES
 from tradefm_gym.realism.probes import AGENT
 from tradefm_gym.realism.rows import Row, Rows
+from tradefm_gym.realism.verdict import LEAST
 
 SIZES = {"up_to_1": "up to 1 medians", "1_to_4": "1 to 4 medians"}
 LAGS = (1, 10, 100)
@@ -130,12 +131,16 @@ class Probed:
 
     def _counted(self, name: str, prefix: str, wanted: list[tuple[str, str]]) -> str:
         pairs = [(self.row(name, prefix + one, metric), self.row(name, one, metric, "real")) for one, metric in wanted]
-        known = [_is_inside(row, real) for row, real in pairs if row and real and math.isfinite(real.low + row.value)]
+        known = [
+            _is_inside(row, real)
+            for row, real in pairs
+            if row and real and real.n >= LEAST and math.isfinite(real.low + row.value)
+        ]
         return f"{sum(known)} of {len(known)}"
 
 
 def _is_inside(row: Row, real: Row) -> bool:
-    return real.low <= row.value <= real.high
+    return real.n >= LEAST and real.low <= row.value <= real.high
 
 
 def _short(name: str) -> str:

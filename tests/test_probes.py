@@ -94,7 +94,7 @@ def test_too_few_recorded_fills_decide_nothing():
 
 
 def test_responses_of_takers_and_of_agents_are_held_against_the_same_band():
-    real = Row("day", "mid_response_up_to_1", "lag_10", "real", 1.0, 0.5, 1.5, n=9)
+    real = Row("day", "mid_response_up_to_1", "lag_10", "real", 1.0, 0.5, 1.5, n=200)
     takers = replace(real, arm="flow", value=1.2)
     agents = replace(takers, quantity="agent_mid_response_up_to_1", value=3.0)
     other = replace(real, set="other", low=9.0, high=9.0)

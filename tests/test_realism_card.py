@@ -368,7 +368,9 @@ def test_equal_fills_correlate_fully(thirds):
     real = measure(thirds[0])
     rows = fills(Subject("day", "round_trip", real, real, real))
     figures = {(row.quantity, row.metric): row.value for row in rows}
+    nothing = [figures.pop((name, "distribution_correlation_of_none")) for name in {name for name, _ in figures}]
     assert len(figures) == 8 and all(value == pytest.approx(1) for value in figures.values())
+    assert len(nothing) == 2 and max(nothing) < 0.99
     assert fills(Subject("day", "flow", real, real, real)) == []
 
 

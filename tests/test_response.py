@@ -64,7 +64,7 @@ def test_inside_is_told_by_lag_and_as_a_share():
     def row(arm, metric, value, low=np.nan, high=np.nan):
         return {
             "quantity": "mid_response_up_to_1", "metric": metric, "arm": arm, "value": value, "low": low, "high": high,
-            "n": 9, "seeds": 1,
+            "n": 200, "seeds": 1,
         }  # fmt: skip
 
     rows = [
@@ -76,3 +76,4 @@ def test_inside_is_told_by_lag_and_as_a_share():
     assert found == {
         "inside_lag_1": 1.0, "inside_lag_10": 0.0, "inside_lag_1000": 0.0, "inside_lags_1_to_100": 0.5,
     }  # fmt: skip
+    assert inside_rows([one | {"n": 199} for one in rows], "real", "agent") == []

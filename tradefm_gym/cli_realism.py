@@ -176,7 +176,10 @@ def _distances(card: Any, rows: Any, name: str) -> Table:
         ratios = [_number(rows.get(name, quantity, "ks_over_reference", flow), interval=True) for flow in others]
         n = max((row.n for row in found if row), default=0)
         table.add_row(quantity.replace("_", " "), f"{n:,}", *cells, *ratios)
-    table.caption, table.caption_justify = "y near, n far, ? unclear, - too few recorded samples to tell", "left"
+    table.caption, table.caption_justify = (
+        "y near, n far, ? unclear, - too few recorded samples or blocks to tell",
+        "left",
+    )
     return table
 
 
@@ -216,6 +219,7 @@ def _figures(card: Any, rows: Any, name: str) -> Table:
         ("classifier's area under the curve", "window_64_events", "auc"),
         ("fill counts, correlation of distributions", "fill_count_64_events", "distribution_correlation"),
         ("fill volumes, correlation of distributions", "fill_volume_64_events", "distribution_correlation"),
+        ("the same of no fills at all", "fill_volume_64_events", "distribution_correlation_of_none"),
     ):
         table.add_row(text, *(_number(rows.get(name, quantity, metric, arm)) for arm in arms))
     agreed = []

@@ -18,7 +18,8 @@ from tradefm_gym.realism.sections import POOLED, RANK_SHARE
 _SHOWN = (
     "ks", "w1", "js", "ks_over_reference", "w1_over_reference", "ks_given", "fact", "agrees", "ks_first_quarter",
     "ks_last_quarter", "ks_last_over_first", "share", "largest_over_median", "auc", "crps", "crps_skill", "rank_p",
-    "distribution_correlation", "quantile_correlation", "window_correlation", "mean_over_real", "w1_given", "js_given",
+    "distribution_correlation", "distribution_correlation_of_none", "quantile_correlation", "window_correlation",
+    "mean_over_real", "w1_given", "js_given",
     *(f"{metric}_{stretch}" for metric in ("ks", "w1") for stretch in STRETCHES),
 )  # fmt: skip
 _MARKS = {"near": " &#10003;", "far": " &#10007;", "unclear": " ?", "too few": " <small>too few</small>", "": ""}
@@ -237,7 +238,10 @@ def _health(rows: Rows, name: str, arms: Sequence[str]) -> str:
 
 
 def _fills(rows: Rows, name: str) -> str:
-    metrics = ("distribution_correlation", "quantile_correlation", "window_correlation", "mean_over_real")
+    metrics = (
+        "distribution_correlation", "distribution_correlation_of_none", "quantile_correlation", "window_correlation",
+        "mean_over_real",
+    )  # fmt: skip
     arms = ("replayed", "round_trip")
     lines = [
         [f"{quantity.replace('_', ' ')}, {arm.replace('_', ' ')}"]
@@ -248,7 +252,8 @@ def _fills(rows: Rows, name: str) -> str:
     ]
     caption = (
         "Windows of 64 events, recorded against executed: Pearson's correlation of the shares of windows in bins "
-        "(20 of equal width of the square root), of the quantiles at 1% to 99%, and window by window"
+        "(20 of equal width of the square root; also of a market without fills), of the quantiles at 1% to 99%, and "
+        "window by window"
     )
     return _table(["", *(metric.replace("_", " ") for metric in metrics)], lines, caption)
 

@@ -324,6 +324,7 @@ def fills(subject: Subject) -> list[Row]:
 
     Per window of 64 events the number of fills and the volume filled. ``distribution_correlation``: Pearson's, of the
     shares of windows of the two samples in 20 bins of equal width of the square root, counts in whole numbers.
+    ``distribution_correlation_of_none``: what a market without a fill has, close to 1 where most windows have none.
     ``quantile_correlation``: Pearson's, of the two samples' quantiles at 1%, 2%, ..., 99%.
     ``window_correlation``: Pearson's, window by window.
     """
@@ -340,10 +341,13 @@ def fills(subject: Subject) -> list[Row]:
         edges = np.linspace(0, np.sqrt(max(x.max(), y.max(), 1)), 21) ** 2
         if column == 0:
             edges = np.append(np.unique(np.ceil(edges)), np.inf) - 0.5
-        shares = [np.histogram(values, edges)[0] / len(values) for values in (x, y)]
+        real_shares, shares, none = (
+            np.histogram(values, edges)[0] / len(values) for values in (x, y, np.zeros_like(x))
+        )
         points = np.linspace(0.01, 0.99, 99)
         figures = {
-            "distribution_correlation": _correlation(*shares),
+            "distribution_correlation": _correlation(real_shares, shares),
+            "distribution_correlation_of_none": _correlation(real_shares, none),
             "quantile_correlation": _correlation(np.quantile(x, points), np.quantile(y, points)),
             "mean_over_real": float(y.mean() / x.mean()) if x.mean() else np.nan,
         }

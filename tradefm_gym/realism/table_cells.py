@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from tradefm_gym.realism.rows import Row
+from tradefm_gym.realism.verdict import LEAST
 
 
 class Cell(NamedTuple):
@@ -24,12 +25,12 @@ class ProbeTable(NamedTuple):
 
 
 def cell(row: Row | None, band: Row | None = None) -> Cell:
-    """A row as a cell, marked by whether its value lies in the interval of another."""
+    """A row as a cell, marked by whether its value lies in the interval of another, of at least 200 samples."""
     if row is None or not math.isfinite(row.value):
         return Cell("-")
     interval = f"{row.low:.2f} to {row.high:.2f}" if math.isfinite(row.low + row.high) else ""
     mark = ""
-    if band is not None and math.isfinite(band.low + band.high):
+    if band is not None and band.n >= LEAST and math.isfinite(band.low + band.high):
         mark = "near" if band.low <= row.value <= band.high else "far"
     value = f"{row.value:,.0f}" if abs(row.value) >= 100 else f"{row.value:.3f}"
     return Cell(value, interval, mark)
