@@ -172,7 +172,7 @@ def test_a_classifier_does_not_tell_a_perfect_market_from_the_record(thirds):
     ("broken", "noticed"),
     [
         (shuffled_times, "inter arrival given the one before"),
-        (shuffled_times, "duration 16 events"),
+        (shuffled_times, "relative duration"),
         (doubled_sizes, "order size"),
         (halved_spread, "spread"),
     ],

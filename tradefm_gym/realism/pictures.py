@@ -19,13 +19,13 @@ COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#6
 # Of these the axis is logarithmic: they span decades.
 _DECADES = (
     "spread", "touch_depth", "depth_5", "order_size", "taker_size", "cancel_size", "inter_arrival",
-    "duration_16_events", "first_fill_wait", "order_lifetime",
+    "relative_duration", "first_fill_wait", "order_lifetime",
 )  # fmt: skip
 _UNITS = {
     "log_return": "bp", "spread": "ticks", "touch_depth": "median orders", "depth_5": "median orders",
     "imbalance": "bid share less ask share", "order_size": "median orders", "taker_size": "median orders",
     "cancel_size": "median orders", "price_depth": "bp behind the mid", "cancel_depth": "bp behind the mid",
-    "inter_arrival": "s", "duration_16_events": "s", "event_count_1s": "events",
+    "inter_arrival": "s", "relative_duration": "of the usual", "event_count_1s": "events",
     "volume_1s": "median orders", "first_fill_wait": "s", "order_lifetime": "s",
 }  # fmt: skip
 _POINTS = 200  # of a distribution function

@@ -13,13 +13,15 @@ from tradefm_gym.realism.path import LEVELS, MarketPath
 
 RETURN_SECONDS = (1, 10, 30, 60, 120)
 BLOCK_S = 120.0
-PACED = 16  # events whose duration is a sample: calm and hectic spells, which single waits do not tell apart
+# Calm and hectic spells, which single waits do not tell apart: how long 16 events take, over the mean of the 64 such
+# stretches around, so that it does not matter how busy a part of the day is.
+STRETCH, AROUND = 16, 64
 LEAST_RETURNS = 30  # of an interval in one path; shorter paths tell nothing of it
 
 QUANTITIES = (
     *(f"log_return_{seconds}s" for seconds in RETURN_SECONDS),
     "spread", "touch_depth", "depth_5", "imbalance", "order_size", "taker_size", "cancel_size", "price_depth",
-    "cancel_depth", "inter_arrival", "duration_16_events", "event_count_1s", "volume_1s",
+    "cancel_depth", "inter_arrival", "relative_duration", "event_count_1s", "volume_1s",
     "first_fill_wait", "order_lifetime",
 )  # fmt: skip
 
@@ -83,8 +85,7 @@ def _of_one(path: MarketPath, returns: Sequence[int]) -> dict[str, tuple[np.ndar
     named = cancels & (records["price"] > 0)
     found["cancel_depth"] = (behind[named], seconds[named])
     found["inter_arrival"] = (np.diff(records["time_ns"]) / 1e9, seconds[1:])
-    ends = records["time_ns"][::PACED]
-    found["duration_16_events"] = (np.diff(ends) / 1e9, seconds[PACED::PACED])
+    found["relative_duration"] = (_relative_durations(records["time_ns"]), seconds[STRETCH::STRETCH])
     traded = np.where(cancels, 0, records["filled"]) / median
     whole_seconds = int((path.end_ns - path.start_ns) // 10**9)  # what a path holds of a last second is not one
     if whole_seconds:
@@ -97,6 +98,13 @@ def _of_one(path: MarketPath, returns: Sequence[int]) -> dict[str, tuple[np.ndar
         found["first_fill_wait"] = (fills["wait_ns"] / 1e9, (fills["time_ns"] - path.start_ns) / 1e9)
     found["order_lifetime"] = _lifetimes(records, adds, cancels, seconds)
     return found
+
+
+def _relative_durations(time_ns: np.ndarray) -> np.ndarray:
+    taken = np.diff(time_ns[::STRETCH]).astype(np.float64)
+    total, at = np.concatenate([[0.0], np.cumsum(taken)]), np.arange(len(taken))
+    first, last = np.maximum(at - AROUND // 2, 0), np.minimum(at + AROUND // 2, len(taken))
+    return taken / np.maximum((total[last] - total[first]) / np.maximum(last - first, 1), 1.0)
 
 
 def _lifetimes(records, adds, cancels, seconds) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,8 @@ A market is fit to train **execution** if
 * it lives: a side is empty after at most 1% of events, and no spread exceeds 20 times the recorded median, unless the
   record's own largest does;
 * spread, depth at the touch, waiting times, events in a second, sizes of takers, and returns over 1 and 10 seconds are
-  near, so are the durations of 16 events, and waiting times also given the one before: what an order costs, and when;
+  near, so are durations of 16 events beside those around them, and waiting times also given the one before: what an
+  order costs, and when;
 * returns are as large as recorded ones: their root mean square over 1 and 10 seconds is at most 1.5 times that of the
   test part and at least the reciprocal, or as far off as the training part or halves of the test part are, as far as
   that is 1.75; it fails if its whole interval lies beyond;
@@ -260,7 +261,7 @@ RULES = (
     *(
         Rule(quantity.replace("_", " "), "execution", near(quantity), quantity in _NEEDED)
         for quantity in (
-            "spread", "touch_depth", "inter_arrival", "duration_16_events", "event_count_1s", "taker_size",
+            "spread", "touch_depth", "inter_arrival", "relative_duration", "event_count_1s", "taker_size",
             "log_return_1s", "log_return_10s",
         )
     ),
