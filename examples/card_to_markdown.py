@@ -82,6 +82,14 @@ class Tables:
         """What was aimed at, set by set."""
         lines = _head(["aimed at", *(_short(name) for name in self.sets), "holds"])
         checks = [
+            *(
+                (
+                    f"skill of {outcome.replace('_', ' ')}, horizons above / below 0, none below",
+                    lambda s, o=outcome: self._skilled(s, o),
+                )
+                for outcome in OUTCOMES
+                if outcome != "duration"
+            ),
             ("return K-S, 1 s, 0.5 of Hawkes or at the floor", lambda s: self._return(s, "log_return_1s")),
             ("return K-S, 10 s, likewise", lambda s: self._return(s, "log_return_10s")),
             ("spread K-S below Hawkes, within 1.5 of drift", lambda s: self._below(s, "spread", 1.0, 1.5)),
@@ -106,12 +114,24 @@ class Tables:
             ("last quarter of rollouts, 1.5 of the first (spread)", lambda s: self._drift(s, "spread")),
             ("a side empty in at most 1% of events", self._alive),
             ("largest spread at most 20 medians", self._wide),
+            ("stylised facts that agree, of those that the record tells, all", self._agrees),
         ]
         for said, check in checks:
             found = [check(name) for name in self.sets]
             known = [good for good, _ in found if good is not None]
             lines.append(_line([said, *(text for _, text in found), f"{sum(known)} of {len(known)}"]))
         return lines
+
+    def _skilled(self, name: str, outcome: str):
+        horizons = [f"{count}_events" for count in EVENTS] + [f"{seconds}s" for seconds in SECONDS]
+        found = [self.rows.get(name, f"{outcome}_{horizon}", "crps_skill", self.flow) for horizon in horizons]
+        known = [row for row in found if row and math.isfinite(row.low + row.high)]
+        above, below = sum(row.low > 0 for row in known), sum(row.high < 0 for row in known)
+        return (below == 0 if known else None), f"{above} / {below} of {len(known)}"
+
+    def _agrees(self, name: str):
+        known = [value for fact in FACTS if not math.isnan(value := self.value(name, fact, "agrees", self.flow))]
+        return (sum(known) == len(known) if known else None), f"{sum(known):.0f} of {len(known)}"
 
     def _below(self, name: str, quantity: str, share: float, of_drift: float | None = None, metric: str = "ks"):
         ours, theirs, drift = (
