@@ -12,7 +12,7 @@ from small_hawkes import small_parameters
 from tradefm_gym import cli
 from tradefm_gym.data.day import load_day, save_day
 from tradefm_gym.data.splits import split
-from tradefm_gym.flow import hawkes_balance
+from tradefm_gym.flow import hawkes_balance, hawkes_calibration
 from tradefm_gym.flow.hawkes import HawkesFlow, seed_bank
 from tradefm_gym.flow.hawkes_balance import Balance, balanced, recorded_balance, simulated_balance
 from tradefm_gym.flow.hawkes_events import (
@@ -25,11 +25,13 @@ from tradefm_gym.flow.hawkes_events import (
     TYPES,
     _classify,
     mark_tables,
+    missing_types,
     typed_day,
 )
 from tradefm_gym.flow.hawkes_parameters import HawkesParameters
 from tradefm_gym.flow.hawkes_starts import recorded_hawkes_bank
 from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
+from tradefm_gym.flow.thinning import simulate
 from tradefm_gym.market.events import CANCEL, LIMIT, RECORD
 
 pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
@@ -156,6 +158,34 @@ def test_the_commands_fit_a_day_and_say_how_well(bundled, tmp_path, capsys, monk
     assert cli.main(["fit", "zero-intelligence", "--data", str(tmp_path / "day.npz"), "--out", str(out)]) == 0
     assert "limit orders" in capsys.readouterr().out and out.is_file()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["day.npz", "hawkes.json", "zi.json"]
+
+
+def test_what_the_training_part_lacks_never_happens_in_the_flow(bundled, tmp_path, capsys, monkeypatch):
+    """As on a stock whose spread is always one tick: nothing is inside it."""
+    pytest.importorskip("scipy")
+    monkeypatch.setattr(hawkes_balance, "_HALVINGS", 1)
+    day = typed_day(short := first_records(bundled, 9000))
+    one_sided = day._replace(types=np.where(day.types == 2 * LIMIT_INSIDE, 2 * LIMIT_TOUCH, day.types))
+    assert missing_types(day, True) == missing_types(one_sided, True) == ()
+    assert missing_types(one_sided, False) == (2 * LIMIT_INSIDE,)
+    inside = day.types // 2 == LIMIT_INSIDE
+    day = day._replace(types=np.where(inside, 2 * LIMIT_TOUCH + day.types % 2, day.types))
+    monkeypatch.setattr(hawkes_calibration, "typed_day", lambda recorded: day)
+    save_day(tmp_path / "day.npz", short)
+    out = tmp_path / "hawkes.json"
+    assert cli.main(["fit", "hawkes", "--data", str(tmp_path / "day.npz"), "--out", str(out), "--decays", "1"]) == 0
+    assert "so none in the flow: buy limit inside, sell limit inside" in capsys.readouterr().out
+    parameters = HawkesParameters.load(out)
+    assert parameters.report["fit"]["missing"] == list(TYPES[:2])
+    rows = parameters.report["nats_per_event"]["train"]["goodness_of_fit"]
+    assert [row["events"] for row in rows[:2]] == [0, 0] and rows[2]["ks"] < 0.5
+    process = parameters.process
+    assert not process.baseline[:2].any() and not process.amplitudes[:2].any() and not process.amplitudes[:, :2].any()
+    assert process.baseline[2:].all() and process.floor[:2].max() < 1e-9
+    simulated = simulate(process, 4000, 1)
+    assert np.flatnonzero(np.bincount(simulated.types, minlength=len(TYPES)) == 0).tolist() == [0, 1]
+    market = started(made := HawkesFlow(2, out, seed_bank(parameters)))
+    run(made, market, 256, 64)
 
 
 def test_a_day_without_enough_in_it_is_one_sentence(bundled, tmp_path, capsys):

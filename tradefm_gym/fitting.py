@@ -106,6 +106,9 @@ def print_hawkes(parameters: HawkesParameters, out: Path) -> None:
         f"spectral radius {parameters.radius:.3f}; {report['fit']['seconds']:.0f} s",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    if missing := report["fit"].get("missing"):
+        why = "no order of known place in the training part, so none in the flow"
+        console.print(f"{why}: {', '.join(missing)}", highlight=False, soft_wrap=True)
     table = Table("nats per event", "events", "Hawkes", "Poisson")
     for part, score in scores.items():
         table.add_row(part, f"{score['events']:,}", f"{score['hawkes']:.4f}", f"{score['poisson']:.4f}")

@@ -11,7 +11,7 @@ from tradefm_gym.arguments import one_of, whole
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.flow.goodness import goodness_of_fit
 from tradefm_gym.flow.hawkes_balance import balanced, recorded_balance
-from tradefm_gym.flow.hawkes_events import TYPES, TypedDay, mark_tables, typed_day
+from tradefm_gym.flow.hawkes_events import TYPES, TypedDay, mark_tables, missing_types, typed_day
 from tradefm_gym.flow.hawkes_fit import Fit, Form, fit
 from tradefm_gym.flow.hawkes_parameters import MARK_BITS, HawkesParameters
 from tradefm_gym.flow.hawkes_process import HawkesProcess, Observed, log_likelihood, poisson, spectral_radius
@@ -52,10 +52,11 @@ def fit_hawkes(
     """Fits process, marks and book to the training part of a recorded day.
 
     Decays lie evenly in logarithm between a memory of 50 s (less for a short part) and the shortest gaps; their number
-    and whether amplitudes may be negative are chosen by the likelihood of the validation part.
+    and whether amplitudes may be negative are chosen by the likelihood of the validation part. A type that the training
+    part lacks never happens in the flow either.
 
     Raises:
-        ValueError: if the day has too little in it, or lacks a type of event.
+        ValueError: if the day has too little in it.
         ImportError: if scipy is not installed.
     """
     options, tell = options or FitOptions(), progress or (lambda _: None)
@@ -88,15 +89,16 @@ def _chosen(
     """The fit of the form that explains the validation part best, on the last training events."""
     stop = day.train.stop
     part = day.observed(slice(max(day.train.start, stop - options.choose_on), stop))
+    missing = missing_types(day, options.symmetric)
     best, best_score = None, -np.inf
     for count in sorted({*range(4, options.decays, 4), options.decays}):
-        form = Form(_decays(day, count), edges, options.symmetric, inhibition=False)
+        form = Form(_decays(day, count), edges, options.symmetric, inhibition=False, missing=missing)
         found, score = _scored(part, validation, form, None, tried, tell)
         if best is None or score > best_score + _GAIN:
             best, best_score = found, score
     assert best is not None
     if options.inhibition != "no":
-        form = Form(best.form.decays, edges, options.symmetric, inhibition=True)
+        form = Form(best.form.decays, edges, options.symmetric, inhibition=True, missing=missing)
         found, score = _scored(part, validation, form, best, tried, tell)
         if options.inhibition == "yes" or score > best_score + _GAIN:
             best = found
@@ -187,7 +189,12 @@ def _report(
             **{name: getattr(meta, name) for name in ("ticker", "venue", "date", "tick_size", "price_unit", "lot")},
             "tradefm_gym": installed_version("tradefm-gym"),
         },
-        "fit": {"symmetric": chosen.form.symmetric, "inhibition": chosen.form.inhibition, "seconds": round(seconds, 1)},
+        "fit": {
+            "symmetric": chosen.form.symmetric,
+            "inhibition": chosen.form.inhibition,
+            "missing": [TYPES[i] for i in chosen.form.missing],
+            "seconds": round(seconds, 1),
+        },
         "nats_per_event": scores,
         "tried": tried,
     }

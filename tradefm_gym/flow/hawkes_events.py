@@ -62,7 +62,7 @@ def typed_day(recorded: RecordedFlow) -> TypedDay:
     of one stamp are spread over the tick in their order, as uniform numbers would fall.
 
     Raises:
-        ValueError: if the training part holds too few events of a type to say anything about it.
+        ValueError: if the training or the validation part holds too few events to say anything about them.
     """
     records, touch = recorded.records, recorded.touch
     rows = np.arange(max(recorded.opening, 1), len(records))
@@ -112,6 +112,17 @@ def _classify(records: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.n
     return kind.astype(np.int64), ticks, known & (np.abs(ticks) <= _DEEPEST)
 
 
+def missing_types(day: TypedDay, symmetric: bool) -> tuple[int, ...]:
+    """The types of which the training part holds no order with a known mark; symmetric ones if neither side has any.
+
+    A stock whose spread is always one tick has nothing inside it, say. Nothing can be fitted to what never came.
+    """
+    found = np.bincount(day.types[day.train][day.usable[day.train]], minlength=len(TYPES))
+    if symmetric:
+        found = np.repeat(found.reshape(-1, 2).sum(axis=1), 2)
+    return tuple(np.flatnonzero(found == 0).tolist())
+
+
 def _smoothed(time_ns: np.ndarray) -> np.ndarray:
     """Seconds of trading since the first event (n,) float64; see ``typed_day``."""
     waits = np.diff(time_ns, prepend=time_ns[0])
@@ -132,7 +143,8 @@ def mark_tables(
     a limit order are its distance from the opposite best (Mike and Farmer 2008), so that it closes a spread that is
     wider than the one in which such an order came; but 0 joins the touch, and none that was inside or at the touch
     falls behind it. Those of a taker are 0 at the opposite best and negative beyond, those of a cancel 0 at its touch
-    and negative behind, except that a deep one with 0 removes any order of either side.
+    and negative behind, except that a deep one with 0 removes any order of either side. Types that the training part
+    lacks (``missing_types``) get one lot a tick from the opposite best, or at its touch; they are never drawn.
 
     Args:
         day: a typed day.
@@ -141,18 +153,16 @@ def mark_tables(
         refilling: if positive, the share of the orders at the touch that keep their distance, the others join; if
             negative, the share of the orders inside that only join as well.
         scattering: share of the deep cancels that remove any order.
-
-    Raises:
-        ValueError: if a type has none.
     """
     types, marks = day.types[day.train], day.marks[day.train]
     usable = day.usable[day.train]
     tables = np.zeros((len(TYPES), length, 3), np.int32)
-    for i, name in enumerate(TYPES):
+    for i in range(len(TYPES)):
         chosen = usable & ((types // 2 == i // 2) if symmetric else (types == i))
         found = marks[chosen]
         if len(found) == 0:
-            raise ValueError(f"recorded flow has no {name} order in its training part; each of the types is needed")
+            tables[i] = (i // 2 in (LIMIT_INSIDE, LIMIT_DEEP), 1, 0)
+            continue
         found = found[np.lexsort((found[:, 2], found[:, 1], found[:, 0]))]
         tables[i] = found[(np.arange(length) * 2 + 1) * len(found) // (2 * length)]
         evenly = (np.arange(length) + 0.5) * _GOLDEN % 1.0  # among all distances

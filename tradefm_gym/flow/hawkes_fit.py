@@ -18,6 +18,7 @@ MOST_RADIUS = 0.95
 _RADIUS_AIM = 0.945  # the penalty holds it here, a little below what is allowed
 _FLOOR_SHARE = 0.01  # of a type's mean rate: its least intensity
 _LOWEST = 1e-9  # per second, of a baseline
+_NEVER = 1e-12  # per second, the floor of a type that never happens: one event in 30,000 years
 _STRONGEST = 5.0  # events that one event may bring about, or prevent, at one decay
 _MEMORY = 20  # pairs that L-BFGS-B keeps
 
@@ -31,12 +32,15 @@ class Form:
         edges: (B - 1,) seconds at which the baseline changes.
         symmetric: types 2 k and 2 k + 1 are the two sides of one kind, and mirrored pairs share their parameters.
         inhibition: amplitudes may be negative.
+        missing: types that never happen, both sides of a kind if ``symmetric``: their baselines, and the amplitudes to
+            and from them, are 0.
     """
 
     decays: tuple[float, ...]
     edges: tuple[float, ...] = ()
     symmetric: bool = True
     inhibition: bool = True
+    missing: tuple[int, ...] = ()
 
     def shapes(self, types: int) -> tuple[tuple[int, int], tuple[int, int, int]]:
         """Shapes of the free baselines and amplitudes."""
@@ -60,6 +64,15 @@ class Form:
         if self.symmetric:
             baseline = baseline[::2] + baseline[1::2]
             amplitudes = amplitudes[::2] + amplitudes[1::2][:, np.arange(amplitudes.shape[1]) ^ 1]
+        return np.concatenate([baseline.ravel(), amplitudes.ravel()])
+
+    def varied(self, types: int) -> np.ndarray:
+        """Which free parameters vary (p,) bool; those of types that never happen stay 0."""
+        happens = ~np.isin(np.arange(types), self.missing)
+        rows = happens[:: 2 if self.symmetric else 1]
+        baseline_shape, amplitude_shape = self.shapes(types)
+        baseline = np.broadcast_to(rows[:, None], baseline_shape)
+        amplitudes = np.broadcast_to((rows[:, None] & happens)[:, :, None], amplitude_shape)
         return np.concatenate([baseline.ravel(), amplitudes.ravel()])
 
     def free(self, process: HawkesProcess) -> np.ndarray:
@@ -96,7 +109,7 @@ def fit(
         form: what is free.
         start: where the search starts, of the same form (a shorter list of decays will do: the others start at 0);
             by default half of the events are excited, by all types alike.
-        floor: (types,) least intensities; by default 1% of the mean rate of each type.
+        floor: (types,) least intensities; by default 1% of the mean rate of each type, next to nothing of missing ones.
         tolerance: relative change of the likelihood per event at which the search ends.
         iterations: of the search at most, for each strength of the penalty on the spectral radius.
         progress: told what goes on, once an iteration.
@@ -108,9 +121,10 @@ def fit(
     if form.symmetric:
         counts = np.repeat(counts.reshape(-1, 2).mean(axis=1), 2)
     rates = counts / (observed.end - observed.begin)
-    floor = _FLOOR_SHARE * rates if floor is None else floor
+    if floor is None:
+        floor = np.where(np.isin(np.arange(types), form.missing), _NEVER, _FLOOR_SHARE * rates)
     first = _default_start(rates, form) if start is None else _extended(start, form)
-    free = form.free(first)
+    free = form.free(first) * form.varied(types)
     search = _Search(observed, form, floor, _scales(rates, form), progress)
     for penalty in (3e2, 3e3, 3e4):  # nothing where the radius is small enough
         free = search.minimise(free, penalty, tolerance, iterations)
@@ -235,4 +249,6 @@ def _bounds(types: int, form: Form) -> tuple[np.ndarray, np.ndarray]:
     baseline, amplitudes = (int(np.prod(shape)) for shape in form.shapes(types))
     weakest = -_STRONGEST if form.inhibition else 0.0
     lower = np.concatenate([np.full(baseline, _LOWEST), np.full(amplitudes, weakest)])
-    return lower, np.concatenate([np.full(baseline, np.inf), np.full(amplitudes, _STRONGEST)])
+    upper = np.concatenate([np.full(baseline, np.inf), np.full(amplitudes, _STRONGEST)])
+    varied = form.varied(types)
+    return np.where(varied, lower, 0.0), np.where(varied, upper, 0.0)
