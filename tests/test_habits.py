@@ -184,6 +184,7 @@ def test_habits_are_kept_as_they_are(model, day, tmp_path):
         ({"log_odds": [[MOST + 1] + [0.0] * 15] * 6}, r"numbers in \[-3, 3\]"),
         ({"log_odds": "many"}, "it must be"),
         ({"lasting": 1.0}, r"lasting is 1.0; allowed is a number in \[0, 0.9\]"),
+        ({"report": [1]}, r"habits.json'?: report is \[1\]; it must be a dict, or an object in a file"),
         ({"kind": "something"}, "'habits of an asset' is needed"),
         ({"format": 2}, "this version reads format 1"),
     ],
@@ -194,6 +195,17 @@ def test_a_file_that_holds_no_habits_is_refused(tmp_path, change, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=message):
         Habits.load(path)
+
+
+def test_habits_of_another_network_are_refused(model, tmp_path):
+    own = TradeFMFlow(model, bank=even_bank()).model_hash
+    for report in ({}, {"model": own}):
+        assert TradeFMFlow(model, bank=even_bank(), habits=Habits(np.zeros(HABITS), report=report)).habits is not None
+    other = Habits(np.zeros(HABITS), report={"model": "0123456789ab"})
+    other.save(tmp_path / "habits.json")
+    for habits in (other, tmp_path / "habits.json"):
+        with pytest.raises(ValueError, match=f"fitted with model '0123456789ab', and the flow's is '{own}'; they must"):
+            TradeFMFlow(model, bank=even_bank(), habits=habits)
 
 
 def test_what_cannot_be_is_refused(model, day):

@@ -57,11 +57,26 @@ class Habits:
         lasting = numbers(self.lasting)
         if lasting is None or lasting.shape != () or not 0 <= lasting <= LONGEST:
             raise ValueError(f"lasting is {shortened(self.lasting)}; allowed is a number in [0, {LONGEST:g}]")
+        if not isinstance(self.report, dict):
+            raise ValueError(f"report is {shortened(self.report)}; it must be a dict, or an object in a file")
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that name what a flow is told."""
         return hashlib.sha256(self.log_odds.tobytes() + repr(self.lasting).encode()).hexdigest()[:12]
+
+    def check_model(self, model_hash: str) -> None:
+        """Refuses a network other than the one that they were fitted with; what is made by hand may be told to any.
+
+        Raises:
+            ValueError: if the report names another model.
+        """
+        fitted = self.report.get("model", model_hash)
+        if fitted != model_hash:
+            raise ValueError(
+                f"habits were fitted with model {shortened(fitted)}, and the flow's is {model_hash!r}; they must be "
+                "those of the same network"
+            )
 
     def told(self, bank: ContextBank) -> ContextBank:
         """Start states of the asset, with these habits.

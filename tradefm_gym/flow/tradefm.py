@@ -72,8 +72,8 @@ class TradeFMFlow:
             ``flag_agents`` there is none.
         answering: how much is offered to those who follow agents (likewise).
         restoring: how much a dense side makes its cancels likelier (likewise); 0 is the network as it was trained.
-        habits: of the asset that all start states are of, or the path of a file of them (``tradefm-gym fit tradefm``);
-            default what the start states say.
+        habits: of the asset that all start states are of, or the path of a file of them (``tradefm-gym fit tradefm``),
+            found with this very network; default what the start states say.
         staggered: whether rows are filled again at different events, so that a step has about as many refills as any
             other: the first refill of an episode comes between T/2 and T inputs, by the row's own seed. Default: on a
             GPU, where all markets would wait for it.
@@ -145,6 +145,8 @@ class TradeFMFlow:
         if habits is not None and not isinstance(habits, (Habits, str, Path)):
             raise ValueError(f"habits is {shortened(habits)}; it must be Habits, a path or None")
         self.habits = Habits.load(habits) if isinstance(habits, (str, Path)) else habits
+        if self.habits is not None:
+            self.habits.check_model(self.model_hash)
         self.bank = bank = bank if self.habits is None else self.habits.told(bank)
         # As many rows are filled again at a step as come to it when they are spread; larger groups would read padding.
         prefill = max(1, engine_batch // (self.config.context // 2)) if self.staggered else None
