@@ -101,12 +101,49 @@ def test_a_figure_that_is_undefined_was_not_measured(tmp_path, capsys):
     assert "nan" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"set": "day"}]}', None])
-def test_what_is_no_card_is_refused_in_one_sentence(text, tmp_path, capsys):
+def test_flows_with_options_are_of_their_flow(tmp_path, capsys):
+    arms = ("tradefm?habits=false", "tradefm:model?habits=false")
+    found = paper.beside([row("spread", "ks", arm, 0.1) for arm in arms])
+    assert [one.arm for one in found if one.said == "spread, K-S" and one.model] == list(arms)
+    path = card(tmp_path / "card.json", row("spread", "ks", arms[0], 0.1), row("spread", "ks", "hawkes:a.json", 0.2))
+    assert cli.main(["paper", "--card", str(path)]) == 0
+    assert "day, tradefm?habits=false" in capsys.readouterr().out
+
+
+def test_no_card_is_told_from_one_without_a_model(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(paper, "KEPT", tmp_path / "figures.json")
+    path = card(tmp_path / "card.json", row("spread", "ks", "hawkes", 0.1))
+    assert cli.main(["paper", "--card", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "no figures of a tradefm flow in the card" in said and "no card given" not in said
+    assert cli.main(["paper"]) == 0
+    assert "no card given" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_kept_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    path, to = card(tmp_path / "card.json", *OURS), tmp_path / "file" / "kept.json"
+    assert cli.main(["paper", "--card", str(path), "--keep", str(to)]) == 2
+    said = capsys.readouterr().err
+    assert f"path {str(to)!r} cannot be written" in said and "Errno" not in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is damaged or none (Expecting value"),
+        ("[]", "is damaged or none ("),
+        ('{"rows": [{"set": "day"}]}', "lacks 'quantity'"),
+        ("{}", "lacks 'rows'"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_what_is_no_card_is_refused_in_one_sentence(text, why, tmp_path, capsys):
     path = tmp_path / "card.json"
     if text is not None:
         path.write_text(text)
     assert cli.main(["paper", "--card", str(path)]) == 2
     said = capsys.readouterr()
     assert str(path) in said.err and "card.json of tradefm-gym realism" in said.err and len(said.err.splitlines()) == 1
+    assert why in said.err and "Error" not in said.err
     assert said.out == ""

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 NONE = "not measured"
+NO_CARD = "no card given"
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,22 @@ class Paper:
         if self.json:
             print(json.dumps([_plain(one) for one in found], indent=1))
         else:
-            print_figures(found)
+            print_figures(found, "no figures of a tradefm flow in the card" if self.card else NO_CARD)
         return 0
 
 
-def print_figures(found: list[Any]) -> None:
-    """Two tables for each set and flow, as people read them."""
+def print_figures(found: list[Any], without: str = NO_CARD) -> None:
+    """Two tables for each set and flow, as people read them; ``without`` says why there are none."""
     from tradefm_gym.model.config import PRESETS
     from tradefm_gym.realism.paper import CLAIMS, ERRORS
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     subjects = dict.fromkeys((one.set, one.arm) for one in found if one.table == ERRORS)
     for name, arm in subjects:
-        title = f"{name}, {arm}" if name else "no card given"
+        title = f"{name}, {arm}" if name else without
         console.print(_errors([one for one in found if (one.table, one.set, one.arm) == (ERRORS, name, arm)], title))
     for name in dict.fromkeys(name for name, _ in subjects):
-        console.print(
-            _claims([one for one in found if (one.table, one.set) == (CLAIMS, name)], name or "no card given")
-        )
+        console.print(_claims([one for one in found if (one.table, one.set) == (CLAIMS, name)], name or without))
     count = PRESETS["paper"].parameter_count()
     console.print(f"parameters: the paper's model 524,392,448, the preset paper {count:,}", highlight=False)
 

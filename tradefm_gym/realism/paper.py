@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tradefm_gym.arguments import one_sentence
 from tradefm_gym.realism.part_files import write_text
 from tradefm_gym.realism.rows import Row, Rows
 from tradefm_gym.realism.verdict import LEAST
@@ -83,14 +84,19 @@ def rows_of(paths: Sequence[Path]) -> list[Row]:
     """Rows of cards that ``tradefm-gym realism`` wrote; of the ones that the package comes with where none is given.
 
     Raises:
-        ValueError: if a file is no card.
+        FileNotFoundError, OSError, ValueError: if a file is not there, cannot be read, or is no card.
     """
     found = []
     for path in paths or ([KEPT] if KEPT.is_file() else []):
+        needed = "a card.json of tradefm-gym realism"
+        with one_sentence(path, "read", needed):
+            text = path.read_bytes()
         try:
-            found += [Row.from_json(row) for row in json.loads(path.read_text())["rows"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"card {str(path)!r} must be a card.json of tradefm-gym realism: {error!r}") from None
+            found += [Row.from_json(row) for row in json.loads(text)["rows"]]
+        except KeyError as error:
+            raise ValueError(f"card {str(path)!r} lacks {error}; it must be {needed}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"card {str(path)!r} is damaged or none ({error}); it must be {needed}") from None
     return found
 
 
@@ -100,7 +106,8 @@ def keep(rows: Iterable[Row], about: Sequence[dict[str, Any]], path: Path) -> No
     arms = ("tradefm", HAWKES, ZERO, *(claim.arm for claim in CLAIMS_OF_TEXT))
     chosen = (row for row in rows if (row.quantity, row.metric) in wanted)
     kept = [row.to_json() for row in chosen if any(_is(row.arm, one) for one in arms)]
-    write_text(path, json.dumps({"cards": list(about), "rows": kept}, indent=1))
+    with one_sentence(path, "written", "a file that can be"):
+        write_text(path, json.dumps({"cards": list(about), "rows": kept}, indent=1))
 
 
 @dataclass(frozen=True)
@@ -182,4 +189,5 @@ def _first(table: Rows, name: str, quantity: str, metric: str, flow: str) -> Row
 
 
 def _is(arm: str, flow: str) -> bool:
-    return arm.partition(":")[0] == flow
+    """Whether an arm is of a flow, whatever its path and its options are."""
+    return arm.partition("?")[0].partition(":")[0] == flow
