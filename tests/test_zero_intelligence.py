@@ -5,7 +5,9 @@ import pytest
 from flow_paths import fingerprint, run, started, tape
 from numba import get_num_threads, set_num_threads
 
+from tradefm_gym.data.day import load_day
 from tradefm_gym.flow.protocol import background_orders
+from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.flow.registry import make_flow
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow, _propose_row
 from tradefm_gym.flow.zero_intelligence_parameters import (
@@ -13,7 +15,7 @@ from tradefm_gym.flow.zero_intelligence_parameters import (
     ZeroIntelligenceParameters,
     lookup_tables,
 )
-from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, LIMIT, MARKET, NOOP
+from tradefm_gym.market.events import BACKGROUND, CANCEL, EVENT, LIMIT, MARKET, NOOP, PRINT
 
 GOLDEN = "da532b87fb1b4059"  # the default flow, row 3 of seed 7 from context 3, 1,024 events
 
@@ -206,6 +208,21 @@ def test_fitted_parameters_survive_their_file(tmp_path):
             ZeroIntelligenceParameters.load(tmp_path / "bad.json")
     with pytest.raises(FileNotFoundError, match="does not exist; it must name parameters of zero intelligence"):
         ZeroIntelligenceFlow(1, str(tmp_path / "none.json"))
+
+
+def test_a_day_that_cannot_be_fitted_says_what_it_lacks():
+    day = load_day(BUNDLED_DAY)
+    records, touch = day.records.copy(), day.touch.copy()
+    records["price"] *= 2_000  # as with a tick that is stated 2,000 times too small
+    touch[:, [0, 2]] *= 2_000
+    with pytest.raises(ValueError, match=r"all rest \d+,000 ticks or more .* 1 to 1,024 ticks from it \(is the tick"):
+        ZeroIntelligenceParameters.fit(replace(day, records=records, touch=touch))
+    takers, cancels = day.records["filled"] > 0, day.records["kind"] == CANCEL
+    for what, rows, field, value in (("takers", takers, "kind", PRINT), ("deletes", cancels, "max_rest", 1)):
+        records = day.records.copy()
+        records[field][rows] = value
+        with pytest.raises(ValueError, match=f"recorded flow has no {what} in its training part; it must have some"):
+            ZeroIntelligenceParameters.fit(replace(day, records=records))
 
 
 def test_the_kernel_agrees_with_its_python_source():

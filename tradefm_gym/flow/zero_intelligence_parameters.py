@@ -89,9 +89,13 @@ class ZeroIntelligenceParameters:
         buy = records["side"] > 0
         known = np.where(buy, before[:, 3], before[:, 1]) > 0
         offset = np.where(buy, before[:, 2] - records["price"], records["price"] - before[:, 0])
-        near = limits & known & (offset >= 1) & (offset <= min(_DEEPEST, mid - 2))
-        if not near.any() or not takers.any() or not deletes.any():
-            raise ValueError("recorded flow has no limit orders, no takers or no deletes in its training part")
+        deepest = min(_DEEPEST, mid - 2)
+        near = limits & known & (offset >= 1) & (offset <= deepest)
+        for what, found in (("limit orders", limits), ("takers", takers), ("deletes", deletes)):
+            if not found.any():
+                raise ValueError(f"recorded flow has no {what} in its training part; it must have some")
+        if not near.any():
+            raise ValueError(_none_near(offset[limits & known], deepest))
         weights = np.bincount(offset[near] - 1)
         return cls(
             limit_rate=float(near.sum() / duration),
@@ -134,6 +138,16 @@ class ZeroIntelligenceParameters:
     def version(self) -> str:
         """Twelve hexadecimal digits that name these parameters."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _none_near(offset: np.ndarray, deepest: int) -> str:
+    """Why no limit order is of use, given how far (n,) those that met an order on the other side lay from it."""
+    allowed = f"some must rest 1 to {deepest:,} ticks from it"
+    outside = offset[offset >= 1]
+    if len(outside) == 0:
+        return f"recorded flow has no limit orders beside a known opposite best in its training part; {allowed}"
+    said = f"limit orders that all rest {outside.min():,} ticks or more from the opposite best in its training part"
+    return f"recorded flow has {said}; {allowed} (is the tick size right?)"
 
 
 def _quantiles(sizes: np.ndarray) -> tuple[int, ...]:
