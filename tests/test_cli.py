@@ -176,6 +176,15 @@ def test_wrong_arguments_are_named(capsys, arguments, said):
     assert said in captured.err + captured.out
 
 
+def test_an_interrupted_command_is_one_line_and_status_130(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Doctor, "run", interrupted)
+    assert cli.main(["doctor"]) == 130
+    assert capsys.readouterr().err == "tradefm-gym: interrupted\n"
+
+
 @pytest.mark.parametrize("module", ["tradefm_gym", "tradefm_gym.cli"])
 def test_an_unknown_command_is_refused_without_a_traceback(module):
     result = subprocess.run([sys.executable, "-m", module, "dance"], capture_output=True, text=True)

@@ -190,6 +190,19 @@ def test_mistakes_are_one_sentence(small_day, tmp_path, capsys, arguments, said)
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interrupted_card_says_that_it_can_go_on(small_day, parameters, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("plotly")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CardMaker, "_recorded", interrupted)
+    assert command(small_day, parameters, tmp_path / "out") == 130
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("tradefm-gym: interrupted: what was computed is kept in ")
+    assert error.endswith("and the same command goes on from there") and str(tmp_path / "out") in error
+
+
 def test_a_day_that_is_too_short_is_refused(tmp_path, capsys, parameters):
     pytest.importorskip("plotly")
     save_day(tmp_path / "short.npz", beginning(3_000))

@@ -343,13 +343,16 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; a mistake of the user is one sentence and exit status 2."""
+    """Runs the command; a mistake of the user is one sentence and exit status 2, Ctrl-C one line and 130."""
     command = tyro.cli(Command, prog="tradefm-gym", description=__doc__, args=arguments)
     try:
         return command.run()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"tradefm-gym: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as error:  # a command may say in it what is left of its work
+        print(": ".join(["tradefm-gym: interrupted", *map(str, error.args)]), file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -73,8 +73,12 @@ class Realism:
         maker = CardMaker(self._sets(), flows, self.out, effort, probes=probes)
         with one_sentence(self.out, "written", "a folder that can be"):
             self.out.mkdir(parents=True, exist_ok=True)
-        with _progress() as maker.report:
-            card = maker.run()
+        try:
+            with _progress() as maker.report:
+                card = maker.run()
+        except KeyboardInterrupt:
+            said = f"what was computed is kept in {str(self.out)!r}, and the same command goes on from there"
+            raise KeyboardInterrupt(said) from None
         arguments = asdict(effort) | {"flow": ",".join(flows), "data": ", ".join(map(str, self.data))}
         arguments |= {"folds": self.folds, "quick": self.quick, "probes": ",".join(maker.probes)}
         card.about = {"arguments": arguments, "hardware": bench.hardware(_threads()), "versions": _versions()}
