@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ pytest.importorskip("sklearn")
 from small_day import beginning
 
 from tradefm_gym import cli
+from tradefm_gym.cli_reading import Reading
+from tradefm_gym.cli_realism import Realism
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.recorded_starts import BUNDLED_DAY
 from tradefm_gym.flow.zero_intelligence_parameters import ZeroIntelligenceParameters
@@ -201,6 +204,22 @@ def test_an_interrupted_card_says_that_it_can_go_on(small_day, parameters, tmp_p
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("tradefm-gym: interrupted: what was computed is kept in ")
     assert error.endswith("and the same command goes on from there") and str(tmp_path / "out") in error
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("tradefm,hawkes", "tradefm:here,hawkes"),
+        ("tradefm?habits=false", "tradefm:here?habits=false"),
+        (
+            "tradefm,tradefm:there,tradefm?anchor=background",
+            "tradefm:here,tradefm:there,tradefm:here?anchor=background",
+        ),
+    ],
+)
+def test_a_model_stands_for_tradefm_with_options_or_without(asked, meant):
+    made = Realism(data=(), reading=Reading(), flow=asked, model=Path("here"))
+    assert made._flows() == meant.split(",")
 
 
 def test_a_day_that_is_too_short_is_refused(tmp_path, capsys, parameters):

@@ -94,9 +94,11 @@ class Realism:
     def _flows(self) -> list[str]:
         flows = [spec.strip() for spec in self.flow.split(",")]
         if self.model is not None:
-            if "tradefm" not in flows:
-                raise ValueError(f"model is {str(self.model)!r}, and flow {self.flow!r}; it must then name tradefm")
-            flows = [f"tradefm:{self.model}" if spec == "tradefm" else spec for spec in flows]
+            parts = [spec.partition("?") for spec in flows]
+            if not any(name == "tradefm" for name, *_ in parts):
+                said = "it must then name tradefm, without a path"
+                raise ValueError(f"model is {str(self.model)!r}, and flow {self.flow!r}; {said}")
+            flows = ["".join((f"{name}:{self.model}" if name == "tradefm" else name, *said)) for name, *said in parts]
         return flows
 
     def _sets(self) -> list[Any]:
