@@ -81,6 +81,7 @@ def test_the_command_makes_a_card_and_goes_on_where_it_was(small_day, parameters
 
 def test_only_what_has_changed_is_made_again(small_day, parameters, tmp_path, monkeypatch):
     made = []
+    monkeypatch.setattr(CardMaker, "_check_sets", lambda self: None)
     monkeypatch.setattr(CardMaker, "_rolled", lambda self, one, spec: made.append(spec) or Measured())
     monkeypatch.setattr(CardMaker, "_recorded", lambda self, one, name: made.append(name) or Measured())
     zero = parameters.split(",")[1]
@@ -110,6 +111,7 @@ def test_probes_are_run_again_with_other_code(tmp_path, monkeypatch, parameters)
     monkeypatch.setitem(PROBES, "trained_on", lambda subject: asked.append(subject.arm) or [])
     for name in ("_rolled", "_recorded"):
         monkeypatch.setattr(CardMaker, name, lambda *_: Measured())
+    monkeypatch.setattr(CardMaker, "_check_sets", lambda self: None)
     one, flows = RecordedSet("day", lambda: pytest.fail("read"), "x"), [parameters.split(",")[1]]
 
     def run():
@@ -227,6 +229,34 @@ def test_a_day_that_is_too_short_is_refused(tmp_path, capsys, parameters):
     save_day(tmp_path / "short.npz", beginning(3_000))
     assert command(tmp_path / "short.npz", parameters, tmp_path / "out") == 2
     assert "events in its test part" in capsys.readouterr().err
+
+
+def test_all_sets_are_looked_at_before_any_is_measured(parameters, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(CardMaker, "_measured", lambda self, one, name: measured.append(name) or Measured())
+    sets = [RecordedSet(name, lambda n=n: beginning(n), name) for name, n in (("long", 48_000), ("short", 3_000))]
+    with pytest.raises(ValueError, match=r"set 'short' has .* events in its test part"):
+        CardMaker(sets, [parameters.split(",")[1]], tmp_path, SMALL).run()
+    assert measured == []
+
+
+def test_sets_that_were_measured_before_are_not_read_to_be_checked(parameters, tmp_path):
+    maker = CardMaker(
+        [RecordedSet("day", lambda: pytest.fail("read"), "x")], [parameters.split(",")[1]], tmp_path, SMALL
+    )
+    file = maker._part(maker.sets[0], "real_stretches", "measured.npz")
+    Measured().save(file, maker._key(maker.sets[0], "real_stretches"))
+    maker._check_sets()
+
+
+@pytest.mark.parametrize("flow", ["hawkes", "zero_intelligence"])
+def test_a_damaged_file_of_parameters_is_refused_before_a_day_is_read(flow, small_day, tmp_path, capsys):
+    pytest.importorskip("plotly")
+    (tmp_path / "bad.json").write_text('{"kind": ')
+    assert command(small_day, f"zero_intelligence,{flow}:{tmp_path / 'bad.json'}", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "bad.json" in error and error.startswith("tradefm-gym: ") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_folds_are_days_that_grow():

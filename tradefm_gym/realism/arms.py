@@ -72,6 +72,17 @@ def parsed(spec: str) -> Spec:
     return Spec(name, path, options)
 
 
+def check_parameters(spec: str) -> None:
+    """Reads the file of parameters that a flow names, if it does, so that a damaged one is known before all the work.
+
+    Raises:
+        OSError, ValueError: if it cannot be read, or holds no sound parameters of that flow.
+    """
+    name, path, _ = parsed(spec)
+    if path and name != "tradefm":
+        (HawkesParameters if name == "hawkes" else ZeroIntelligenceParameters).load(path)
+
+
 def _value(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"

@@ -18,7 +18,7 @@ from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.realism import bootstrap, discriminator, distances, pooled, probes, scores, sections, stylised
 from tradefm_gym.realism.arms import arm as make_arm
-from tradefm_gym.realism.arms import content, parameters_file, parsed
+from tradefm_gym.realism.arms import check_parameters, content, parameters_file, parsed
 from tradefm_gym.realism.forecasts import blocks_of, ensembles, truths
 from tradefm_gym.realism.measured import Measured, described, measure, pictured
 from tradefm_gym.realism.part_files import file_name, hash_of, hash_of_files, read_rows, write_rows, write_text
@@ -145,7 +145,8 @@ class CardMaker:
         probes: names of ``probes.PROBES`` to run on whole days; they cost about as much as all the rest, each.
 
     Raises:
-        ValueError: if a flow or a probe is not known, a flow is named twice, or two sets have one name.
+        ValueError: if a flow or a probe is not known, a flow is named twice or its parameters are unsound, or two sets
+            have one name.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class CardMaker:
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{what} is {shortened(names)}; it must name at least one, and none twice")
         for spec in flows:
-            parsed(spec)
+            check_parameters(spec)
         self.sets, self.flows, self.out = list(sets), list(flows), out
         self.effort, self.report, self.probes = effort or Effort(), report, chosen(probes)
         self.reference = next((spec for spec in flows if parsed(spec).name == "hawkes"), None)
@@ -169,7 +170,12 @@ class CardMaker:
         self.model = model or BUNDLED_MODEL  # whose tokenizer the round trip goes through
 
     def run(self) -> Card:
-        """Measures what is not measured yet, and puts everything together."""
+        """Measures what is not measured yet, and puts everything together.
+
+        Raises:
+            ValueError: if a set is too short; before anything is measured.
+        """
+        self._check_sets()
         rows: list[Row] = []
         measured: dict[tuple[str, str], Measured] = {}
         subjects: dict[tuple[str, str | None], list[Subject]] = {}
@@ -199,6 +205,14 @@ class CardMaker:
         summary = {spec: overall(verdicts, spec) for spec in self.flows}
         names = [one.name for one in self.sets]
         return Card(rows, verdicts, summary, names, self.flows, self.reference, measured)
+
+    def _check_sets(self) -> None:
+        """Refuses sets that are too short for forecasts, of those that were not measured before."""
+        for one in self.sets:
+            name = "real_stretches"  # kept only of sets that are long enough
+            if Measured.load(self._part(one, name, "measured.npz"), self._key(one, name)) is None:
+                self.report(f"{one.name}: reading", 0, 1)
+                one.starts(2)
 
     def _subject(self, one: RecordedSet, name: str, arms: dict[str, Measured]) -> Subject:
         is_flow = name in self.flows
