@@ -29,7 +29,7 @@ from tradefm_gym.flow.protocol import ContextBank
 KIND = "habits of an asset"
 FORMAT = 1
 MOST, LONGEST = 3.0, 0.9  # log-odds, and the exponent of a pace
-MEETING = 20.0
+MEETING = 40.0
 # Rows of the log-odds: of the depth bins of adds and of cancels, as a buyer counts them; of the volume bins of adds
 # that rest, of takers and of cancels; of the time bins.
 ROWS = ("adds", "cancels", "add_sizes", "taker_sizes", "cancel_sizes", "waits")
