@@ -460,3 +460,25 @@ def test_options_of_a_flow_are_read_and_are_part_of_what_it_is(tmp_path):
 def test_options_that_a_flow_does_not_have_are_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         parsed(spec)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "drift", "outcome"),
+    [
+        (1.4, 1.3, 1.6, 1.0, "passes"),
+        (0.7, 0.6, 0.8, 1.0, "passes"),
+        (2.0, 1.6, 2.4, 1.0, "fails"),
+        (0.5, 0.4, 0.6, 1.0, "fails"),
+        (2.0, 1.4, 2.6, 1.0, "unclear"),
+        (1.7, 1.6, 1.9, 0.6, "passes"),  # as far off as the training part is
+        (2.0, 1.8, 2.2, 3.0, "fails"),  # of which no more than 1.75 is forgiven
+        (2.0, np.nan, np.nan, 1.0, "too few"),
+    ],
+)
+def test_returns_are_to_be_as_large_as_recorded_ones(value, low, high, drift, outcome):
+    judge = next(rule for rule in RULES if rule.topic == "size of returns over 1 s").judge
+    row = Row("day", "log_return_1s", "deviation_ratio", "flow", value, low, high, n=500)
+    other = replace(row, arm="drift", value=drift)
+    assert judge(Rows([row, other]), "day", "flow")[0] == outcome
+    assert judge(Rows([replace(row, n=199), other]), "day", "flow")[0] == "too few"
+    assert judge(Rows([other]), "day", "flow")[0] == "not measured"
