@@ -104,11 +104,11 @@ class Tables:
                 for quantity in ("order_size", "touch_depth", "imbalance")
             ),
             (
-                "fill counts, round trip, correlation 0.95 / of no fills, window by window",
+                "fill counts, round trip, correlation 0.95 / of no fills / window by window",
                 lambda s: self._fills(s, "fill_count_64_events"),
             ),
             (
-                "fill volumes, round trip, correlation 0.95 / of no fills, window by window",
+                "fill volumes, round trip, correlation 0.95 / of no fills / window by window",
                 lambda s: self._fills(s, "fill_volume_64_events"),
             ),
             ("last quarter of rollouts, 1.5 of the first (spread)", lambda s: self._drift(s, "spread")),
@@ -158,7 +158,7 @@ class Tables:
             self.value(name, quantity, metric, "round_trip")
             for metric in ("distribution_correlation", "distribution_correlation_of_none", "window_correlation")
         )
-        return _known(value >= 0.95, value), f"{value:.3f} / {none:.3f}, {each:.3f}"
+        return _known(value >= 0.95, value), " / ".join(map(_figure, (value, none, each)))
 
     def _drift(self, name: str, quantity: str):
         value = self.value(name, quantity, "ks_last_over_first", self.flow)
@@ -175,6 +175,10 @@ class Tables:
 
 def _known(good: bool, *values: float) -> bool | None:
     return None if any(math.isnan(value) for value in values) else good
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _short(name: str) -> str:
