@@ -11,10 +11,9 @@ from pathlib import Path
 import tyro
 
 from tradefm_gym.realism.forecasts import EVENTS, OUTCOMES, SECONDS
-from tradefm_gym.realism.rows import Row, Rows
+from tradefm_gym.realism.rows import LEAST, Row, Rows
 
 RECORDED = ("floor", "drift", "round_trip")
-LEAST = 200  # recorded samples of a return that tell anything
 FACTS = {
     "no_autocorrelation": "returns uncorrelated",
     "heavy_tails": "heavy tails",

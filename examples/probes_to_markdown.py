@@ -15,8 +15,7 @@ from tradefm_gym.realism.exploits import ATTACKS
 from tradefm_gym.realism.impact import AFTER, PARTICIPATION
 from tradefm_gym.realism.impact import SIZES as PARENT_SIZES
 from tradefm_gym.realism.probes import AGENT
-from tradefm_gym.realism.rows import Row, Rows
-from tradefm_gym.realism.verdict import LEAST
+from tradefm_gym.realism.rows import LEAST, Row, Rows
 
 SIZES = {"up_to_1": "up to 1 medians", "1_to_4": "1 to 4 medians"}
 LAGS = (1, 10, 100)

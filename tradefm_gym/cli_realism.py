@@ -182,10 +182,8 @@ def _distances(card: Any, rows: Any, name: str) -> Table:
         ratios = [_number(rows.get(name, quantity, "ks_over_reference", flow), interval=True) for flow in others]
         n = max((row.n for row in found if row), default=0)
         table.add_row(quantity.replace("_", " "), f"{n:,}", *cells, *ratios)
-    table.caption, table.caption_justify = (
-        "y near, n far, ? unclear, - too few recorded samples or blocks to tell",
-        "left",
-    )
+    table.caption = "y near, n far, ? unclear, - too few recorded samples or blocks to tell"
+    table.caption_justify = "left"
     return table
 
 

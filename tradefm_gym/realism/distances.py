@@ -25,7 +25,6 @@ from tradefm_gym.arguments import one_of, shortened
 from tradefm_gym.realism.bootstrap import REPLICATES, Estimate, dense, estimate, labels, resampled, series, sums
 from tradefm_gym.realism.pooled import METRICS, Pooled, Side, cells, deviation
 
-DEVIATION = "deviation_ratio"  # the metric of that name
 BINS = 32  # of the Jensen-Shannon divergence
 GIVEN_BINS = 10  # of the condition
 
@@ -110,12 +109,12 @@ def deviation_ratio(real: Sample, generated: Sample, replicates: int = REPLICATE
     for sample in (real, generated):
         place, number = dense(sample.block)
         sides.append(sums(place, number, [sample.values**2, np.ones(len(sample.values))]))
-    numbers_ = [len(side) for side in sides]
+    blocks = [len(side) for side in sides]
     with np.errstate(divide="ignore", invalid="ignore"):
         (squares, n), (their_squares, m) = (
-            (weights @ side).T for weights, side in zip(resampled(numbers_, replicates, seed), sides, strict=True)
+            (weights @ side).T for weights, side in zip(resampled(blocks, replicates, seed), sides, strict=True)
         )
-        return estimate(np.sqrt(their_squares / m / (squares / n)), numbers_)
+        return estimate(np.sqrt(their_squares / m / (squares / n)), blocks)
 
 
 def deviation_floor(real: Sample, replicates: int = REPLICATES, seed: int = 0) -> Estimate:

@@ -12,8 +12,7 @@ from typing import Any
 
 from tradefm_gym.arguments import one_sentence
 from tradefm_gym.realism.part_files import write_text
-from tradefm_gym.realism.rows import Row, Rows
-from tradefm_gym.realism.verdict import LEAST
+from tradefm_gym.realism.rows import LEAST, Row, Rows
 
 KEPT = Path(__file__).with_name("figures.json")  # rows of our cards that the package comes with
 ERRORS = "Distributional error on held-out days"

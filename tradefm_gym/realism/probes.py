@@ -44,9 +44,8 @@ from tradefm_gym.realism import (
 )
 from tradefm_gym.realism.arms import parsed
 from tradefm_gym.realism.part_files import hash_of
-from tradefm_gym.realism.rows import Row, Rows
+from tradefm_gym.realism.rows import LEAST, Row, Rows
 from tradefm_gym.realism.sections import Subject
-from tradefm_gym.realism.verdict import LEAST
 
 RECORDS = ("real", "drift")  # arms that are probed beside flows
 # Probes that no record can answer.

@@ -20,7 +20,7 @@ from tradefm_gym.market.events import BUY, CANCEL, SELL
 from tradefm_gym.realism.averages import figure, figures
 from tradefm_gym.realism.intervention import AgentMarkets
 from tradefm_gym.realism.path import MarketPath
-from tradefm_gym.realism.verdict import LEAST
+from tradefm_gym.realism.rows import LEAST
 
 LAGS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 # Executed size in medians of the order size: above the first, up to the second.
@@ -163,12 +163,9 @@ def inside_rows(rows: Sequence[Mapping[str, Any]], real: str, arm: str) -> list[
     found, hits = [], {}
     for row in rows:
         band = bands.get((row["quantity"], row["metric"]))
-        if (
-            row["arm"] != arm
-            or band is None
-            or band["n"] < LEAST
-            or not np.isfinite([band["low"], band["high"], row["value"]]).all()
-        ):
+        if row["arm"] != arm or band is None or band["n"] < LEAST:
+            continue
+        if not np.isfinite([band["low"], band["high"], row["value"]]).all():
             continue
         inside = band["low"] <= row["value"] <= band["high"]
         found.append(figure(row["quantity"], f"inside_{row['metric']}", arm, float(inside), row["n"], row["seeds"]))

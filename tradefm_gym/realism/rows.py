@@ -7,6 +7,9 @@ from typing import Any
 
 from tradefm_gym.realism.bootstrap import Estimate
 
+LEAST = 200  # recorded samples that tell anything
+LEAST_STARTS = 5  # start states, of what is said of all of a day's moments
+
 
 @dataclass(frozen=True)
 class Row:

@@ -15,7 +15,6 @@ from tradefm_gym.flow.protocol import FlowModel
 from tradefm_gym.realism.bootstrap import Estimate
 from tradefm_gym.realism.discriminator import discriminate
 from tradefm_gym.realism.distances import (
-    DEVIATION,
     Sample,
     compare,
     compare_given,
@@ -102,7 +101,7 @@ def distances(subject: Subject) -> list[Row]:
         found = _distance(subject, real, name)
         rows += [subject.row(name, metric, found[metric], len(real.values)) for metric in METRICS if found]
         if found and name.startswith("log_return_"):
-            rows.append(subject.row(name, DEVIATION, _deviation(subject, real, name), len(real.values)))
+            rows.append(subject.row(name, "deviation_ratio", _deviation(subject, real, name), len(real.values)))
         other = subject.reference and subject.reference.samples.get(name)
         if found and other:
             arm = subject.measured.samples[name]

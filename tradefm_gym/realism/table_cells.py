@@ -3,8 +3,7 @@
 import math
 from typing import NamedTuple
 
-from tradefm_gym.realism.rows import Row
-from tradefm_gym.realism.verdict import LEAST
+from tradefm_gym.realism.rows import LEAST, Row
 
 
 class Cell(NamedTuple):

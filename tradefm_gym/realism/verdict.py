@@ -47,11 +47,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tradefm_gym.realism.distances import DEVIATION
-from tradefm_gym.realism.exploits import LEAST_STARTS
-from tradefm_gym.realism.rows import Row, Rows
+from tradefm_gym.realism.rows import LEAST, LEAST_STARTS, Row, Rows
 
-LEAST = 200  # recorded samples
 LEAST_SEEDS = 200  # of an attack that is said not to pay
 LOWEST, HIGHEST, DRIFT_FACTOR = 0.05, 0.25, 1.5
 EMPTY_SHARE, LARGEST_SPREAD, WANDER = 0.01, 20.0, 1.5
@@ -158,7 +155,7 @@ def _as_large(quantity: str) -> Judge:
     """Judges the size of returns."""
 
     def judge(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
-        row, drift, floor = (rows.get(set_name, quantity, DEVIATION, one) for one in (arm, "drift", "floor"))
+        row, drift, floor = (rows.get(set_name, quantity, "deviation_ratio", one) for one in (arm, "drift", "floor"))
         if row is None or not 0 < row.value < math.inf:
             return "not measured", ""
         own = max((_factor(one.value) for one in (drift, floor) if one is not None), default=1.0)
