@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("sklearn")
 
+from broken_day import doubled_sizes, halved_spread, shuffled_waits
 from small_day import beginning
 
 from tradefm_gym.cli_realism import print_card
@@ -19,12 +20,11 @@ from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.recorded_starts import scale_of
 from tradefm_gym.market.events import PRINT
 from tradefm_gym.realism import card as cards
-from tradefm_gym.realism.arms import content, parsed
 from tradefm_gym.realism.card import Card, CardMaker
 from tradefm_gym.realism.forecasts import outcomes
 from tradefm_gym.realism.measured import STRETCHES, Measured, fills_by_window, measure
 from tradefm_gym.realism.part_files import hash_of_files, read_rows
-from tradefm_gym.realism.path import MarketPath, recorded_path
+from tradefm_gym.realism.path import recorded_path
 from tradefm_gym.realism.recorded_set import RecordedSet
 from tradefm_gym.realism.round_trip import RoundTripFlow
 from tradefm_gym.realism.rows import Row, Rows
@@ -38,7 +38,7 @@ from tradefm_gym.realism.sections import (
     rollout_drift,
     stylised_facts,
 )
-from tradefm_gym.realism.verdict import RULES, Rule, allowed, judged, near, nearness, overall
+from tradefm_gym.realism.verdict import judged, overall
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 pytestmark = pytest.mark.skipif(not JIT, reason="whole days")
@@ -81,29 +81,6 @@ def rows_with(record, generated):
 
 def failures(rows):
     return {found.rule for one in judged(rows, "day", "flow") for found in one.findings if found.outcome == "fails"}
-
-
-def shuffled_times(path: MarketPath) -> MarketPath:
-    records = path.records.copy()
-    gaps = np.diff(records["time_ns"], prepend=path.start_ns)
-    records["time_ns"] = path.start_ns + np.cumsum(np.random.default_rng(0).permutation(gaps))
-    return replace(path, records=records)
-
-
-def doubled_sizes(path: MarketPath) -> MarketPath:
-    records, book = path.records.copy(), path.book.copy()
-    records["size"] *= 2
-    records["filled"] *= 2
-    book[:, :, [1, 3]] *= 2
-    return replace(path, records=records, book=book)
-
-
-def halved_spread(path: MarketPath) -> MarketPath:
-    book = path.book.copy()
-    quarter = (book[:, 0, 0] - book[:, 0, 2]) // 4
-    book[:, 0, 0] -= quarter
-    book[:, 0, 2] += quarter
-    return replace(path, book=book)
 
 
 def test_a_perfect_market_passes(record, thirds):
@@ -171,8 +148,8 @@ def test_a_classifier_does_not_tell_a_perfect_market_from_the_record(thirds):
 @pytest.mark.parametrize(
     ("broken", "noticed"),
     [
-        (shuffled_times, "inter arrival given the one before"),
-        (shuffled_times, "relative duration"),
+        (shuffled_waits, "inter arrival given the one before"),
+        (shuffled_waits, "relative duration"),
         (doubled_sizes, "order size"),
         (halved_spread, "spread"),
     ],
@@ -186,64 +163,6 @@ def test_a_broken_market_is_noticed(record, thirds, broken, noticed):
 def test_a_dead_market_is_noticed(record, thirds):
     dead = [replace(path, book=path.book * (np.arange(len(path)) % 20 > 0)[:, None, None]) for path in thirds[1]]
     assert "life of the market" in failures(rows_with(record, dead))
-
-
-def distance(value, arm, n=1_000, quantity="spread"):
-    return Row("day", quantity, "ks", arm, value, n=n)
-
-
-def test_near_is_what_the_day_itself_allows():
-    assert allowed(Rows(), "day", "spread") == 0.05
-    rows = Rows([distance(0.1, "drift"), distance(0.07, "floor")])
-    assert allowed(rows, "day", "spread") == pytest.approx(0.15)
-    assert allowed(Rows([distance(0.6, "drift"), distance(0.08, "floor")]), "day", "spread") == 0.25
-    assert nearness(rows, distance(0.15, "flow")) == "near"
-    assert nearness(rows, replace(distance(0.16, "flow"), low=0.14, high=0.2)) == "unclear"
-    assert nearness(rows, replace(distance(0.16, "flow"), low=0.155, high=0.2)) == "far"
-    for value in (0.16, 0.9):  # far takes a whole interval
-        assert nearness(rows, distance(value, "flow")) == "too few"
-    assert nearness(rows, distance(0.01, "flow", n=199)) == "too few"
-    blind = Rows([distance(0.3, "floor")])  # the record is as far from itself
-    assert nearness(blind, distance(0.9, "flow")) == "too few"
-    assert near("spread")(blind, "day", "flow") == ("not measured", "")
-
-
-def test_without_an_interval_nothing_fails():
-    rules = {rule.topic: rule for rule in RULES}
-    skill = Row("day", "return_10s", "crps_skill", "flow", -0.9, n=50)
-    first = replace(distance(0.1, "flow"), metric="ks_first_quarter")
-    last = replace(distance(0.9, "flow"), metric="ks_last_quarter")
-    for topic, rows, row in (
-        ("spread", [], distance(0.9, "flow")),
-        ("forecasts of return 10s against Hawkes flow", [], skill),
-        ("wandering of the spread", [first], last),
-    ):
-        judge = rules[topic].judge
-        assert judge(Rows([*rows, row]), "day", "flow") == ("too few", "too few blocks for an interval")
-        told = replace(row, low=row.value - 0.05, high=row.value + 0.05)
-        assert judge(Rows([*rows, told]), "day", "flow")[0] == "fails"
-
-
-def test_one_failure_decides_and_a_needed_silence_shows_nothing():
-    rules = (
-        Rule("spread", "execution", near("spread"), needed=True),
-        Rule("depth", "execution", near("depth")),
-        Rule("wait", "market making", near("wait"), needed=True),
-    )
-    good, far = distance(0.01, "flow"), replace(distance(0.5, "flow", quantity="depth"), low=0.4, high=0.6)
-    wait = distance(0.01, "flow", quantity="wait")
-    assert [one.fit for one in judged([good], "day", "flow", rules)] == ["fit", "not shown"]
-    assert [one.fit for one in judged([good, wait], "day", "flow", rules)] == ["fit", "fit"]
-    verdicts = judged([good, far, wait], "day", "flow", rules)
-    assert [one.fit for one in verdicts] == ["not fit", "not fit"]
-    assert overall(verdicts, "flow") == (
-        "flow is fit to train neither execution nor market making.",
-        "For execution it fails on: depth.",
-    )
-    assert [one.fit for one in judged([], "day", "flow", rules)] == ["not shown", "not shown"]
-    assert overall(judged([good, wait], "day", "flow", rules), "flow")[1] == "No rule fails."
-    other = [replace(one, set="other") for one in verdicts]
-    assert overall([*verdicts, *other], "flow")[1] == "For execution it fails on: depth [day, other]."
 
 
 @pytest.mark.parametrize(
@@ -432,53 +351,3 @@ def test_recorded_tokens_take_the_place_of_the_networks():
     made, real = market.tape.read_records(0, seen), one.path.records[start[0] : start[0] + 200]
     assert np.array_equal(made["side"], real["side"]) and np.array_equal(made["kind"], real["kind"])
     assert 0 < len(path) <= 1024
-
-
-def test_options_of_a_flow_are_read_and_are_part_of_what_it_is(tmp_path):
-    spec = parsed("tradefm:mini-1?cancel=nearest&persistence=0/0.001&restoring=0&flag_agents=false")
-    said = {"cancel": "nearest", "persistence": (0.0, 0.001), "restoring": 0.0, "flag_agents": False}
-    assert spec == ("tradefm", "mini-1", said)
-    several = ("tradefm", "tradefm?restoring=0", "tradefm?restoring=0.5")
-    assert [content(spec, tmp_path) for spec in several] == [None] * 3  # the day's habits are still to be found
-    without = {content(spec, tmp_path) for spec in ("tradefm?habits=false", "tradefm?restoring=0&habits=false")}
-    assert len(without) == 2 and None not in without
-    turned = ("tradefm?restoring=0&cancel=whole&habits=false", "tradefm?cancel=whole&habits=false&restoring=0")
-    assert len({content(spec, tmp_path) for spec in turned}) == 1
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("tradefm?", "option=value"),
-        ("tradefm?restoring", "option=value"),
-        ("tradefm?restoring=0&restoring=1", "none twice"),
-        ("tradefm?restorin=0", "did you mean 'restoring'"),
-        ("hawkes?restoring=0", "has no argument 'restoring'"),
-        ("tradefm?habits=3", "habits 3.0; allowed are true and false"),
-    ],
-)
-def test_options_that_a_flow_does_not_have_are_refused(spec, message):
-    with pytest.raises(ValueError, match=message):
-        parsed(spec)
-
-
-@pytest.mark.parametrize(
-    ("value", "low", "high", "drift", "outcome"),
-    [
-        (1.4, 1.3, 1.6, 1.0, "passes"),
-        (0.7, 0.6, 0.8, 1.0, "passes"),
-        (2.0, 1.6, 2.4, 1.0, "fails"),
-        (0.5, 0.4, 0.6, 1.0, "fails"),
-        (2.0, 1.4, 2.6, 1.0, "unclear"),
-        (1.65, 1.6, 1.9, 0.6, "passes"),  # as far off as the training part is
-        (2.0, 1.8, 2.2, 3.0, "fails"),  # of which no more than 1.75 is forgiven
-        (2.0, np.nan, np.nan, 1.0, "too few"),
-    ],
-)
-def test_returns_are_to_be_as_large_as_recorded_ones(value, low, high, drift, outcome):
-    judge = next(rule for rule in RULES if rule.topic == "size of returns over 1 s").judge
-    row = Row("day", "log_return_1s", "deviation_ratio", "flow", value, low, high, n=500)
-    other = replace(row, arm="drift", value=drift)
-    assert judge(Rows([row, other]), "day", "flow")[0] == outcome
-    assert judge(Rows([replace(row, n=199), other]), "day", "flow")[0] == "too few"
-    assert judge(Rows([other]), "day", "flow")[0] == "not measured"

@@ -1,14 +1,13 @@
 """The example that breaks a day on purpose."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("scipy")
 pytest.importorskip("tyro")
 
+from broken_day import example
 from small_day import beginning
 
 from tradefm_gym.realism.recorded_set import RecordedSet
@@ -18,11 +17,6 @@ pytestmark = pytest.mark.skipif(not JIT, reason="a whole day")
 
 
 def test_what_is_broken_is_noticed_and_what_is_not_is_not():
-    spec = importlib.util.spec_from_file_location(
-        "try_the_card", Path(__file__).parents[1] / "examples" / "try_the_card.py"
-    )
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
     told = example.noticed(RecordedSet("day", lambda: beginning(72_000), ""))
     assert set(told) == set(example.BREAKS) and told["nothing"] == "no"
     assert "order size" in told["sizes doubled"] and "touch depth" in told["sizes doubled"]
