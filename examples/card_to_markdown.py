@@ -46,40 +46,40 @@ class Tables:
     def distances(self, name: str) -> list[str]:
         """K-S distances of a set with their intervals."""
         arms = [*RECORDED, *self.flows]
-        lines = _head(["K-S", "n", *(arm.replace("_", " ") for arm in arms)])
+        lines = head(["K-S", "n", *(arm.replace("_", " ") for arm in arms)])
         for quantity in self.rows.names("quantity", set=name, metric="ks"):
             found = [self.rows.get(name, quantity, "ks", arm) for arm in arms]
             if self.rows.get(name, quantity, "ks", self.flow) is None:
                 continue
             n = max((row.n for row in found if row), default=0)
-            lines.append(_line([quantity.replace("_", " "), f"{n:,}", *map(_with_interval, found)]))
+            lines.append(line([quantity.replace("_", " "), f"{n:,}", *map(_with_interval, found)]))
         return lines
 
     def skills(self, name: str) -> list[str]:
         """CRPS skill over the reference, bold where the interval leaves out zero."""
         horizons = [f"{count}_events" for count in EVENTS] + [f"{seconds}s" for seconds in SECONDS]
-        lines = _head(["skill", *(horizon.replace("_", " ") for horizon in horizons)])
+        lines = head(["skill", *(horizon.replace("_", " ") for horizon in horizons)])
         for outcome in OUTCOMES:
             found = [self.rows.get(name, f"{outcome}_{horizon}", "crps_skill", self.flow) for horizon in horizons]
-            lines.append(_line([outcome.replace("_", " "), *(_with_interval(row, True) for row in found)]))
+            lines.append(line([outcome.replace("_", " "), *(_with_interval(row, True) for row in found)]))
         return lines
 
     def facts(self) -> list[str]:
         """In how many sets each stylised fact agrees with the record."""
         arms = ["drift", *self.flows]
-        lines = _head(["agrees with the record, sets", *(arm.replace("_", " ") for arm in arms)])
+        lines = head(["agrees with the record, sets", *(arm.replace("_", " ") for arm in arms)])
         for fact, said in FACTS.items():
             cells = []
             for arm in arms:
                 known = [self.value(name, fact, "agrees", arm) for name in self.sets]
                 known = [value for value in known if not math.isnan(value)]
                 cells.append(f"{sum(known):.0f} of {len(known)}")
-            lines.append(_line([said, *cells]))
+            lines.append(line([said, *cells]))
         return lines
 
     def targets(self) -> list[str]:
         """What was aimed at, set by set."""
-        lines = _head(["aimed at", *(_short(name) for name in self.sets), "holds"])
+        lines = head(["aimed at", *(_short(name) for name in self.sets), "holds"])
         checks = [
             *(
                 (
@@ -118,7 +118,7 @@ class Tables:
         for said, check in checks:
             found = [check(name) for name in self.sets]
             known = [good for good, _ in found if good is not None]
-            lines.append(_line([said, *(text for _, text in found), f"{sum(known)} of {len(known)}"]))
+            lines.append(line([said, *(text for _, text in found), f"{sum(known)} of {len(known)}"]))
         return lines
 
     def _skilled(self, name: str, outcome: str):
@@ -194,11 +194,13 @@ def _with_interval(row: Row | None, bold: bool = False) -> str:
     return f"**{text}**" if bold and (row.low > 0 or row.high < 0) else text
 
 
-def _head(cells: list[str]) -> list[str]:
-    return [_line(cells), "|---|" + "---:|" * (len(cells) - 1)]
+def head(cells: list[str]) -> list[str]:
+    """The first two lines of a table."""
+    return [line(cells), "|---|" + "---:|" * (len(cells) - 1)]
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """One line of a table."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from card_to_markdown import head, line
 
 from tradefm_gym.realism import stress
 from tradefm_gym.realism.exploits import ATTACKS
@@ -46,7 +47,7 @@ class Probed:
 
     def responses(self) -> list[str]:
         """The mid after takers, in basis points: of the record, of the flow, of agents."""
-        lines = _head(["mid after takers, bps", "lag", "real, 95%", "the flow", "agents"])
+        lines = head(["mid after takers, bps", "lag", "real, 95%", "the flow", "agents"])
         for name in self.sets:
             for size, said in SIZES.items():
                 for lag in LAGS:
@@ -56,7 +57,7 @@ class Probed:
 
     def markouts(self) -> list[str]:
         """The mid against passive fills, in basis points."""
-        lines = _head(["markout, bps", "after", "real, 95%", "the flow", "agents"])
+        lines = head(["markout, bps", "after", "real, 95%", "the flow", "agents"])
         for name in self.sets:
             for horizon, said in HORIZONS.items():
                 lines += self._beside(name, self.names[name], said, "markout_bps", horizon)
@@ -64,20 +65,20 @@ class Probed:
 
     def inside(self) -> list[str]:
         """In how many of the horizons of each day the flow and agents lie in the record's band."""
-        lines = _head(["inside the recorded band", *self.names.values()])
+        lines = head(["inside the recorded band", *self.names.values()])
         wanted = [(f"mid_response_{size}", f"lag_{lag}") for size in SIZES for lag in LAGS]
         for said, prefix in (("mid after takers of the flow", ""), ("mid after agents' orders", AGENT)):
-            lines.append(_line([said, *(self._counted(name, prefix, wanted) for name in self.sets)]))
+            lines.append(line([said, *(self._counted(name, prefix, wanted) for name in self.sets)]))
         fills = [("markout_bps", horizon) for horizon in HORIZONS]
-        lines.append(_line(["markouts of the flow", *(self._counted(name, "", fills) for name in self.sets)]))
+        lines.append(line(["markouts of the flow", *(self._counted(name, "", fills) for name in self.sets)]))
         return lines
 
     def attacks(self) -> list[str]:
         """Mean profit of each attack for a unit traded, in basis points."""
-        lines = _head(["profit, bps a unit", *self.names.values()])
+        lines = head(["profit, bps a unit", *self.names.values()])
         for attack in ATTACKS:
             found = [self.row(name, f"exploit_{attack}", "bps") for name in self.sets]
-            lines.append(_line([attack.replace("_", " "), *map(_interval, found)]))
+            lines.append(line([attack.replace("_", " "), *map(_interval, found)]))
         return lines
 
     def parents(self) -> list[str]:
@@ -90,9 +91,9 @@ class Probed:
             (f"at {100 * share:g}% participation, bps", f"impact_at_{100 * share:g}_percent", "at_end")
             for share in PARTICIPATION
         ]
-        lines = _head(["parent orders", *self.names.values()])
+        lines = head(["parent orders", *self.names.values()])
         for said, quantity, metric in asked:
-            lines.append(_line([said, *(_interval(self.row(name, quantity, metric)) for name in self.sets)]))
+            lines.append(line([said, *(_interval(self.row(name, quantity, metric)) for name in self.sets)]))
         return lines
 
     def stresses(self) -> list[str]:
@@ -100,16 +101,16 @@ class Probed:
         first, last = stress.LAGS[0], stress.LAGS[-1]
         asked = [(f"mid after {lag} events, bps", f"mid_after_{lag}") for lag in (first, last)]
         asked += [(f"{one} recovered after", f"{one}_recovery") for one in ("spread", "depth")]
-        lines = _head(["stress", *self.names.values()])
+        lines = head(["stress", *self.names.values()])
         for scenario in stress.STRESSES:
             for said, metric in asked:
                 found = [self.row(name, f"stress_{scenario}", metric) for name in self.sets]
-                lines.append(_line([f"{scenario.replace('_', ' ')}: {said}", *map(_interval, found)]))
+                lines.append(line([f"{scenario.replace('_', ' ')}: {said}", *map(_interval, found)]))
         return lines
 
     def controls(self) -> list[str]:
         """What the highest class of an indicator brings less the lowest."""
-        lines = _head(["highest less lowest class", *self.names.values()])
+        lines = head(["highest less lowest class", *self.names.values()])
         for quantity in dict.fromkeys(
             q for q in self.rows.names("quantity", arm=self.flow) if q.startswith("control_")
         ):
@@ -117,7 +118,7 @@ class Probed:
                 if metric.endswith("_range"):
                     found = [self.row(name, quantity, metric) for name in self.sets]
                     said = f"{quantity.removeprefix('control_')}: {metric.removesuffix('_range')}".replace("_", " ")
-                    lines.append(_line([said, *map(_interval, found)]))
+                    lines.append(line([said, *map(_interval, found)]))
         return lines
 
     def _beside(self, name: str, said: str, horizon: str, quantity: str, metric: str) -> list[str]:
@@ -126,7 +127,7 @@ class Probed:
             return []
         theirs = [self.row(name, prefix + quantity, metric) for prefix in ("", AGENT)]
         cells = ["" if row is None else f"{row.value:.2f}" + " *" * _is_inside(row, real) for row in theirs]
-        return [_line([said, horizon, f"{_interval(real)} ({real.n:,})", *cells])]
+        return [line([said, horizon, f"{_interval(real)} ({real.n:,})", *cells])]
 
     def _counted(self, name: str, prefix: str, wanted: list[tuple[str, str]]) -> str:
         pairs = [(self.row(name, prefix + one, metric), self.row(name, one, metric, "real")) for one, metric in wanted]
@@ -153,14 +154,6 @@ def _interval(row: Row | None) -> str:
     places = 0 if abs(row.value) >= 100 else 1 if abs(row.value) >= 10 else 2
     text = f"{row.value:.{places}f}"
     return f"{text} [{row.low:.{places}f}, {row.high:.{places}f}]" if math.isfinite(row.low) else text
-
-
-def _head(cells: list[str]) -> list[str]:
-    return [_line(cells), "|---|" + "---:|" * (len(cells) - 1)]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def main(arguments: Arguments) -> None:
