@@ -66,7 +66,11 @@ def even_bank(placement=UNKNOWN_PLACEMENT) -> ContextBank:
 
 def generated_day(events: int) -> RecordedFlow:
     """Zero intelligence from a book made by hand, written down as a recorded day."""
-    flow = ZeroIntelligenceFlow(1, bank=even_bank())
+    return written_down(ZeroIntelligenceFlow(1, bank=even_bank()), events)
+
+
+def written_down(flow, events: int) -> RecordedFlow:
+    """What one market of a flow does from its first start state on, as a recorded day."""
     market = MarketSimulator(1, flow.market_config())
     flow.reset(market, everyone(1), np.zeros(1, np.int64), np.ones(1, np.uint64), np.zeros(1, np.uint32))
     recorder = DayRecorder(market)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_tradefm import even_bank, everyone, generated_day, write_checkpoint
+from small_tradefm import SHARES, even_bank, everyone, generated_day, write_checkpoint, written_down
+from test_touch_places import touched_records
 
 from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
@@ -14,7 +15,9 @@ from tradefm_gym.flow.placement import HABITS
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, CANCEL, SELL
+from tradefm_gym.market.features import EMPTY_SIZE, FEATURES, MID_TOUCH, new_state, observe, size_codes
 from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.realism import habits_fit
 from tradefm_gym.realism.habits_fit import HabitOptions, fit_habits
@@ -112,6 +115,36 @@ def test_who_quotes_better_than_all_others_is_hit_more_often(model, day):
     assert hit["some", 0] < 1.3 * hit["none", 0]
 
 
+def test_takers_beyond_the_touch_are_counted_in_features():
+    """A buyer's size against the asks that the event before left, told to an eighth of a doubling."""
+    sizes, asks, sides = [0, 150, 151, 170, 100, 900], [150, 150, 150, 100, 100, 0], [0, 0, 0, 0, 1, 0]
+    events = np.zeros(6, FEATURES)
+    events["volume"], events["side"], events["taker"], events["valid"] = np.log1p(np.array(sizes) / 50), sides, 1, 1
+    events["ask"] = np.where(np.array(asks) > 0, 0.125 * (size_codes(np.array(asks)) - 1.0) - np.log2(50), EMPTY_SIZE)
+    events["bid"] = 10.0
+    # Those after the first: equal, alike, an eighth of a doubling more, a seller before many bids, 900 before 100.
+    assert habits_fit._beyond([events], 50.0) == (2 / 5, 5)
+    assert habits_fit._beyond([events[:4], events[4:]], 50.0) == (2 / 4, 4)  # the fifth follows no event
+    events["ask"][3] = EMPTY_SIZE
+    assert habits_fit._beyond([events[:5]], 50.0)[1] == 4
+    assert habits_fit._beyond([events[3:]], 50.0) == (1 / 2, 2)
+
+
+def test_takers_of_a_day_that_take_no_more_than_is_shown_are_found_out(tmp_path):
+    """A day of a flow whose takers do, and the same network, which does not know."""
+    touched = observe(new_state(1, 100.0, (0.1, 1.0), mid_mode=MID_TOUCH, usual_spread=8.0), touched_records(0))[0]
+    tokenizer = TradeTokenizer.calibrate([touched], "touch", pressure=True, book=True)
+    config = replace(PRESETS["test"], **tokenizer.told)
+    save_checkpoint(tmp_path / "small", config, random_weights(config, 1))
+    tokenizer.save(tmp_path / "small" / "tokenizer.json")
+    flow = TradeFMFlow(tmp_path / "small", 1, bank=even_bank(SHARES), habits=Habits(np.zeros(HABITS), trimmed=0.95))
+    day = written_down(flow, 6_000)
+    habits = fit_habits(day, tmp_path / "small", HabitOptions(rounds=3, markets=24, events=320, burn_in=64))
+    beyond = np.array(habits.report["distances"])[:, -1]
+    assert beyond[0] > 0.2 and beyond[habits.report["kept"]] < 0.5 * beyond[0]
+    assert habits.trimmed > 0.5
+
+
 def test_a_row_with_habits_does_not_depend_on_its_neighbours(model, day):
     bank = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0))
     habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS))
@@ -127,11 +160,11 @@ def test_a_row_with_habits_does_not_depend_on_its_neighbours(model, day):
 def test_the_flow_comes_nearer_to_the_day(model, day):
     told = []
     habits = fit_habits(day, model, SMALL, lambda done, of: told.append((done, of)))
-    rounds = np.array(habits.report["total_variation"])
+    rounds = np.array(habits.report["distances"])
     assert (
         [number for number, _ in told] == list(range(len(told)))
         and told[0] == (0, 8)
-        and rounds.shape == (5, HABITS[0])
+        and rounds.shape == (5, HABITS[0] + 1)
     )
     assert habits.report["kept"] > 0
     assert rounds[habits.report["kept"]].sum() < 0.6 * rounds[0].sum()
@@ -148,7 +181,7 @@ def test_a_pace_lasts_as_forecasts_the_validation_part_best_unless_waits_stray(m
 
     def falling(model, bank, times, habits, *rest):
         error = usual(model, bank, times, habits, *rest)
-        return error and error + 1.0 - habits.lasting
+        return error if error is None else error + 1.0 - habits.lasting
 
     monkeypatch.setattr(habits_fit, "_pace_error", falling)
     habits = fit_habits(day, model, HabitOptions(rounds=1, markets=8, events=320, burn_in=64))
@@ -161,7 +194,7 @@ def test_a_pace_lasts_as_forecasts_the_validation_part_best_unless_waits_stray(m
 
 def test_habits_are_kept_as_they_are(model, day, tmp_path):
     bank, path = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0)), tmp_path / "habits.json"
-    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, {"kept": 3})
+    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, 0.75, {"kept": 3})
     habits.save(path)
     loaded = Habits.load(path)
     np.testing.assert_array_equal(loaded.log_odds, habits.log_odds)
@@ -173,7 +206,7 @@ def test_habits_are_kept_as_they_are(model, day, tmp_path):
     assert TradeFMFlow(model, bank=bank, habits=path).version == TradeFMFlow(model, bank=bank, habits=habits).version
     state = TradeFMFlow(model, bank=bank, habits=path).bank.feature_state
     assert state is not None
-    assert (state["lasting"] == 0.25).all()
+    assert (state["lasting"] == 0.25).all() and (state["trimmed"] == 0.75).all()
     np.testing.assert_array_equal(state["habits"], np.tile(habits.log_odds, (len(bank), 1, 1)))
 
 
@@ -184,6 +217,7 @@ def test_habits_are_kept_as_they_are(model, day, tmp_path):
         ({"log_odds": [[MOST + 1] + [0.0] * 15] * 6}, r"numbers in \[-3, 3\]"),
         ({"log_odds": "many"}, "it must be"),
         ({"lasting": 1.0}, r"lasting is 1.0; allowed is a number in \[0, 0.9\]"),
+        ({"trimmed": -0.5}, r"trimmed is -0.5; allowed is a number in \[0, 1\]"),
         ({"report": [1]}, r"habits.json'?: report is \[1\]; it must be a dict, or an object in a file"),
         ({"kind": "something"}, "'habits of an asset' is needed"),
         ({"format": 2}, "this version reads format 1"),

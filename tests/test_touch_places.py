@@ -181,8 +181,19 @@ def test_a_taker_of_about_what_the_touch_shows_takes_just_that_as_often_as_calib
     cases = ((0.6, 40, 0.59, 50), (0.6, 40, 0.61, 40), (0.6, 70, 0.0, 50), (1.0, 20, 0.0, 20))
     for clear, drawn, uniform, size in cases:
         shares[CLEAR] = clear
-        taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, drawn, shares, 10.0, 0.9, uniform)
+        taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, drawn, shares, 10.0, 0.0, 0.9, uniform)
         assert taken == (107, size, NO_LIMIT)
+
+
+@pytest.mark.parametrize(("drawn", "uniform", "size"), [(400, 0.69, 50), (400, 0.71, 400), (20, 0.0, 20)])
+def test_a_taker_of_more_than_the_touch_shows_takes_just_that_as_often_as_its_habits_say(drawn, uniform, size):
+    market = MarketSimulator(1)
+    for order_id, (side, price, lots) in enumerate([(BUY, 99, 50), (SELL, 107, 50), (SELL, 108, 900)]):
+        market.send(LIMIT, side, price, lots, order_id)
+    shares = np.array(SHARES)
+    shares[SWEEP] = shares[CLEAR] = 0.0
+    taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, drawn, shares, 10.0, 0.7, 0.9, uniform)
+    assert taken == (107, size, NO_LIMIT)
 
 
 @pytest.mark.parametrize("episode", range(4))
@@ -210,4 +221,5 @@ def test_a_taker_pays_the_touch_behind_an_agent_s_lot():
     market.send(LIMIT, SELL, 104, 3, 0, owner=0)
     shares = np.array(SHARES)
     shares[SWEEP], shares[CLEAR] = 0.0, 1.0
-    assert place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, 40, shares, 10.0, 0.9, 0.5) == (107, 50, NO_LIMIT)
+    taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, 40, shares, 10.0, 0.0, 0.9, 0.5)
+    assert taken == (107, 50, NO_LIMIT)

@@ -267,8 +267,8 @@ class FitTradeFM:
     # (.json), for TradeFMFlow(context=DAY, habits="habits.json").
     out: Path = Path("habits.json")
     model: str = "mini-2"  # a bundled model, a checkpoint folder, or hf://organisation/name
-    rounds: int = 5  # in which the network runs freely; the one nearest to the day is kept
-    markets: int = 32  # that run at a time
+    rounds: int = 8  # in which the network runs freely; the one nearest to the day is kept
+    markets: int = 96  # that run at a time
     events: int = 1_536  # of each of them
     seed: int = 0
 

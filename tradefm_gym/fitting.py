@@ -77,11 +77,11 @@ def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, An
         habits.save(out)
     asset, console = habits.report["asset"], _console()
     console.print(f"{out}: {asset['ticker']}, {asset['venue']}, {asset['date']}", highlight=False)
-    table = Table("round", *(name.replace("_", " ") for name in ROWS), "sum")
-    for number, distances in enumerate(habits.report["total_variation"]):
+    table = Table("round", *(name.replace("_", " ") for name in (*ROWS, "takers beyond the touch")), "sum")
+    for number, distances in enumerate(habits.report["distances"]):
         kept = "*" if number == habits.report["kept"] else ""
         table.add_row(f"{number}{kept}", *(f"{one:.3f}" for one in distances), f"{sum(distances):.3f}")
-    console.print("total variation from the day's training part, * kept; round 0 has no habits", highlight=False)
+    console.print("distances from the day's training part, * kept; round 0 has no habits", highlight=False)
     console.print(table)
     errors, strayed = habits.report["pace_error"], habits.report["strayed"]
     if not errors:

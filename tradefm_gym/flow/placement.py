@@ -69,7 +69,8 @@ HABITS = (6, 16)  # log-odds by digits of tokens, see ``habits``
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
 # placed, how takers are followed (see ``followers``), which values lie inside the bins (NaN where it is not known),
-# how much likelier some events are than the network says, and how much longer a pace lasts.
+# and its habits: how much likelier some events are than the network says, how much longer a pace lasts, and how many
+# of the takers that ask for more than the touch shows take just that.
 STREAM_STATE = np.dtype(
     [
         ("stream", FEATURE_STATE),
@@ -78,6 +79,7 @@ STREAM_STATE = np.dtype(
         ("tables", np.float64, TABLES),
         ("habits", np.float64, HABITS),
         ("lasting", np.float64),
+        ("trimmed", np.float64),
     ],
     align=True,
 )
@@ -90,11 +92,13 @@ def stream_states(
     tables: np.ndarray | float = np.nan,
     habits: np.ndarray | float = 0.0,
     lasting: float = 0.0,
+    trimmed: float = 0.0,
 ) -> np.ndarray:
     """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
     states = np.zeros(len(streams), STREAM_STATE)
     states["stream"], states["placement"], states["followers"] = streams, placement, followers
-    states["tables"], states["habits"], states["lasting"] = tables, habits, lasting
+    states["tables"], states["habits"] = tables, habits
+    states["lasting"], states["trimmed"] = lasting, trimmed
     return states
 
 
@@ -296,11 +300,12 @@ def _alike(size, other) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, least, first, second):
+def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, least, trimmed, first, second):
     """Price in ticks and lots of an add whose digit names a place relative to the touch, and how many lots may rest.
 
     Args: as ``place`` takes them; ``digit`` and [``bottom``, ``top``] as ``features.prices_of`` has them, ``price`` as
-    ``features.price_at`` says, ``least`` the lots by which agents' orders count as a touch.
+    ``features.price_at`` says, ``least`` the lots by which agents' orders count as a touch, ``trimmed`` the share of
+    the takers that ask for more than is shown who take just that.
     """
     if shares[0] < 0.0:
         return price, size, NO_LIMIT
@@ -309,7 +314,7 @@ def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, least
     if digit <= OPPOSITE_TOUCH and not is_empty(opposite):
         farthest = opposite + side * np.int64(shares[WALK])
         shown = level_size(book, m, 1 - s, opposite, NOBODY)
-        if _alike(size, shown) and second < shares[CLEAR]:
+        if (_alike(size, shown) and second < shares[CLEAR]) or (size > shown and second < trimmed):
             size = shown
         if first < shares[SWEEP] and size > shown:
             return _nearer(_walked(book, m, s, opposite, size, price), farthest, side), size, np.int64(0)

@@ -162,10 +162,12 @@ class TradeFMFlow:
         self.version = hashlib.sha256(f"{self.model_hash} {self.bank.digest()} {arms}".encode()).hexdigest()[:12]
 
         n, t = num_envs, self.config.context
-        self._tables, self._lasting = np.tile(self.tokenizer.tables, (n, 1, 1, 1)), np.zeros(n)
+        self._tables = np.tile(self.tokenizer.tables, (n, 1, 1, 1))
+        self._lasting, self._trimmed = np.zeros(n), np.zeros(n)
         self._decoding = kernels.Decoding(
-            self._tables, anchor == "market", self._lasting, self.tokenizer.depth_edges, self.tokenizer.volume_edges,
-            CANCEL_POLICIES[cancel], cancel == "matched", placement == "book", deterministic,
+            self._tables, anchor == "market", self._lasting, self._trimmed, self.tokenizer.depth_edges,
+            self.tokenizer.volume_edges, CANCEL_POLICIES[cancel], cancel == "matched", placement == "book",
+            deterministic,
         )  # fmt: skip
         self._classes = _indicator_classes(self.tokenizer)
         self._states = np.zeros(n, FEATURE_STATE)
@@ -221,7 +223,7 @@ class TradeFMFlow:
             self._followers[same], self._habits[same] = state["followers"], state["habits"]
             self._meeting[same] = MEETING if state["habits"].any() else 0.0
             self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
-            self._lasting[same] = state["lasting"]
+            self._lasting[same], self._trimmed[same] = state["lasting"], state["trimmed"]
             self._history[same, : len(inputs)] = inputs
             self._seen[same] = len(inputs)
             self.engine.import_row(int(same[0]), cache)
@@ -328,7 +330,7 @@ class TradeFMFlow:
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
         placement, followers = tuple(self._placement[row]), tuple(self._followers[row])
-        asset = self._tables[row], self._habits[row], self._lasting[row]
+        asset = self._tables[row], self._habits[row], self._lasting[row], self._trimmed[row]
         return stream_states(self._states[row : row + 1], placement, followers, *asset)[0]
 
     @property
@@ -379,8 +381,8 @@ class TradeFMFlow:
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
         names = (
-            "states", "placement", "agents", "followers", "habits", "meeting", "lasting", "tables", "cursor", "history",
-            "seen", "fixed", "shift", "first", "seeds", "episodes", "proposals",
+            "states", "placement", "agents", "followers", "habits", "meeting", "lasting", "trimmed", "tables", "cursor",
+            "history", "seen", "fixed", "shift", "first", "seeds", "episodes", "proposals",
         )  # fmt: skip
         return {name: getattr(self, f"_{name}") for name in names}
 

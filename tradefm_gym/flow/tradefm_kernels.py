@@ -40,6 +40,7 @@ class Decoding(NamedTuple):
     tables: np.ndarray  # (N, 4, 16, quantiles) float64, of each row's asset
     others_lead: bool  # agents' orders count as a touch once they add up to what a level usually holds
     lasting: np.ndarray  # (N,) float64, likewise: exponent of the pace that waits keep, see ``habits``
+    trimmed: np.ndarray  # (N,) float64, likewise: share of the takers beyond the touch that take just the touch
     depth_edges: np.ndarray  # (15,) float64
     volume_edges: np.ndarray  # (15,) float64
     cancel_policy: int  # CANCEL_WHOLE or CANCEL_NEAREST
@@ -335,8 +336,8 @@ def _propose_row(
         price = np.int64(min(max(price_at(depth, side, bid, ask), 1.0), 2.0**30))
         if decoding.book_decides and token >> 13 == 0:
             price, lots, max_rest = place_by_touch(
-                book, m, side, bin_, bottom, top, price, lots, placement[m], least, uniforms[m, 3],
-                uniforms[m, 4],
+                book, m, side, bin_, bottom, top, price, lots, placement[m], least, decoding.trimmed[m],
+                uniforms[m, 3], uniforms[m, 4],
             )  # fmt: skip
     else:
         mid = mid_estimate(state)

@@ -1,7 +1,7 @@
 """Finds an asset's habits: the flow runs freely from recorded moments, and what differs is made up for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from tradefm_gym.arguments import whole
 from tradefm_gym.data.recorded import RecordedFlow
-from tradefm_gym.data.splits import split
+from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.habits import ADD_SIZES, CANCEL_SIZES, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
 from tradefm_gym.flow.placement import HABITS
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import features_of, recorded_bank
-from tradefm_gym.market.features import MID_TOUCH, observe
+from tradefm_gym.market.features import EMPTY_SIZE, MID_TOUCH, observe, size_codes
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
@@ -24,7 +24,9 @@ from tradefm_gym.model.tokenizer import TradeTokenizer
 # what it is given of it.
 _RATES = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.35])
 _STEP = 1.0  # at most
+_SLOWER = 3.0  # rounds after which steps are half as long: else what follows from the last step is made up for again
 _SELDOM = 3e-4  # share that is added to each, so that what hardly ever happens is left alone
+_HARDLY = 0.01  # likewise to shares of takers
 _FEWEST = 100  # events, for a row to be told
 # Exponents of a pace that are tried, from so many moments of the validation part, each so often.
 _LASTING, _STARTS, _ROLLOUTS, _FEWEST_STARTS = (0.0, 0.35, 0.7), 24, 4, 8
@@ -36,8 +38,8 @@ _FURTHER = 0.03  # total variation by which waits may stray for that
 class HabitOptions:
     """How much goes into finding habits."""
 
-    rounds: int = 5
-    markets: int = 32
+    rounds: int = 8
+    markets: int = 96
     events: int = 1_536  # of each market and round
     burn_in: int = 256  # of those, that do not count
     seed: int = 0
@@ -54,8 +56,8 @@ def fit_habits(
 
     In each round the flow runs freely, and what comes too rarely becomes likelier. The round with the smallest sum of
     distances is kept, so that nothing is changed for the worse. How long a pace lasts is what best forecasts the
-    durations of the validation part, of what keeps waits like those of the training part: a network that follows a
-    pace by itself would run away with more of it.
+    durations of the validation part, by more than a standard error better than no such habit, of what keeps waits like
+    those of the training part: a network that follows a pace by itself would run away with more of it.
 
     Args:
         recorded: a day.
@@ -73,46 +75,58 @@ def fit_habits(
     features, index, _ = features_of(recorded, tokenizer)
     learned = features[(index >= part.start) & (index < part.stop)]
     real, known = _shares(learned, tokenizer)
-    odds, rounds = np.zeros(HABITS), []
-    best, nearest, kept = odds, np.inf, 0
+    median = calibrate(recorded, part).median_size
+    real_beyond, known_takers = _beyond([learned], median)
+    odds, walking, rounds = np.zeros(HABITS), 1.0, []
+    best, nearest, kept = Habits(odds), np.inf, 0
     for number in range(options.rounds + 1):
         progress(number, options.rounds + 1 + len(_LASTING))
-        ran = _run(model, bank, np.arange(len(bank)), Habits(odds), options.events, options.seed, settings)
-        seen, counted = _shares(np.concatenate([events[options.burn_in :] for events in ran]), tokenizer)
+        tried = Habits(odds, trimmed=1.0 - walking)
+        ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
+        ran = [events[options.burn_in :] for events in ran]
+        seen, counted = _shares(np.concatenate(ran), tokenizer)
+        beyond, takers = _beyond(ran, median)
         told = (known >= _FEWEST) & (counted >= _FEWEST)
         # Kinds are shares of all events, so both their rows are one distribution.
         distances = 0.5 * np.abs(real - seen).sum(1) * told
+        counts = tokenizer.mid_mode == MID_TOUCH and min(known_takers, takers) >= _FEWEST
+        distances = np.append(distances, counts * abs(real_beyond - beyond))
         rounds.append(distances.round(4).tolist())
         if (total := float(distances.sum())) < nearest:
-            best, nearest, kept = odds, total, number
+            best, nearest, kept = tried, total, number
         more = np.log((real + _SELDOM) / (seen + _SELDOM)) * told[:, None]
-        odds = np.clip(odds + np.clip(_RATES[:, None] * more, -_STEP, _STEP), -MOST, MOST)
+        steps = _RATES[:, None] / (1.0 + number / _SLOWER)
+        odds = np.clip(odds + np.clip(steps * more, -_STEP, _STEP), -MOST, MOST)
+        if counts:
+            walking = min(walking * (real_beyond + _HARDLY) / (beyond + _HARDLY), 1.0)
     meta, errors, strayed = recorded.meta, {}, {}
     held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
     times = features["time_ns"][index < split(recorded).validation.stop]
     for number, lasting in enumerate(_LASTING, options.rounds + 1):
         progress(number, options.rounds + 1 + len(_LASTING))
-        tried = Habits(best, lasting)
+        tried = replace(best, lasting=lasting)
         error = _pace_error(model, held_out, times, tried, options.seed, settings)
         if error is None:
             break
         errors[lasting] = error
-        if error < errors[0.0]:
+        fewer = error - errors[0.0]  # by moment, so that how hard a moment is does not blur the difference
+        if fewer.mean() < -fewer.std(ddof=1) / len(fewer) ** 0.5:
             ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
             waits = _shares(np.concatenate([events[options.burn_in :] for events in ran]), tokenizer)[0][WAITS]
             strayed[lasting] = 0.5 * float(np.abs(real[WAITS] - waits).sum()) - rounds[kept][WAITS]
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
-    report = {"asset": asset, "model": checkpoint(model)[1], "total_variation": rounds, "kept": kept}
-    report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in errors.items()}
+    report = {"asset": asset, "model": checkpoint(model)[1], "distances": rounds, "kept": kept}
+    means = {lasting: float(error.mean()) for lasting, error in errors.items()}
+    report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in means.items()}
     report["strayed"] = {str(lasting): round(further, 4) for lasting, further in strayed.items()}
     steady = [lasting for lasting, further in strayed.items() if further <= _FURTHER]
-    return Habits(best, min(steady, key=errors.__getitem__, default=0.0), report)
+    return replace(best, lasting=min(steady, key=means.__getitem__, default=0.0), report=report)
 
 
 def _pace_error(
     model: str | Path, bank: ContextBank, times: np.ndarray, habits: Habits, seed: int, settings: dict[str, Any]
-) -> float | None:
-    """Mean error of the logarithm of how long ``_HORIZONS`` of events take from moments of the validation part.
+) -> np.ndarray | None:
+    """Errors (moments,) of the logarithm of how long ``_HORIZONS`` of events take from moments of the validation part.
 
     None if that part leaves too few moments.
 
@@ -134,8 +148,8 @@ def _pace_error(
         clock = bank.clock_ns[starts]
         took = np.array([events["time_ns"][min(horizon, len(events)) - 1] for events in ran]).reshape(-1, _ROLLOUTS)
         ours, real = took - clock[:, None], times[first[starts] + horizon - 1] - clock
-        errors.append(np.abs(np.median(np.log(np.maximum(ours, 1)), 1) - np.log(np.maximum(real, 1))).mean())
-    return float(np.mean(errors))
+        errors.append(np.abs(np.median(np.log(np.maximum(ours, 1)), 1) - np.log(np.maximum(real, 1))))
+    return np.mean(errors, 0)
 
 
 def _run(
@@ -182,3 +196,23 @@ def _shares(features: np.ndarray, tokenizer: TradeTokenizer) -> tuple[np.ndarray
     totals = counts.sum(1)
     totals[: CANCELS + 1] = len(events)
     return counts / np.maximum(totals, 1)[:, None], totals
+
+
+def _beyond(stretches: list[np.ndarray], median: float) -> tuple[float, int]:
+    """Share of takers that ask for more than the opposite touch shows, and how many takers there are.
+
+    What is shown is that after the event before, and told to an eighth of a doubling.
+
+    Args:
+        stretches: FEATURES of events that follow each other.
+        median: lots of a median order.
+    """
+    beyond = takers = 0
+    for events in stretches:
+        before, event = events[:-1], events[1:]
+        shown = np.where(event["side"] == 0, before["ask"], before["bid"])
+        chosen = (event["taker"] == 1) & (event["valid"] == 1) & (shown != EMPTY_SIZE)
+        asked = size_codes(np.rint(median * np.expm1(event["volume"][chosen])))
+        beyond += int((asked > 8 * (shown[chosen] + np.log2(median)) + 1.5).sum())  # the way back from FEATURES
+        takers += int(chosen.sum())
+    return beyond / max(takers, 1), takers
