@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_tradefm import SHARES, book_bank, everyone, records_of_tokens
 from test_features import random_records
 
-from tradefm_gym.flow.placement import CLEAR, SWEEP, place_by_touch, usual_touch
+from tradefm_gym.flow.placement import CLEAR, SPAN, SWEEP, place_by_touch, usual_touch
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.market.events import BUY, CANCEL, CANCELLED, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -194,6 +194,29 @@ def test_a_taker_of_more_than_the_touch_shows_takes_just_that_as_often_as_its_ha
     shares[SWEEP] = shares[CLEAR] = 0.0
     taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, drawn, shares, 10.0, 0.7, 0.9, uniform)
     assert taken == (107, size, NO_LIMIT)
+
+
+@pytest.mark.parametrize(("behind", "trimmed", "size"), [(131, 0.7, 50), (148, 0.7, 49), (148, 0.0, 50)])
+def test_with_habits_the_last_lot_before_a_hole_is_left(behind, trimmed, size):
+    """The tenth level usually lies 40 ticks from the mid."""
+    market, shares = MarketSimulator(1), np.array(SHARES)
+    for order_id, (side, price, lots) in enumerate([(BUY, 99, 50), (SELL, 107, 50), (SELL, behind, 900)]):
+        market.send(LIMIT, side, price, lots, order_id)
+    shares[SWEEP], shares[CLEAR], shares[SPAN] = 0.0, 1.0, 40.0
+    taken = place_by_touch(market.book, 0, BUY, 1, 107.0, 107.0, 107, 45, shares, 10.0, trimmed, 0.9, 0.0)
+    assert taken == (107, size, NO_LIMIT)
+
+
+@pytest.mark.parametrize(("away", "usual"), [(8 * 40, 8 * 40), (8 * 40 + 1, 8)])
+@pytest.mark.parametrize("side", [BUY, SELL])
+def test_what_is_left_of_a_book_that_gapes_is_no_touch(side, away, usual):
+    """Beyond 40 usual spreads of 8 ticks, where 1,001 was paid last."""
+    market, state = MarketSimulator(1), new_state(1, 10.0, mid_mode=MID_TOUCH, usual_spread=8.0)[0]
+    for order_id, (own, price) in enumerate([(side, 1_000), (-side, 1_000 + side * away)]):
+        market.send(LIMIT, own, price, 50, order_id)
+    assert usual_touch(market.book, 0, state, 10.0) == tuple(sorted((1_000, 1_000 + side * away)))  # nothing paid yet
+    state["value"], state["weight"] = 1_001.0 * 7.0, 7.0
+    assert usual_touch(market.book, 0, state, 10.0) == tuple(sorted((1_000, 1_000 + side * usual)))
 
 
 @pytest.mark.parametrize("episode", range(4))

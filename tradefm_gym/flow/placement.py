@@ -57,6 +57,7 @@ from tradefm_gym.market.views import best_of_size, level_size, next_level
 BINS = 16
 JOIN, TOUCH, IMPROVE, SWEEP = BINS, BINS + 1, BINS + 2, BINS + 6  # after the shares that cross
 CLEAR = IMPROVE  # where bins are places relative to the touch, so that an order is known to improve or not
+_GAPING = 40.0  # usual spreads; no recorded spread of the shared days is as wide
 _ALIKE = 1.5  # sizes within this factor of each other may be meant to be equal
 # Ticks: the asset's median spread, how far a taker goes at most, how far from the mid the tenth level usually lies.
 SPREAD, WALK, SPAN = SWEEP + 1, SWEEP + 2, SWEEP + 3
@@ -279,8 +280,9 @@ def touch_lots(state, shares) -> float:
 def usual_touch(book, m, state, least):
     """Best bid and ask in ticks, float; a side that is empty lies the asset's usual spread away from the other.
 
-    Agents' orders count only once they add up to ``least`` lots: else one of a lot, set and withdrawn, would lead
-    everybody's prices wherever its owner likes at next to no risk.
+    So does one that is left of a book that gapes, far from what was last paid: else whoever improves on the other side
+    would carry the price to it. Agents' orders count only once they add up to ``least`` lots: else one of a lot, set
+    and withdrawn, would lead everybody's prices wherever its owner likes at next to no risk.
     """
     bid, ask = best_of_size(book, m, 0, least), best_of_size(book, m, 1, least)
     spread = max(state["usual_spread"], 1.0)
@@ -291,6 +293,11 @@ def usual_touch(book, m, state, least):
         return float(ask) - math.floor(spread), float(ask)
     if ask == EMPTY_ASK:
         return float(bid), float(bid) + math.floor(spread)
+    if ask - bid > _GAPING * spread and state["weight"] > 0.0:
+        paid = state["value"] / state["weight"]
+        if ask - paid > paid - bid:
+            return float(bid), float(bid) + math.floor(spread)
+        return float(ask) - math.floor(spread), float(ask)
     return float(bid), float(ask)
 
 
@@ -316,6 +323,8 @@ def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, least
         shown = level_size(book, m, 1 - s, opposite, NOBODY)
         if (_alike(size, shown) and second < shares[CLEAR]) or (size > shown and second < trimmed):
             size = shown
+        if trimmed > 0.0 and size == shown > 1 and _gapes(book, m, 1 - s, opposite, shares[SPAN]):
+            size -= 1  # as with cancels (``leaves_a_hole``): then others join what is left
         if first < shares[SWEEP] and size > shown:
             return _nearer(_walked(book, m, s, opposite, size, price), farthest, side), size, np.int64(0)
         return _nearer(price, farthest, side), size, NO_LIMIT
@@ -324,6 +333,13 @@ def place_by_touch(book, m, side, digit, bottom, top, price, size, shares, least
         if joined > 0:
             return joined, size, NO_LIMIT
     return price, size, NO_LIMIT
+
+
+@njit(cache=True, nogil=True)
+def _gapes(book, m, s, touch, span) -> bool:
+    """Whether the level behind a touch lies more than ``span`` ticks behind it, or there is none."""
+    behind = next_level(book, m, s, touch)
+    return is_empty(behind) or abs(behind - touch) > span
 
 
 @njit(cache=True, nogil=True)
