@@ -75,6 +75,36 @@ def doubled_returns(path: MarketPath) -> MarketPath:
     return replace(path, book=book, records=records)
 
 
+def takers_at_random(path: MarketPath) -> MarketPath:
+    """The same takers, on either side by the toss of a coin."""
+    return _sided(path, np.random.default_rng(0).choice([-1, 1], len(path)))
+
+
+def takers_buy(path: MarketPath) -> MarketPath:
+    """The same takers, and all of them buy."""
+    return _sided(path, np.ones(len(path), np.int64))
+
+
+def prices_apart(path: MarketPath) -> MarketPath:
+    """The mid moves as far as before, up or down by the toss of a coin for each 32 events, whoever takes."""
+    signs = np.repeat(np.random.default_rng(0).choice([-1, 1], len(path) // 32 + 1), 32)[: len(path)]
+    book, records = path.book.copy(), path.records.copy()
+    good = np.maximum.accumulate(np.where(path.two_sided, np.arange(len(path)), 0))
+    mid = ((book[:, 0, 0] + book[:, 0, 2]) // 2)[good]
+    shift = mid[0] + np.cumsum(np.diff(mid, prepend=mid[0]) * signs) - mid
+    for column in PRICES:
+        book[:, :, column] = np.where(book[:, :, column] > 0, book[:, :, column] + shift[:, None], 0)
+    before = np.concatenate([[0], shift[:-1]]).astype(records["price"].dtype)
+    records["price"] += np.where(records["price"] > 0, before, 0).astype(before.dtype)
+    return replace(path, book=book, records=records)
+
+
+def _sided(path: MarketPath, sides: np.ndarray) -> MarketPath:
+    records = path.records.copy()
+    records["side"] = np.where(path.takes, sides, records["side"])
+    return replace(path, records=records)
+
+
 def _timed(path: MarketPath, waits: np.ndarray) -> MarketPath:
     records = path.records.copy()
     records["time_ns"] = path.start_ns + np.cumsum(waits.astype(np.int64))
@@ -88,6 +118,9 @@ BREAKS: dict[str, Callable[[MarketPath], MarketPath]] = {
     "waits shuffled": shuffled_waits,
     "waits without memory": poisson_waits,
     "returns doubled": doubled_returns,
+    "takers' sides at random": takers_at_random,
+    "takers buy only": takers_buy,
+    "prices apart from takers": prices_apart,
 }
 
 

@@ -25,7 +25,7 @@ def test_options_of_a_flow_are_read_and_are_part_of_what_it_is(tmp_path):
         ("tradefm?restoring=0&restoring=1", "none twice"),
         ("tradefm?restorin=0", "did you mean 'restoring'"),
         ("hawkes?restoring=0", "has no argument 'restoring'"),
-        ("tradefm?habits=3", "habits 3.0; allowed are true and false"),
+        ("tradefm?habits=3", "habits '3'; allowed are true, false and a file of them"),
     ],
 )
 def test_options_that_a_flow_does_not_have_are_refused(spec, message):

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.lib import recfunctions as rfn
 from small_tradefm import SHARES, even_bank, everyone, generated_day, write_checkpoint, written_down
 from test_touch_places import touched_records
 
 from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.habits import ADDS, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
-from tradefm_gym.flow.placement import HABITS
+from tradefm_gym.flow.placement import HABITS, MEETING
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, CANCEL, SELL
@@ -97,7 +98,7 @@ def test_a_pace_of_late_lasts_as_long_as_said(model, day):
 def test_who_quotes_better_than_all_others_is_hit_more_often(model, day):
     """With habits, on the side that he quotes, and about as often as before where he only joins the touch."""
     bank, hit = recorded_bank(day, TradeTokenizer.load(model), (16, 0, 0)), {}
-    for name, habits in (("none", None), ("some", Habits(np.full(HABITS, 1e-9)))):
+    for name, habits in (("none", None), ("some", Habits(np.zeros(HABITS)))):
         for better in (0, 1):
             flow = TradeFMFlow(model, 32, bank=bank, habits=habits)
             markets = AgentMarkets(flow, np.arange(32) % len(bank), np.arange(32).astype(np.uint64), 512)
@@ -140,7 +141,7 @@ def test_takers_of_a_day_that_take_no_more_than_is_shown_are_found_out(tmp_path)
     flow = TradeFMFlow(tmp_path / "small", 1, bank=even_bank(SHARES), habits=Habits(np.zeros(HABITS), trimmed=0.95))
     day = written_down(flow, 6_000)
     habits = fit_habits(day, tmp_path / "small", HabitOptions(rounds=3, markets=24, events=320, burn_in=64))
-    beyond = np.array(habits.report["distances"])[:, -1]
+    beyond = np.array(habits.report["distances"], np.float64)[:, -1]
     assert beyond[0] > 0.2 and beyond[habits.report["kept"]] < 0.5 * beyond[0]
     assert habits.trimmed > 0.5
 
@@ -160,11 +161,11 @@ def test_a_row_with_habits_does_not_depend_on_its_neighbours(model, day):
 def test_the_flow_comes_nearer_to_the_day(model, day):
     told = []
     habits = fit_habits(day, model, SMALL, lambda done, of: told.append((done, of)))
-    rounds = np.array(habits.report["distances"])
+    rounds = np.array(habits.report["distances"], np.float64)[:, :-1]
     assert (
         [number for number, _ in told] == list(range(len(told)))
         and told[0] == (0, 8)
-        and rounds.shape == (5, HABITS[0] + 1)
+        and rounds.shape == (5, HABITS[0])
     )
     assert habits.report["kept"] > 0
     assert rounds[habits.report["kept"]].sum() < 0.6 * rounds[0].sum()
@@ -229,6 +230,29 @@ def test_a_file_that_holds_no_habits_is_refused(tmp_path, change, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=message):
         Habits.load(path)
+
+
+def test_start_states_of_an_earlier_version_can_be_told_habits(model, day):
+    """Made before takers were trimmed, or before there were habits; and what was told then keeps its protection."""
+    bank = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0))
+    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, 0.75)
+    whole = habits.told(bank)
+
+    def without(told, *fields):
+        return replace(told, feature_state=rfn.drop_fields(told.feature_state, fields))
+
+    for fields in (("trimmed", "meeting"), ("habits", "lasting", "trimmed", "meeting")):
+        again = habits.told(without(bank, *fields))
+        np.testing.assert_array_equal(again.feature_state, whole.feature_state)
+    for told in (habits, replace(habits, trimmed=0.0)):
+        flow = TradeFMFlow(model, 4, bank=without(told.told(bank), "meeting"))
+        records_of(flow)
+        assert (flow._meeting == MEETING).all()
+    flow = TradeFMFlow(model, 4, bank=without(bank, "meeting"))
+    records_of(flow)
+    assert not flow._meeting.any()
+    with pytest.raises(ValueError, match="start states that have none"):
+        habits.told(replace(bank, feature_state=None))
 
 
 def test_habits_of_another_network_are_refused(model, tmp_path):

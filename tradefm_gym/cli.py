@@ -317,6 +317,8 @@ class Simulate:
         """Simulates and writes."""
         from tradefm_gym import simulating
 
+        if self.data is not None and self.flow.partition(":")[0] != "tradefm":
+            raise ValueError(f"data is {str(self.data)!r} and flow {self.flow!r}; only tradefm starts from given data")
         options = {} if self.data is None else {"context": self.data}
         scenario = self.scenario
         if scenario is not None and scenario.startswith("{"):

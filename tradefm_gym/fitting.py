@@ -80,7 +80,8 @@ def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, An
     table = Table("round", *(name.replace("_", " ") for name in (*ROWS, "takers beyond the touch")), "sum")
     for number, distances in enumerate(habits.report["distances"]):
         kept = "*" if number == habits.report["kept"] else ""
-        table.add_row(f"{number}{kept}", *(f"{one:.3f}" for one in distances), f"{sum(distances):.3f}")
+        cells = ["-" if one is None else f"{one:.3f}" for one in distances]  # of some the day has too few
+        table.add_row(f"{number}{kept}", *cells, f"{sum(one or 0.0 for one in distances):.3f}")
     console.print("distances from the day's training part, * kept; round 0 has no habits", highlight=False)
     console.print(table)
     errors, strayed = habits.report["pace_error"], habits.report["strayed"]

@@ -27,13 +27,12 @@ import numpy as np
 
 from tradefm_gym.arguments import numbers, shortened
 from tradefm_gym.flow.parameter_files import array_of, read_parameters, write_parameters
-from tradefm_gym.flow.placement import HABITS
+from tradefm_gym.flow.placement import HABITS, MEETING, upgraded
 from tradefm_gym.flow.protocol import ContextBank
 
 KIND = "habits of an asset"
 FORMAT = 1
 MOST, LONGEST = 3.0, 0.9  # log-odds, and the exponent of a pace
-MEETING = 40.0
 # Rows of the log-odds: of the depth bins of adds and of cancels, as a buyer counts them; of the volume bins of adds
 # that rest, of takers and of cancels; of the time bins.
 ROWS = ("adds", "cancels", "add_sizes", "taker_sizes", "cancel_sizes", "waits")
@@ -92,10 +91,11 @@ class Habits:
             ValueError: if they were not made for TradeFM.
         """
         states = bank.feature_state
-        if states is None or not {"habits", "lasting", "trimmed"} <= set(states.dtype.names or ()):
+        if states is None or not {"stream", "placement"} <= set(states.dtype.names or ()):
             raise ValueError("habits were given with start states that have none; allowed are those of a recorded day")
-        states = states.copy()
+        states = upgraded(states)
         states["habits"], states["lasting"], states["trimmed"] = self.log_odds, self.lasting, self.trimmed
+        states["meeting"] = MEETING
         return replace(bank, feature_state=states)
 
     def save(self, path: str | Path) -> None:

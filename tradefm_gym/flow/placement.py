@@ -67,11 +67,13 @@ UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
 TABLES = (4, 16, 24)  # what lies inside the bins of a tokenizer, see ``TradeTokenizer.tables_of``
 HABITS = (6, 16)  # log-odds by digits of tokens, see ``habits``
+MEETING = 40.0  # times likelier that an agent's quote is taken, for each usual spread by which it is better, see there
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
 # placed, how takers are followed (see ``followers``), which values lie inside the bins (NaN where it is not known),
-# and its habits: how much likelier some events are than the network says, how much longer a pace lasts, and how many
-# of the takers that ask for more than the touch shows take just that.
+# and its habits: how much likelier some events are than the network says, how much longer a pace lasts, how many of
+# the takers that ask for more than the touch shows take just that, and how much likelier an agent's quote is taken that
+# is better than all others.
 STREAM_STATE = np.dtype(
     [
         ("stream", FEATURE_STATE),
@@ -81,6 +83,7 @@ STREAM_STATE = np.dtype(
         ("habits", np.float64, HABITS),
         ("lasting", np.float64),
         ("trimmed", np.float64),
+        ("meeting", np.float64),
     ],
     align=True,
 )
@@ -94,12 +97,26 @@ def stream_states(
     habits: np.ndarray | float = 0.0,
     lasting: float = 0.0,
     trimmed: float = 0.0,
+    meeting: float = 0.0,
 ) -> np.ndarray:
     """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
     states = np.zeros(len(streams), STREAM_STATE)
     states["stream"], states["placement"], states["followers"] = streams, placement, followers
     states["tables"], states["habits"] = tables, habits
-    states["lasting"], states["trimmed"] = lasting, trimmed
+    states["lasting"], states["trimmed"], states["meeting"] = lasting, trimmed, meeting
+    return states
+
+
+def upgraded(stored: np.ndarray) -> np.ndarray:
+    """States ``(n,) STREAM_STATE`` of others that were made before a state or its stream had a field."""
+    states = stream_states(np.zeros(len(stored), FEATURE_STATE))
+    names = stored.dtype.names or ()
+    for name in set(STREAM_STATE.names or ()) & set(names) - {"stream"}:
+        states[name] = stored[name]
+    for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
+        states["stream"][name] = stored["stream"][name]
+    if "meeting" not in names:
+        states["meeting"] = np.where(states["habits"].any((1, 2)), MEETING, 0.0)
     return states
 
 

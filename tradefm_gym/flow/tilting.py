@@ -27,7 +27,7 @@ class Corrections(NamedTuple):
     answering: float  # how much is offered to those who follow agents, for each taker that follows
     restoring: float  # log-odds of cancels for each unit of the logarithm of a side's density over the usual one
     habits: np.ndarray  # (N, 6, 16) float64, see ``habits``
-    meeting: np.ndarray  # (N,) float64, times likelier that an agent's quote is taken, see ``habits.MEETING``
+    meeting: np.ndarray  # (N,) float64, times likelier that an agent's quote is taken, see ``placement.MEETING``
 
 
 @njit(**KERNEL)

@@ -19,7 +19,7 @@ from tradefm_gym.flow import tilting
 from tradefm_gym.flow import tradefm_kernels as kernels
 from tradefm_gym.flow.cancels import YOUNGEST
 from tradefm_gym.flow.followers import AGENT_PRESSURE
-from tradefm_gym.flow.habits import MEETING, Habits
+from tradefm_gym.flow.habits import Habits
 from tradefm_gym.flow.indicators import INDICATORS, LEVELS, TIERS, UNTOLD, tell
 from tradefm_gym.flow.placement import HABITS, PLACEMENT_WIDTH, stream_states
 from tradefm_gym.flow.protocol import ContextBank
@@ -196,7 +196,8 @@ class TradeFMFlow:
         self._uniforms, self._youngest = np.zeros((n, 5)), np.zeros((n, 2, YOUNGEST), np.int64)
         # Of all start states, not of those in rows just now: no row's draw may depend on its neighbours.
         stored = self.bank.feature_state
-        has_habits = stored is not None and "habits" in (stored.dtype.names or ()) and stored["habits"].any()
+        names = set() if stored is None else set(stored.dtype.names or ())
+        has_habits = stored is not None and any(stored[name].any() for name in {"habits", "meeting"} & names)
         self._is_moved = bool(self._persistence.any() or self.following or self.restoring or has_habits)
         # The Numba engine's threads may go on with a row that it has read; a device has all rows drawn at once.
         self._by_rows = hasattr(self.engine, "read")
@@ -221,7 +222,7 @@ class TradeFMFlow:
             state, inputs, cache = self._starts[context]
             self._states[same], self._placement[same] = state["stream"], state["placement"]
             self._followers[same], self._habits[same] = state["followers"], state["habits"]
-            self._meeting[same] = MEETING if state["habits"].any() else 0.0
+            self._meeting[same] = state["meeting"]
             self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
             self._lasting[same], self._trimmed[same] = state["lasting"], state["trimmed"]
             self._history[same, : len(inputs)] = inputs
@@ -330,7 +331,7 @@ class TradeFMFlow:
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
         placement, followers = tuple(self._placement[row]), tuple(self._followers[row])
-        asset = self._tables[row], self._habits[row], self._lasting[row], self._trimmed[row]
+        asset = self._tables[row], self._habits[row], self._lasting[row], self._trimmed[row], self._meeting[row]
         return stream_states(self._states[row : row + 1], placement, followers, *asset)[0]
 
     @property

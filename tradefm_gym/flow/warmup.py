@@ -11,7 +11,7 @@ from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, asset_name, load
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.followers import calibrate_followers
-from tradefm_gym.flow.placement import STREAM_STATE, calibrate_placement, stream_states
+from tradefm_gym.flow.placement import calibrate_placement, stream_states, upgraded
 from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.recorded_starts import BLOCK, prepare
 from tradefm_gym.market.features import FEATURE_STATE, day_features, new_state, observe
@@ -123,12 +123,7 @@ def stream_before(start: StartState, half_life_s: float, mid_mode: int) -> np.nd
     """
     stored, spread = start.feature_state, float(start.scale["spread"])
     if stored is not None and {"stream", "placement"} <= set(stored.dtype.names or ()):
-        # By name: a bank that was made before a state or its stream had a field is as good as before.
-        state = stream_states(np.zeros(1, FEATURE_STATE))
-        for name in set(STREAM_STATE.names or ()) & set(stored.dtype.names or ()) - {"stream"}:
-            state[name] = stored[name]
-        for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
-            state["stream"][name] = stored["stream"][name]
+        state = upgraded(stored.reshape(1))
         state["stream"]["half_life_s"], state["stream"]["mid_mode"] = half_life_s, mid_mode
         state["stream"]["usual_spread"] = spread
         return state

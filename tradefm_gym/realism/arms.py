@@ -8,6 +8,7 @@ import numpy as np
 
 from tradefm_gym.arguments import known_names, shortened
 from tradefm_gym.data.recorded import RecordedFlow
+from tradefm_gym.flow.habits import Habits
 from tradefm_gym.flow.hawkes import HawkesFlow
 from tradefm_gym.flow.hawkes_calibration import fit_hawkes
 from tradefm_gym.flow.hawkes_parameters import HawkesParameters
@@ -23,8 +24,8 @@ from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.realism.habits_fit import fit_habits
 
 NAMES = ("tradefm", "hawkes", "zero_intelligence")
-# What may be said of a flow after a "?", to measure what each part of it does. Without habits=false a TradeFM flow is
-# given the asset's.
+# What may be said of a flow after a "?", to measure what each part of it does. A TradeFM flow is given the asset's
+# habits, unless habits=false, or others in a file (``tradefm-gym fit tradefm``), with habits=FILE.
 OPTIONS = {
     "tradefm": ("temperature", "cancel", "placement", "deterministic", "anchor", "flag_agents", "persistence",
                 "following", "answering", "restoring", "habits"),
@@ -67,8 +68,11 @@ def parsed(spec: str) -> Spec:
     except TypeError as error:  # here it is a user's text, not a programmer's call
         raise ValueError(str(error)) from None
     options = {key: _value(text) for key, _, text in pairs}
-    if not isinstance(options.get("habits", True), bool):
-        raise ValueError(f"flow {spec!r} has habits {shortened(options['habits'])}; allowed are true and false")
+    said = next((text for key, _, text in pairs if key == "habits"), "true")
+    if said not in ("true", "false"):
+        if not Path(said).is_file():
+            raise ValueError(f"flow {spec!r} has habits {shortened(said)}; allowed are true, false and a file of them")
+        options["habits"] = Path(said)
     return Spec(name, path, options)
 
 
@@ -78,7 +82,9 @@ def check_parameters(spec: str) -> None:
     Raises:
         OSError, ValueError: if it cannot be read, or holds no sound parameters of that flow.
     """
-    name, path, _ = parsed(spec)
+    name, path, options = parsed(spec)
+    if isinstance(options.get("habits"), Path):
+        Habits.load(options["habits"]).check_model(checkpoint(path or BUNDLED_MODEL)[1])
     if path and name != "tradefm":
         (HawkesParameters if name == "hawkes" else ZeroIntelligenceParameters).load(path)
 
@@ -125,8 +131,9 @@ def _fitted(spec: str, fits: Path) -> Path | None:
     name, path, options = parsed(spec)
     if name != "tradefm":
         return Path(path) if path else fits / f"{name}.json"
-    if not options.get("habits", True):
-        return None
+    habits = options.get("habits", True)
+    if isinstance(habits, Path) or not habits:
+        return habits or None
     what = f"{checkpoint(path or BUNDLED_MODEL)[1]} {sorted(_without_habits(options).items())}"
     return fits / f"habits-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
 

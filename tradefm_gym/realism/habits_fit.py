@@ -74,9 +74,12 @@ def fit_habits(
     part = split(recorded).train
     features, index, _ = features_of(recorded, tokenizer)
     learned = features[(index >= part.start) & (index < part.stop)]
-    real, known = _shares(learned, tokenizer)
+    real, count = _shares(learned, tokenizer)
     median = calibrate(recorded, part).median_size
     real_beyond, known_takers = _beyond([learned], median)
+    # Rows are judged in all rounds or in none. Where the book does not decide a taker's size, nothing trims it.
+    decided = tokenizer.mid_mode == MID_TOUCH and settings.get("placement", "book") == "book"
+    known = np.append(count >= _FEWEST, decided and known_takers >= _FEWEST)
     odds, walking, rounds = np.zeros(HABITS), 1.0, []
     best, nearest, kept = Habits(odds), np.inf, 0
     for number in range(options.rounds + 1):
@@ -86,22 +89,22 @@ def fit_habits(
         ran = [events[options.burn_in :] for events in ran]
         seen, counted = _shares(np.concatenate(ran), tokenizer)
         beyond, takers = _beyond(ran, median)
-        told = (known >= _FEWEST) & (counted >= _FEWEST)
         # Kinds are shares of all events, so both their rows are one distribution.
-        distances = 0.5 * np.abs(real - seen).sum(1) * told
-        counts = tokenizer.mid_mode == MID_TOUCH and min(known_takers, takers) >= _FEWEST
-        distances = np.append(distances, counts * abs(real_beyond - beyond))
-        rounds.append(distances.round(4).tolist())
+        distances = np.append(0.5 * np.abs(real - seen).sum(1), abs(real_beyond - beyond)) * known
+        rounds.append([round(float(one), 4) if known[row] else None for row, one in enumerate(distances)])
         if (total := float(distances.sum())) < nearest:
             best, nearest, kept = tried, total, number
+        told = known[:-1] & (counted >= _FEWEST)
         more = np.log((real + _SELDOM) / (seen + _SELDOM)) * told[:, None]
         steps = _RATES[:, None] / (1.0 + number / _SLOWER)
         odds = np.clip(odds + np.clip(steps * more, -_STEP, _STEP), -MOST, MOST)
-        if counts:
+        if known[-1] and takers >= _FEWEST:
             walking = min(walking * (real_beyond + _HARDLY) / (beyond + _HARDLY), 1.0)
     meta, errors, strayed = recorded.meta, {}, {}
     held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
-    times = features["time_ns"][index < split(recorded).validation.stop]
+    validation = split(recorded).validation
+    times = features["time_ns"][index < validation.stop]
+    apart = min(max(len(validation) // max(_HORIZONS), 2), _FEWEST_STARTS)
     for number, lasting in enumerate(_LASTING, options.rounds + 1):
         progress(number, options.rounds + 1 + len(_LASTING))
         tried = replace(best, lasting=lasting)
@@ -109,11 +112,12 @@ def fit_habits(
         if error is None:
             break
         errors[lasting] = error
-        fewer = error - errors[0.0]  # by moment, so that how hard a moment is does not blur the difference
+        # By moment, so that how hard a moment is does not blur the difference; moments that share events count once.
+        fewer = np.array([part.mean() for part in np.array_split(error - errors[0.0], apart)])
         if fewer.mean() < -fewer.std(ddof=1) / len(fewer) ** 0.5:
             ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
             waits = _shares(np.concatenate([events[options.burn_in :] for events in ran]), tokenizer)[0][WAITS]
-            strayed[lasting] = 0.5 * float(np.abs(real[WAITS] - waits).sum()) - rounds[kept][WAITS]
+            strayed[lasting] = 0.5 * float(np.abs(real[WAITS] - waits).sum()) - (rounds[kept][WAITS] or 0.0)
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
     report = {"asset": asset, "model": checkpoint(model)[1], "distances": rounds, "kept": kept}
     means = {lasting: float(error.mean()) for lasting, error in errors.items()}

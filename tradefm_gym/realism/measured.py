@@ -14,7 +14,15 @@ import numpy as np
 
 from tradefm_gym.realism.distances import Sample
 from tradefm_gym.realism.path import MarketPath
-from tradefm_gym.realism.quantities import BLOCK_S, LEAST_RETURNS, RETURN_SECONDS, mid_on_grid, samples, windows
+from tradefm_gym.realism.quantities import (
+    BLOCK_S,
+    LEAST_RETURNS,
+    RETURN_SECONDS,
+    mid_on_grid,
+    samples,
+    taker_response,
+    windows,
+)
 
 MOST = 20_000  # values of a sample; of more, every k-th is kept
 MOST_WINDOWS = 4_000
@@ -28,6 +36,7 @@ GIVEN = (
     ("spread", "touch_depth"),
     ("inter_arrival", "previous"),
     ("next_move", "imbalance"),
+    ("taker_response", "taker_size"),
 )
 NEXT_EVENTS = 16  # that a next move spans
 # How rollouts fare as they go on: stretches of events from their start, the last to the end, and what is looked at.
@@ -207,6 +216,8 @@ def _given(pieces: Sequence[MarketPath]) -> dict[str, tuple[Sample, Sample]]:
             "touch_depth": touch[:, [1, 3]].mean(1) / float(path.scale["median_size"]),
             "imbalance": (touch[:, 3] - touch[:, 1]) / np.maximum(touch[:, 1] + touch[:, 3], 1),
             "next_move": _next_move(path.mid),
+            "taker_response": np.where(path.takes, taker_response(path), np.nan),
+            "taker_size": path.records["filled"] / float(path.scale["median_size"]),
         }
         gaps = np.diff(path.records["time_ns"], prepend=path.start_ns) / 1e9
         columns["inter_arrival"], columns["previous"] = gaps, np.concatenate([gaps[:1], gaps[:-1]])

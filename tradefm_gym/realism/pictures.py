@@ -26,7 +26,8 @@ _UNITS = {
     "imbalance": "bid share less ask share", "order_size": "median orders", "taker_size": "median orders",
     "cancel_size": "median orders", "price_depth": "bp behind the mid", "cancel_depth": "bp behind the mid",
     "inter_arrival": "s", "relative_duration": "of the usual", "event_count_1s": "events",
-    "volume_1s": "median orders", "first_fill_wait": "s", "order_lifetime": "s",
+    "volume_1s": "median orders", "taker_side": "buys 1, sells -1", "taker_same_side": "as the taker before: 1",
+    "taker_response": "bp in 10 events", "first_fill_wait": "s", "order_lifetime": "s",
 }  # fmt: skip
 _POINTS = 200  # of a distribution function
 _FONT = {"family": "system-ui, sans-serif", "size": 12, "color": "#374151"}

@@ -16,13 +16,17 @@ BLOCK_S = 120.0
 # Calm and hectic spells, which single waits do not tell apart: how long 16 events take, over the mean of the 64 such
 # stretches around, so that it does not matter how busy a part of the day is.
 STRETCH, AROUND = 16, 64
+REACH = 10  # events over which the mid answers a taker
+# Events from its addition on in which an order may be cancelled for its lifetime to count, and which the path must
+# still have: else long paths would show longer lifetimes than short ones of the same market.
+WATCHED = 512
 LEAST_RETURNS = 30  # of an interval in one path; shorter paths tell nothing of it
 
 QUANTITIES = (
     *(f"log_return_{seconds}s" for seconds in RETURN_SECONDS),
     "spread", "touch_depth", "depth_5", "imbalance", "order_size", "taker_size", "cancel_size", "price_depth",
-    "cancel_depth", "inter_arrival", "relative_duration", "event_count_1s", "volume_1s",
-    "first_fill_wait", "order_lifetime",
+    "cancel_depth", "inter_arrival", "relative_duration", "event_count_1s", "volume_1s", "taker_side",
+    "taker_same_side", "taker_response", "first_fill_wait", "order_lifetime",
 )  # fmt: skip
 
 
@@ -78,6 +82,12 @@ def _of_one(path: MarketPath, returns: Sequence[int]) -> dict[str, tuple[np.ndar
     adds, takes, cancels = ~path.cancels & ~path.takes, path.takes, path.cancels
     found["order_size"] = (records["size"][~cancels] / median, seconds[~cancels])
     found["taker_size"] = (records["filled"][takes] / median, seconds[takes])
+    takers = np.flatnonzero(takes)
+    sides = records["side"][takers].astype(np.float64)
+    found["taker_side"] = (sides, seconds[takers])
+    found["taker_same_side"] = ((sides[1:] == sides[:-1]).astype(np.float64), seconds[takers[1:]])
+    response = taker_response(path)[takers]
+    found["taker_response"] = (response[np.isfinite(response)], seconds[takers][np.isfinite(response)])
     found["cancel_size"] = (records["size"][cancels] / median, seconds[cancels])
     mid = path.mid_before
     behind = records["side"] * (mid - records["price"]) / mid * 1e4
@@ -100,6 +110,18 @@ def _of_one(path: MarketPath, returns: Sequence[int]) -> dict[str, tuple[np.ndar
     return found
 
 
+def taker_response(path: MarketPath) -> np.ndarray:
+    """How far the mid moves towards each event's side from just before it to ``REACH`` events after it.
+
+    In basis points, (n,) float64; NaN at the end.
+    """
+    moved = np.full(len(path), np.nan)
+    if len(path) > REACH:
+        before, after = path.mid_before[:-REACH], path.mid[REACH:]
+        moved[:-REACH] = 1e4 * path.records["side"][:-REACH] * np.log(after / before)
+    return moved
+
+
 def _relative_durations(time_ns: np.ndarray) -> np.ndarray:
     taken = np.diff(time_ns[::STRETCH]).astype(np.float64)
     total, at = np.concatenate([[0.0], np.cumsum(taken)]), np.arange(len(taken))
@@ -108,7 +130,7 @@ def _relative_durations(time_ns: np.ndarray) -> np.ndarray:
 
 
 def _lifetimes(records, adds, cancels, seconds) -> tuple[np.ndarray, np.ndarray]:
-    """How long cancelled orders had rested, of those added in the path."""
+    """How long cancelled orders had rested, of those added in the path, within ``WATCHED`` events."""
     added, gone = np.flatnonzero(adds), np.flatnonzero(cancels & (records["order_id"] >= 0))
     ids = records["order_id"][added]
     order = np.argsort(ids, kind="stable")
@@ -117,7 +139,7 @@ def _lifetimes(records, adds, cancels, seconds) -> tuple[np.ndarray, np.ndarray]
     known = at >= 0
     known[known] = ids[order][at[known]] == wanted[known]
     born = added[order[np.maximum(at, 0)]]
-    known &= born < gone
+    known &= (born < gone) & (gone <= born + WATCHED) & (born + WATCHED < len(records))
     return seconds[gone[known]] - seconds[born[known]], seconds[gone[known]]
 
 

@@ -15,6 +15,8 @@ A market is fit to train **execution** if
 * spread, depth at the touch, waiting times, events in a second, sizes of takers, and returns over 1 and 10 seconds are
   near, so are durations of 16 events beside those around them, and waiting times also given the one before: what an
   order costs, and when;
+* takers buy as often as recorded ones, come as often on the side of the one before, and move the mid as far within ten
+  events, also given their size: what trading does to the price;
 * returns are as large as recorded ones: their root mean square over 1 and 10 seconds is at most 1.5 times that of the
   test part and at least the reciprocal, or as far off as the training part or halves of the test part are, as far as
   that is 1.75; it fails if its whole interval lies beyond;
@@ -259,9 +261,10 @@ RULES = (
         Rule(quantity.replace("_", " "), "execution", near(quantity), quantity in _NEEDED)
         for quantity in (
             "spread", "touch_depth", "inter_arrival", "relative_duration", "event_count_1s", "taker_size",
-            "log_return_1s", "log_return_10s",
+            "log_return_1s", "log_return_10s", "taker_side", "taker_same_side", "taker_response",
         )
     ),
+    Rule("taker response given the size", "execution", near("taker_response|taker_size", "ks_given")),
     *(
         Rule(f"size of returns over {seconds} s", "execution", _as_large(f"log_return_{seconds}s"))
         for seconds in (1, 10)
