@@ -22,3 +22,6 @@ def test_what_is_broken_is_noticed_and_what_is_not_is_not():
     assert "order size" in told["sizes doubled"] and "touch depth" in told["sizes doubled"]
     assert told["spread halved"].startswith("spread")
     assert "inter arrival" in told["waits without memory"]
+    assert "taker side" in told["takers buy only"]
+    for broken in ("takers' sides at random", "prices apart from takers"):
+        assert told[broken].startswith("taker response")
