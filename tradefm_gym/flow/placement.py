@@ -67,7 +67,7 @@ UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
 
 TABLES = (4, 16, 24)  # what lies inside the bins of a tokenizer, see ``TradeTokenizer.tables_of``
 HABITS = (6, 16)  # log-odds by digits of tokens, see ``habits``
-MEETING = 40.0  # times likelier that an agent's quote is taken, for each usual spread by which it is better, see there
+MEETING = 100.0  # times likelier that an agent's quote is taken, for each usual spread by which it is better, see there
 
 # What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
 # placed, how takers are followed (see ``followers``), which values lie inside the bins (NaN where it is not known),
