@@ -55,3 +55,10 @@ def test_lifetimes_do_not_depend_on_how_long_a_path_is():
         assert set(lifetimes) == {10.0, 400.0}
         shares.append((lifetimes == 10).mean())
     assert shares == pytest.approx([shares[0]] * 3, abs=0.03)
+
+
+def test_a_stretch_in_which_nothing_is_added_has_no_lifetimes():
+    records = np.zeros(5, RECORD)
+    records["time_ns"], records["side"], records["kind"], records["price"] = np.arange(5) * 1_000, BUY, CANCEL, 999
+    found = quantities.samples([path_of(records, np.full(5, 1_000))])
+    assert "order_lifetime" not in found and len(found["cancel_size"].values) == 5

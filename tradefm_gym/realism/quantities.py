@@ -132,6 +132,8 @@ def _relative_durations(time_ns: np.ndarray) -> np.ndarray:
 def _lifetimes(records, adds, cancels, seconds) -> tuple[np.ndarray, np.ndarray]:
     """How long cancelled orders had rested, of those added in the path, within ``WATCHED`` events."""
     added, gone = np.flatnonzero(adds), np.flatnonzero(cancels & (records["order_id"] >= 0))
+    if not len(added):
+        return np.zeros(0), np.zeros(0)
     ids = records["order_id"][added]
     order = np.argsort(ids, kind="stable")
     wanted = records["order_id"][gone]
