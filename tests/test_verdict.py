@@ -87,3 +87,13 @@ def test_returns_are_to_be_as_large_as_recorded_ones(value, low, high, drift, ou
     assert judge(Rows([row, other]), "day", "flow")[0] == outcome
     assert judge(Rows([replace(row, n=199), other]), "day", "flow")[0] == "too few"
     assert judge(Rows([other]), "day", "flow")[0] == "not measured"
+
+
+@pytest.mark.parametrize(("real", "drift", "outcome"), [(3, 5, "fails"), (31, 5, "passes"), (3, 31, "passes")])
+def test_a_market_may_gape_as_far_as_the_day_does(real, drift, outcome):
+    rows = [Row("day", "empty_side", "share", "flow", 0.0, n=1_000)]
+    for arm, largest in (("flow", 30.0), ("real", real), ("drift", drift)):
+        rows.append(Row("day", "spread", "largest_over_median", arm, largest, n=1_000))
+    life = next(rule for rule in RULES if rule.topic == "life of the market")
+    assert life.judge(Rows(rows), "day", "flow")[0] == outcome
+    assert life.judge(Rows(rows[1:]), "day", "flow")[0] == "not measured"

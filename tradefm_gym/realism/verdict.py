@@ -11,7 +11,7 @@ bins of a condition are judged alike.
 A market is fit to train **execution** if
 
 * it lives: a side is empty after at most 1% of events, and no spread exceeds 20 times the recorded median, unless the
-  record's own largest does;
+  largest of the day's test or training part does: then none exceeds that;
 * spread, depth at the touch, waiting times, events in a second, sizes of takers, and returns over 1 and 10 seconds are
   near, so are durations of 16 events beside those around them, and waiting times also given the one before: what an
   order costs, and when;
@@ -183,8 +183,8 @@ def _lives(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
     largest = rows.get(set_name, "spread", "largest_over_median", arm)
     if empty is None or largest is None:
         return "not measured", ""
-    real = rows.get(set_name, "spread", "largest_over_median", "real")
-    limit = max(LARGEST_SPREAD, real.value if real is not None else 0.0)
+    recorded = (rows.get(set_name, "spread", "largest_over_median", arm) for arm in ("real", "drift"))
+    limit = max(LARGEST_SPREAD, *(row.value for row in recorded if row is not None))
     good = empty.value <= EMPTY_SHARE and largest.value <= limit
     return ("passes" if good else "fails"), f"empty {empty.value:.2%}, largest spread {largest.value:.0f} medians"
 
