@@ -193,6 +193,11 @@ def test_a_pace_lasts_as_forecasts_the_validation_part_best_unless_waits_stray(m
     assert habits.lasting == (0.7 if further > 0 else 0.0)
 
 
+def test_a_day_that_is_too_short_has_no_habits(model):
+    with pytest.raises(ValueError, match=r"ZERO, 2026-01-01, has \d+ events in its training part.*at least 1000"):
+        fit_habits(generated_day(1_000), model, SMALL)
+
+
 def test_habits_are_kept_as_they_are(model, day, tmp_path):
     bank, path = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0)), tmp_path / "habits.json"
     habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, 0.75, {"kept": 3})

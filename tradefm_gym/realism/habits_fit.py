@@ -27,6 +27,7 @@ _STEP = 1.0  # at most
 _SLOWER = 3.0  # rounds after which steps are half as long: else what follows from the last step is made up for again
 _SELDOM = 3e-4  # share that is added to each, so that what hardly ever happens is left alone
 _HARDLY = 0.01  # likewise to shares of takers
+_LEAST = 1_000  # events of a training part
 _FEWEST = 100  # events, for a row to be told
 # Exponents of a pace that are tried, from so many moments of the validation part, each so often.
 _LASTING, _STARTS, _ROLLOUTS, _FEWEST_STARTS = (0.0, 0.35, 0.7), 24, 4, 8
@@ -65,13 +66,21 @@ def fit_habits(
         options: the effort.
         progress: told how many rounds are done, and of how many.
         **settings: of ``TradeFMFlow``.
+
+    Raises:
+        ValueError: if the training part has fewer than 1,000 events, or for options that are out of range.
     """
     options = options or HabitOptions()
     for name, least in (("rounds", 1), ("markets", 1), ("burn_in", 0), ("events", options.burn_in + 1), ("seed", 0)):
         whole(name, getattr(options, name), least)
+    part, meta = split(recorded).train, recorded.meta
+    if len(part) < _LEAST:
+        raise ValueError(
+            f"recorded day {meta.ticker}, {meta.date}, has {len(part)} events in its training part, the first 70%; "
+            f"habits take at least {_LEAST}"
+        )
     tokenizer = TradeTokenizer.load(checkpoint(model)[0])
     bank = recorded_bank(recorded, tokenizer, (options.markets, 0, 0))
-    part = split(recorded).train
     features, index, _ = features_of(recorded, tokenizer)
     learned = features[(index >= part.start) & (index < part.stop)]
     real, count = _shares(learned, tokenizer)
@@ -100,7 +109,7 @@ def fit_habits(
         odds = np.clip(odds + np.clip(steps * more, -_STEP, _STEP), -MOST, MOST)
         if known[-1] and takers >= _FEWEST:
             walking = min(walking * (real_beyond + _HARDLY) / (beyond + _HARDLY), 1.0)
-    meta, errors, strayed = recorded.meta, {}, {}
+    errors, strayed = {}, {}
     held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
     validation = split(recorded).validation
     times = features["time_ns"][index < validation.stop]
