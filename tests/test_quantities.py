@@ -3,7 +3,10 @@ import pytest
 
 from tradefm_gym.market.events import BUY, CANCEL, LIMIT, RECORD, SELL
 from tradefm_gym.realism import quantities
+from tradefm_gym.realism.distances import Sample
+from tradefm_gym.realism.measured import Measured
 from tradefm_gym.realism.path import FILL, MarketPath
+from tradefm_gym.realism.sections import Subject, conditional_distances
 
 
 def test_durations_are_relative_to_those_around_them():
@@ -62,3 +65,11 @@ def test_a_stretch_in_which_nothing_is_added_has_no_lifetimes():
     records["time_ns"], records["side"], records["kind"], records["price"] = np.arange(5) * 1_000, BUY, CANCEL, 999
     found = quantities.samples([path_of(records, np.full(5, 1_000))])
     assert "order_lifetime" not in found and len(found["cancel_size"].values) == 5
+
+
+def test_halves_with_nothing_in_common_have_no_conditional_distance():
+    """Two takers, one in each half of the record, and of sizes far apart."""
+    block = np.array([0, 1])
+    pair = Sample(np.array([1.0, 9.0]), block), Sample(np.array([0.0, 1.0]), block)
+    real = Measured(given={"taker_response|taker_size": pair})
+    assert conditional_distances(Subject("day", "floor", real, real)) == []

@@ -133,15 +133,15 @@ def conditional_distances(subject: Subject) -> list[Row]:
         real, arm = subject.real.given.get(name), subject.measured.given.get(name)
         if real is None or arm is None:
             continue
-        if subject.arm == "floor":
-            if len(np.unique(real[0].block)) < 2:
-                continue
-            found = floor_given(*real, replicates=subject.replicates)
-        else:
-            try:
+        if subject.arm == "floor" and len(np.unique(real[0].block)) < 2:
+            continue
+        try:
+            if subject.arm == "floor":
+                found = floor_given(*real, replicates=subject.replicates)
+            else:
                 found = compare_given(*real, *arm, replicates=subject.replicates)
-            except ValueError:  # no bin of the condition is ever visited
-                continue
+        except ValueError:  # no bin of the condition is ever visited
+            continue
         rows += [subject.row(name, f"{metric}_given", found[metric], len(real[0].values)) for metric in METRICS]
     return rows
 
