@@ -1,8 +1,11 @@
 """Flows as they are written on the command line."""
 
+import numpy as np
 import pytest
 
-from tradefm_gym.realism.arms import content, parsed
+from tradefm_gym.flow.habits import Habits
+from tradefm_gym.flow.placement import HABITS
+from tradefm_gym.realism.arms import check_parameters, content, parameters_file, parsed
 
 
 def test_options_of_a_flow_are_read_and_are_part_of_what_it_is(tmp_path):
@@ -31,3 +34,19 @@ def test_options_of_a_flow_are_read_and_are_part_of_what_it_is(tmp_path):
 def test_options_that_a_flow_does_not_have_are_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         parsed(spec)
+
+
+def test_a_flow_is_given_the_habits_of_a_file(tmp_path):
+    """Read before all the work, and never fitted."""
+    path = tmp_path / "habits.json"
+    Habits(np.full(HABITS, 0.25), trimmed=0.5).save(path)
+    spec = f"tradefm?habits={path}"
+    check_parameters(spec)
+    assert parsed(spec).options["habits"] == path and parameters_file(spec, None, tmp_path / "fits") == path
+    told = content(spec, tmp_path / "fits")
+    Habits(np.full(HABITS, 0.5)).save(path)
+    assert told is not None and content(spec, tmp_path / "fits") != told
+    assert parameters_file("tradefm?habits=false", None, tmp_path) is None
+    Habits(np.zeros(HABITS), report={"model": "another"}).save(path)
+    with pytest.raises(ValueError, match="fitted with model 'another'"):
+        check_parameters(spec)

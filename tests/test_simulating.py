@@ -52,6 +52,7 @@ def test_equal_seeds_give_equal_days():
         (["--flow", "hawkes", "--events", "0"], "events is 0"),
         (["--flow", "hawkes", "--context", "100000"], "context is 100000"),
         (["--flow", "replay", "--events", "1000000"], "ends after"),
+        (["--flow", "hawkes", "--data", "a/day"], "only tradefm starts from given data"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(arguments, message, tmp_path, capsys):
