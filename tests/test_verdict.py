@@ -96,4 +96,5 @@ def test_a_market_may_gape_as_far_as_the_day_does(real, drift, outcome):
         rows.append(Row("day", "spread", "largest_over_median", arm, largest, n=1_000))
     life = next(rule for rule in RULES if rule.topic == "life of the market")
     assert life.judge(Rows(rows), "day", "flow")[0] == outcome
+    assert life.judge(Rows(rows[:2]), "day", "flow")[0] == "fails"  # nothing is known of the day
     assert life.judge(Rows(rows[1:]), "day", "flow")[0] == "not measured"

@@ -183,8 +183,8 @@ def _lives(rows: Rows, set_name: str, arm: str) -> tuple[Outcome, str]:
     largest = rows.get(set_name, "spread", "largest_over_median", arm)
     if empty is None or largest is None:
         return "not measured", ""
-    recorded = (rows.get(set_name, "spread", "largest_over_median", arm) for arm in ("real", "drift"))
-    limit = max(LARGEST_SPREAD, *(row.value for row in recorded if row is not None))
+    recorded = [rows.get(set_name, "spread", "largest_over_median", part) for part in ("real", "drift")]
+    limit = max([LARGEST_SPREAD, *(row.value for row in recorded if row is not None)])
     good = empty.value <= EMPTY_SHARE and largest.value <= limit
     return ("passes" if good else "fails"), f"empty {empty.value:.2%}, largest spread {largest.value:.0f} medians"
 
