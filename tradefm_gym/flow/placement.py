@@ -57,7 +57,7 @@ from tradefm_gym.market.views import best_of_size, level_size, next_level
 BINS = 16
 JOIN, TOUCH, IMPROVE, SWEEP = BINS, BINS + 1, BINS + 2, BINS + 6  # after the shares that cross
 CLEAR = IMPROVE  # where bins are places relative to the touch, so that an order is known to improve or not
-_GAPING = 40.0  # usual spreads; no recorded spread of the shared days is as wide
+_GAPING = 40.0  # usual spreads; those of the shared days reach 18
 _ALIKE = 1.5  # sizes within this factor of each other may be meant to be equal
 # Ticks: the asset's median spread, how far a taker goes at most, how far from the mid the tenth level usually lies.
 SPREAD, WALK, SPAN = SWEEP + 1, SWEEP + 2, SWEEP + 3
