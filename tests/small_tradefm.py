@@ -7,9 +7,10 @@ import numpy as np
 from test_features import random_records
 
 from tradefm_gym.data.recorded import FlowMeta, RecordedFlow
-from tradefm_gym.flow.placement import UNKNOWN_PLACEMENT, stream_states
+from tradefm_gym.flow.placement import UNKNOWN_PLACEMENT
 from tradefm_gym.flow.protocol import SCALE, ContextBank, StartState
 from tradefm_gym.flow.recording import DayRecorder
+from tradefm_gym.flow.stream_state import stream_states
 from tradefm_gym.flow.zero_intelligence import ZeroIntelligenceFlow
 from tradefm_gym.market.events import BACKGROUND, BUY, LIMIT, ORDER, RECORD, RESTED, SELL
 from tradefm_gym.market.features import new_state, observe

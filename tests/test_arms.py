@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tradefm_gym.flow.habits import Habits
-from tradefm_gym.flow.placement import HABITS
+from tradefm_gym.flow.stream_state import HABITS
 from tradefm_gym.realism.arms import check_parameters, content, parameters_file, parsed
 
 
@@ -50,3 +50,17 @@ def test_a_flow_is_given_the_habits_of_a_file(tmp_path):
     Habits(np.zeros(HABITS), report={"model": "another"}).save(path)
     with pytest.raises(ValueError, match="fitted with model 'another'"):
         check_parameters(spec)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("temperature=hot", "temperature is 'hot'; it must be a positive number"),
+        ("persistence=2", "persistence is 2.0; allowed are two numbers"),
+        ("cancel=all", "cancel is 'all'"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_before_all_the_work(said, message):
+    with pytest.raises(ValueError, match=f"flow 'tradefm.{said}': {message}"):
+        check_parameters(f"tradefm?{said}")
+    check_parameters("tradefm?temperature=0.9&habits=false")

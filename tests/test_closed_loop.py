@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from small_tradefm import SHARES, even_bank, write_checkpoint
 
-from tradefm_gym.flow.placement import HABITS, PLACEMENT_WIDTH, density
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH, density
+from tradefm_gym.flow.repeating import REPEATING
+from tradefm_gym.flow.stream_state import HABITS
 from tradefm_gym.flow.tilting import Corrections
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.tradefm_kernels import prepare
@@ -42,14 +44,20 @@ def tilted(
     answering=0.0,
     mode=MID_BOOK,
     habits=0.0,
+    taker=0,
+    went=0.0,
+    repeating=0.0,
 ):
     """Tilts and strengths of one row."""
     states = np.zeros(1, FEATURE_STATE)
-    states["fast"], states["slow"], states["mid_mode"] = fast, slow, mode
+    states["fast"], states["slow"], states["mid_mode"], states["taker"] = fast, slow, mode, taker
+    states["book_mid"], states["taker_mid"], states["usual_spread"] = 1000.0 + went, 1000.0, 8.0
     placement = np.array([shares], np.float64)
     tilt, strength, dense = np.zeros((1, 64), np.float32), np.ones((1, 2)), np.zeros((1, 2))
     followed, own = np.array([following], np.float64), np.zeros((1, *HABITS)) + habits
-    corrections = Corrections(np.array(persistence), followed, answering, restoring, own, np.zeros(1))
+    corrections = Corrections(
+        np.array(persistence), followed, answering, restoring, own, np.zeros((1, REPEATING)) + repeating, np.zeros(1)
+    )
     pressure, wanted, moves = np.array([agents], np.float64), np.ones(1, bool), Moves.none(1)
     asked(book_of(lots), corrections, dense, states, pressure, placement, wanted, moves)
     tilt_row(moves, 0, kinds.copy(), tilt[0], strength[0])
@@ -173,12 +181,55 @@ def test_habits_are_the_same_for_both_sides_and_come_before_all_else(kinds, mode
 
 def test_rows_that_are_not_wanted_are_left_alone():
     states, placement = np.zeros(2, FEATURE_STATE), np.array([SHARES, SHARES])
-    own, wanted = np.full((2, *HABITS), 0.5), np.array([False, True])
-    corrections = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 1.0, own, np.zeros(2))
+    own, wanted, repeating = np.full((2, *HABITS), 0.5), np.array([False, True]), np.ones((2, REPEATING))
+    states["taker"] = 3
+    corrections = Corrections(np.ones(2), np.zeros((2, 2)), 0.0, 1.0, own, repeating, np.zeros(2))
     dense, moves = np.full((2, 2), 7.0), Moves(*(array + 7.0 for array in Moves.none(2)))
     asked(book_of(5, rows=2), corrections, dense, states, np.ones((2, 4)), placement, wanted, moves)
     for array in (dense, *moves):
         assert (array[0] == 7.0).all() and (array[1] != 7.0).all()
+
+
+@pytest.mark.parametrize("mode", [MID_BOOK, MID_TOUCH])
+def test_a_taker_is_likelier_on_the_side_of_the_one_before(kinds, mode):
+    """By the odds of the gap between them, as many takers in all, and cancels as before."""
+
+    def sides(tilt):
+        shown = np.exp((kinds + tilt).astype(np.float64))
+        if mode == MID_BOOK:
+            return takers(np.log(shown))
+        return shown[:2].sum(), shown[16:18].sum()
+
+    usual = sides(tilted(kinds, 0.0, 0.0, (0.0, 0.0), mode=mode)[0])
+    for taker, gap in ((1, 0), (-2, 1), (5, 3), (-8, 3), (64, 6), (-65, 7), (10_000, 7)):
+        for more in (0.8, -0.4):
+            by_gap = np.where(np.arange(REPEATING) == gap, more, 9.0)
+            tilt, strength = tilted(kinds, 0.0, 0.0, (0.0, 0.0), mode=mode, taker=taker, repeating=by_gap)
+            buy, sell = usual[0] * strength[0], usual[1] * strength[1]
+            assert buy + sell == pytest.approx(sum(usual), rel=1e-6)
+            wanted = more if taker > 0 else -more
+            assert math.log(buy / sell) == pytest.approx(math.log(usual[0] / usual[1]) + wanted, abs=1e-6)
+            if mode == MID_TOUCH:
+                assert sides(tilt) == pytest.approx((buy, sell), rel=1e-5)
+                assert not tilt[32:].any()
+    assert sides(tilted(kinds, 0.0, 0.0, (0.0, 0.0), mode=mode, repeating=1.0)[0]) == pytest.approx(
+        usual
+    )  # nobody has taken yet
+
+
+@pytest.mark.parametrize("taker", [5, -5])
+def test_a_run_of_takers_turns_where_the_price_has_gone_on(kinds, taker):
+    """By as much for each usual spread, one at most; where it has come back it goes on, and persistence is told."""
+    bought = 1 if taker > 0 else -1
+    repeating = np.array([0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 2.0])
+    alone = tilted(kinds, 0.0, 0.0, (0.0, 0.0), mode=MID_TOUCH)[0]
+    usual = math.log(np.exp((kinds + alone)[:2]).sum() / np.exp((kinds + alone)[16:18]).sum())
+    for went, more in ((0.0, 0.5), (4.0, -0.5), (-2.0, 1.0), (8.0, -1.5), (80.0, -1.5), (-80.0, 2.5)):
+        tilt = tilted(
+            kinds, 5.0, 5.0, (0.1, 0.1), mode=MID_TOUCH, taker=taker, went=bought * went, repeating=repeating
+        )[0]
+        odds = math.log(np.exp((kinds + tilt)[:2]).sum() / np.exp((kinds + tilt)[16:18]).sum())
+        assert odds == pytest.approx(usual + bought * more, abs=1e-5)
 
 
 def test_a_network_without_takers_of_a_side_stays_as_it_is():

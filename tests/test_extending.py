@@ -92,6 +92,7 @@ def moves_of(generator, batch):
     moves.shares[0] = 0.0
     moves.moved[:] = generator.normal(0, 0.3, batch)
     moves.followed[:] = generator.normal(0, 2, batch) * (np.arange(batch) % 3 > 0)
+    moves.repeating[:] = generator.normal(0, 1, batch) * (np.arange(batch) % 5 > 1)
     moves.answering[:] = 0.5 * (np.arange(batch) % 2)
     moves.restoring[:] = generator.normal(0, 1, (batch, 2))
     moves.kinds[:] = generator.normal(0, 1, (batch, KINDS)) * (np.arange(batch) % 4 > 1)[:, None]

@@ -12,11 +12,12 @@ from test_touch_places import touched_records
 from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
 from tradefm_gym.flow.habits import ADDS, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
-from tradefm_gym.flow.placement import HABITS, MEETING
+from tradefm_gym.flow.repeating import GAPS, REPEATING, TURNING, pairs_of
+from tradefm_gym.flow.stream_state import HABITS, MEETING
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, CANCEL, SELL
-from tradefm_gym.market.features import EMPTY_SIZE, FEATURES, MID_TOUCH, new_state, observe, size_codes
+from tradefm_gym.market.features import EMPTY_SIZE, FEATURES, MID_TOUCH, mid_estimate, new_state, observe, size_codes
 from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
@@ -131,6 +132,76 @@ def test_takers_beyond_the_touch_are_counted_in_features():
     assert habits_fit._beyond([events[3:]], 50.0) == (1 / 2, 2)
 
 
+def test_takers_on_the_side_of_the_one_before_are_counted_by_how_long_ago_it_came():
+    """Buyers and sellers at events 0, 1, 3, 6, 106; an agent between them is nobody's."""
+    events = np.zeros(107, FEATURES)
+    events["taker"][[0, 1, 2, 3, 6, 106]], events["side"][[2, 6, 106]], events["flag"][2] = 1, 1, 1
+    same, count, *_ = habits_fit._repeats([events], 4.0)
+    assert count.tolist() == [1, 1, 1, 0, 0, 0, 0, 1] and same.tolist() == [1, 1, 0, 0, 0, 0, 0, 1]
+    assert habits_fit._repeats([events[:2], events[3:]], 4.0)[1].tolist() == [1, 0, 1, 0, 0, 0, 0, 1]  # none across
+    # The mid before the next event after a taker, and before the taker after it, in spreads of 4 on the first's way.
+    events["mid"] = 100.0
+    events["mid"][[3, 6, 7, 106]] = 98.0, 101.0, 102.0, 104.0
+    assert pairs_of([events], 4.0)[2].tolist() == [0.0, -0.5, 0.25, -0.5]
+    events["mid"][106] = 0.0  # not known
+    assert pairs_of([events], 4.0)[2].tolist() == [0.0, -0.5, 0.25, 0.0]
+    assert pairs_of([events], 0.5)[2].tolist() == [0.0, -1.0, 1.0, 0.0]  # at most one, and a spread is a tick at least
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.5])
+def test_how_takers_turn_with_the_price_is_told_by_regression(slope):
+    """Of takers drawn with known odds, within three standard errors."""
+    generator, n = np.random.default_rng(3), 4_000
+    events = np.zeros(3 * n, FEATURES)
+    at = np.cumsum(generator.integers(2, 4, n))
+    moved, gaps = generator.uniform(-1, 1, n), np.diff(at, prepend=-2)
+    odds = np.where(gaps == 2, 1.0, 0.3) - slope * moved
+    signs = np.cumprod(np.where(generator.random(n) < 1 / (1 + np.exp(-odds)), 1, -1))
+    events["mid"], events["taker"][at], events["side"][at] = 100.0, 1, signs < 0
+    events["mid"][at[1:]] += 4.0 * moved[1:] * signs[:-1]
+    shares, count, turning, error = habits_fit._repeats([events[: at[-1] + 1]], 4.0)
+    assert abs(turning - slope) < 3 * error < 0.3
+    assert count.sum() == n - 1 and (shares[1] > shares[2]) == True  # noqa: E712
+
+
+def test_a_stream_knows_its_last_taker():
+    """Its side, and how many events ago it came; agents' takers are not the background's."""
+    flow = TradeFMFlow(num_envs=1, placement="drawn")
+    (records,) = records_of(flow, 600)
+    state, side, ago, mid = new_state(1, 100.0, (0.1, 1.0)), 0, 0, 0.0
+    records["owner"][1::7] = 0
+    for record in records[records["price"] > 0]:
+        observe(state, record.reshape(1))
+        ago += 1
+        if record["filled"] > 0 and record["kind"] != CANCEL and record["owner"] < 0:
+            side, ago, mid = int(record["side"]), 1, mid_estimate(state[0])
+        assert state["taker"][0] == side * ago and state["taker_mid"][0] == mid
+    assert side != 0
+
+
+def test_runs_of_takers_of_a_day_are_found_out(tmp_path, monkeypatch):
+    """A day of a flow whose takers repeat, and the same network, which does not know."""
+    touched = observe(new_state(1, 100.0, (0.1, 1.0), mid_mode=MID_TOUCH, usual_spread=8.0), touched_records(0))[0]
+    tokenizer = TradeTokenizer.calibrate([touched], "touch", pressure=True, book=True)
+    config = replace(PRESETS["test"], **tokenizer.told)
+    save_checkpoint(tmp_path / "small", config, random_weights(config, 1))
+    tokenizer.save(tmp_path / "small" / "tokenizer.json")
+    monkeypatch.setattr(habits_fit, "_FEWEST", 40)  # the day is short
+    repeating = np.array([2.0, 1.7, 1.4, 1.1, 0.8, 0.5, 0.2, 0.0, 1.5])
+    flow = TradeFMFlow(
+        tmp_path / "small", 1, bank=even_bank(SHARES), habits=Habits(np.zeros(HABITS), repeating=repeating)
+    )
+    day = written_down(flow, 12_000)
+    habits = fit_habits(day, tmp_path / "small", HabitOptions(rounds=4, markets=64, events=448, burn_in=64))
+    apart = np.array(habits.report["distances"], np.float64)[:, -1]
+    assert apart[0] > 0.1 and apart[habits.report["kept"]] < 0.4 * apart[0]
+    found = habits.repeating != 0.0
+    assert found[:GAPS].sum() >= 3 and found[TURNING]
+    np.testing.assert_allclose(habits.repeating[found], repeating[found], atol=0.6)
+    told = habits.report["turning"]
+    assert abs(told["flow"][habits.report["kept"]] - told["recorded"]) < 0.5 * abs(told["flow"][0] - told["recorded"])
+
+
 def test_takers_of_a_day_that_take_no_more_than_is_shown_are_found_out(tmp_path):
     """A day of a flow whose takers do, and the same network, which does not know."""
     touched = observe(new_state(1, 100.0, (0.1, 1.0), mid_mode=MID_TOUCH, usual_spread=8.0), touched_records(0))[0]
@@ -141,14 +212,14 @@ def test_takers_of_a_day_that_take_no_more_than_is_shown_are_found_out(tmp_path)
     flow = TradeFMFlow(tmp_path / "small", 1, bank=even_bank(SHARES), habits=Habits(np.zeros(HABITS), trimmed=0.95))
     day = written_down(flow, 6_000)
     habits = fit_habits(day, tmp_path / "small", HabitOptions(rounds=3, markets=24, events=320, burn_in=64))
-    beyond = np.array(habits.report["distances"], np.float64)[:, -1]
+    beyond = np.array(habits.report["distances"], np.float64)[:, -2]
     assert beyond[0] > 0.2 and beyond[habits.report["kept"]] < 0.5 * beyond[0]
     assert habits.trimmed > 0.5
 
 
 def test_a_row_with_habits_does_not_depend_on_its_neighbours(model, day):
     bank = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0))
-    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS))
+    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), repeating=np.ones(REPEATING))
     flows = [TradeFMFlow(model, n, bank=bank, habits=habits) for n in (1, 5)]
     alone, beside = (records_of(flow, rows=1)[0] for flow in flows)
     np.testing.assert_array_equal(alone, beside)
@@ -161,7 +232,7 @@ def test_a_row_with_habits_does_not_depend_on_its_neighbours(model, day):
 def test_the_flow_comes_nearer_to_the_day(model, day):
     told = []
     habits = fit_habits(day, model, SMALL, lambda done, of: told.append((done, of)))
-    rounds = np.array(habits.report["distances"], np.float64)[:, :-1]
+    rounds = np.array(habits.report["distances"], np.float64)[:, :-2]
     assert (
         [number for number, _ in told] == list(range(len(told)))
         and told[0] == (0, 8)
@@ -200,10 +271,13 @@ def test_a_day_that_is_too_short_has_no_habits(model):
 
 def test_habits_are_kept_as_they_are(model, day, tmp_path):
     bank, path = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0)), tmp_path / "habits.json"
-    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, 0.75, {"kept": 3})
+    habits = Habits(
+        np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, 0.75, np.linspace(-1, 1, REPEATING), {"kept": 3}
+    )
     habits.save(path)
     loaded = Habits.load(path)
     np.testing.assert_array_equal(loaded.log_odds, habits.log_odds)
+    np.testing.assert_array_equal(loaded.repeating, habits.repeating)
     assert (
         loaded.lasting == 0.25
         and (TradeFMFlow(model, bank=bank, habits=path).bank.feature_state["lasting"] == 0.25).all()
@@ -214,6 +288,7 @@ def test_habits_are_kept_as_they_are(model, day, tmp_path):
     assert state is not None
     assert (state["lasting"] == 0.25).all() and (state["trimmed"] == 0.75).all()
     np.testing.assert_array_equal(state["habits"], np.tile(habits.log_odds, (len(bank), 1, 1)))
+    np.testing.assert_array_equal(state["repeating"], np.tile(habits.repeating, (len(bank), 1)))
 
 
 @pytest.mark.parametrize(
@@ -224,6 +299,8 @@ def test_habits_are_kept_as_they_are(model, day, tmp_path):
         ({"log_odds": "many"}, "it must be"),
         ({"lasting": 1.0}, r"lasting is 1.0; allowed is a number in \[0, 0.9\]"),
         ({"trimmed": -0.5}, r"trimmed is -0.5; allowed is a number in \[0, 1\]"),
+        ({"repeating": [0.0] * 7}, r"repeating has shape \(7,\); it must be \(9,\), numbers in \[-3, 3\]"),
+        ({"repeating": "often"}, "repeating is 'often'; it must be a list of numbers"),
         ({"report": [1]}, r"habits.json'?: report is \[1\]; it must be a dict, or an object in a file"),
         ({"kind": "something"}, "'habits of an asset' is needed"),
         ({"format": 2}, "this version reads format 1"),
@@ -240,13 +317,17 @@ def test_a_file_that_holds_no_habits_is_refused(tmp_path, change, message):
 def test_start_states_of_an_earlier_version_can_be_told_habits(model, day):
     """Made before takers were trimmed, or before there were habits; and what was told then keeps its protection."""
     bank = recorded_bank(day, TradeTokenizer.load(model), (4, 0, 0))
-    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, 0.75)
+    habits = Habits(np.random.default_rng(0).normal(0, 0.5, HABITS), 0.25, 0.75, np.linspace(-1, 1, REPEATING))
     whole = habits.told(bank)
 
     def without(told, *fields):
         return replace(told, feature_state=rfn.drop_fields(told.feature_state, fields))
 
-    for fields in (("trimmed", "meeting"), ("habits", "lasting", "trimmed", "meeting")):
+    for fields in (
+        ("repeating",),
+        ("trimmed", "repeating", "meeting"),
+        ("habits", "lasting", "trimmed", "repeating", "meeting"),
+    ):
         again = habits.told(without(bank, *fields))
         np.testing.assert_array_equal(again.feature_state, whole.feature_state)
     for told in (habits, replace(habits, trimmed=0.0)):

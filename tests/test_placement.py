@@ -12,17 +12,15 @@ from tradefm_gym.flow.placement import (
     PLACEMENT_WIDTH,
     SPAN,
     SPREAD,
-    STREAM_STATE,
     SWEEP,
-    TABLES,
     TOUCH,
     WALK,
     _levels_of,
     calibrate_placement,
     density,
     place,
-    stream_states,
 )
+from tradefm_gym.flow.stream_state import STREAM_STATE, TABLES, stream_states
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
 from tradefm_gym.market.events import BUY, DROPPED, FILLED, LIMIT, MARKET, NO_LIMIT, RESTED, SELL, EventBlock

@@ -159,12 +159,12 @@ def test_other_environments_are_not_recorded(passive, tmp_path):
 class Told(http.server.BaseHTTPRequestHandler):
     """Serves one page and keeps what the page tells."""
 
-    def do_GET(self):  # noqa: N802 - the library's name
+    def do_GET(self):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.server.page if self.path == "/" else b"")
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         self.server.told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.do_GET()
 

@@ -77,13 +77,19 @@ def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, An
         habits.save(out)
     asset, console = habits.report["asset"], _console()
     console.print(f"{out}: {asset['ticker']}, {asset['venue']}, {asset['date']}", highlight=False)
-    table = Table("round", *(name.replace("_", " ") for name in (*ROWS, "takers beyond the touch")), "sum")
+    columns = (*(name.replace("_", " ") for name in ROWS), "takers beyond the touch", "takers' sides")
+    table = Table("round", *columns, "sum")
     for number, distances in enumerate(habits.report["distances"]):
         kept = "*" if number == habits.report["kept"] else ""
         cells = ["-" if one is None else f"{one:.3f}" for one in distances]  # of some the day has too few
         table.add_row(f"{number}{kept}", *cells, f"{sum(one or 0.0 for one in distances):.3f}")
     console.print("distances from the day's training part, * kept; round 0 has no habits", highlight=False)
     console.print(table)
+    turning = habits.report["turning"]
+    if turning["error"] is not None:
+        said = f"{turning['recorded']:.2f} in the record, {turning['flow'][0]:.2f} in the flow without habits"
+        said += f", {turning['flow'][habits.report['kept']]:.2f} with them"
+        console.print(f"takers turn with the price, log-odds a usual spread: {said}", highlight=False)
     errors, strayed = habits.report["pace_error"], habits.report["strayed"]
     if not errors:
         console.print("how long a pace lasts was not tried: the validation part is too short", highlight=False)

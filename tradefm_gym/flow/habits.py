@@ -13,6 +13,9 @@ Nor does it know exactly how much the touch shows. Takers like AAPL's and GOOG's
 recorded ones 4 to 6% ask for more than the touch shows, of those of a network that runs freely a quarter did, and each
 of them moved the price. So a share of them takes just what is shown.
 
+Nor does it keep to a side for as long as takers like AAPL's do, or turn where the price has gone on: log-odds make up
+for both, see ``repeating``.
+
 Nor does it know that a quote is too good. Where takers are rare, as on Bitstamp, an agent could lead the touch wherever
 he liked and was hardly ever hit. So with habits takers become likelier where an agent quotes better than all others:
 ``MEETING`` times for each usual spread, one at most.
@@ -27,8 +30,9 @@ import numpy as np
 
 from tradefm_gym.arguments import numbers, shortened
 from tradefm_gym.flow.parameter_files import array_of, read_parameters, write_parameters
-from tradefm_gym.flow.placement import HABITS, MEETING, upgraded
 from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.repeating import REPEATING
+from tradefm_gym.flow.stream_state import HABITS, MEETING, upgraded
 
 KIND = "habits of an asset"
 FORMAT = 1
@@ -47,18 +51,21 @@ class Habits:
         log_odds: (6, 16) float64, by ``ADDS`` and so on, and bin of the tokenizer.
         lasting: exponent of the pace that waits keep, in [0, 0.9].
         trimmed: share, in [0, 1], of the takers who ask for more than the touch shows that take just that.
+        repeating: (9,) float64, log-odds that a taker is on the side of the one before, see ``repeating``.
         report: what they were fitted to, and how near the flow came.
     """
 
     log_odds: np.ndarray
     lasting: float = 0.0
     trimmed: float = 0.0
+    repeating: np.ndarray = field(default_factory=lambda: np.zeros(REPEATING))
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        odds = self.log_odds
-        if odds.shape != HABITS or not np.isfinite(odds).all() or np.abs(odds).max() > MOST:
-            raise ValueError(f"log_odds has shape {odds.shape}; it must be {HABITS}, numbers in [-{MOST:g}, {MOST:g}]")
+        for name, shape in (("log_odds", HABITS), ("repeating", (REPEATING,))):
+            odds = getattr(self, name)
+            if odds.shape != shape or not np.isfinite(odds).all() or np.abs(odds).max() > MOST:
+                raise ValueError(f"{name} has shape {odds.shape}; it must be {shape}, numbers in [-{MOST:g}, {MOST:g}]")
         for name, most in (("lasting", LONGEST), ("trimmed", 1.0)):
             value = numbers(getattr(self, name))
             if value is None or value.shape != () or not 0 <= value <= most:
@@ -69,7 +76,8 @@ class Habits:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that name what a flow is told."""
-        return hashlib.sha256(self.log_odds.tobytes() + repr((self.lasting, self.trimmed)).encode()).hexdigest()[:12]
+        told = self.log_odds.tobytes() + self.repeating.tobytes() + repr((self.lasting, self.trimmed)).encode()
+        return hashlib.sha256(told).hexdigest()[:12]
 
     def check_model(self, model_hash: str) -> None:
         """Refuses a network other than the one that they were fitted with; what is made by hand may be told to any.
@@ -95,13 +103,13 @@ class Habits:
             raise ValueError("habits were given with start states that have none; allowed are those of a recorded day")
         states = upgraded(states)
         states["habits"], states["lasting"], states["trimmed"] = self.log_odds, self.lasting, self.trimmed
-        states["meeting"] = MEETING
+        states["repeating"], states["meeting"] = self.repeating, MEETING
         return replace(bank, feature_state=states)
 
     def save(self, path: str | Path) -> None:
         """Writes a JSON file; a failed write leaves the old one."""
         values = {"log_odds": self.log_odds.tolist(), "lasting": self.lasting, "trimmed": self.trimmed}
-        values["report"] = self.report
+        values |= {"repeating": self.repeating.tolist(), "report": self.report}
         write_parameters(path, KIND, FORMAT, values)
 
     @classmethod
@@ -111,10 +119,11 @@ class Habits:
         Raises:
             FileNotFoundError, ValueError: if there is no such file or it is of another kind.
         """
-        values = read_parameters(path, KIND, FORMAT, ("log_odds", "lasting", "report"), ("trimmed",))
+        values = read_parameters(path, KIND, FORMAT, ("log_odds", "lasting", "report"), ("trimmed", "repeating"))
         where = f"parameters path {str(path)!r}"
         odds = array_of(f"{where}: log_odds", values["log_odds"], 2)
+        repeating = array_of(f"{where}: repeating", values.get("repeating", [0.0] * REPEATING), 1)
         try:
-            return cls(odds, values["lasting"], values.get("trimmed", 0.0), values["report"])
+            return cls(odds, values["lasting"], values.get("trimmed", 0.0), repeating, values["report"])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None

@@ -39,7 +39,6 @@ from tradefm_gym.market.book import EMPTY_ASK, EMPTY_BID, NOBODY
 from tradefm_gym.market.events import BUY, LIMIT, NO_LIMIT, EventBlock
 from tradefm_gym.market.features import (
     BEHIND,
-    FEATURE_STATE,
     MID_BOOK,
     MID_TOUCH,
     OPPOSITE_TOUCH,
@@ -64,61 +63,6 @@ SPREAD, WALK, SPAN = SWEEP + 1, SWEEP + 2, SWEEP + 3
 DEPTH = SPAN + 1  # lots that usually rest on the ten best levels of a side
 PLACEMENT_WIDTH = DEPTH + 1
 UNKNOWN_PLACEMENT = (-1.0,) * PLACEMENT_WIDTH  # places every order as drawn
-
-TABLES = (4, 16, 24)  # what lies inside the bins of a tokenizer, see ``TradeTokenizer.tables_of``
-HABITS = (6, 16)  # log-odds by digits of tokens, see ``habits``
-MEETING = 100.0  # times likelier that an agent's quote is taken, for each usual spread by which it is better, see there
-
-# What a start state holds for TradeFM: the stream before the records of its tape, and of the asset where orders are
-# placed, how takers are followed (see ``followers``), which values lie inside the bins (NaN where it is not known),
-# and its habits: how much likelier some events are than the network says, how much longer a pace lasts, how many of
-# the takers that ask for more than the touch shows take just that, and how much likelier an agent's quote is taken that
-# is better than all others.
-STREAM_STATE = np.dtype(
-    [
-        ("stream", FEATURE_STATE),
-        ("placement", np.float64, (PLACEMENT_WIDTH,)),
-        ("followers", np.float64, (2,)),
-        ("tables", np.float64, TABLES),
-        ("habits", np.float64, HABITS),
-        ("lasting", np.float64),
-        ("trimmed", np.float64),
-        ("meeting", np.float64),
-    ],
-    align=True,
-)
-
-
-def stream_states(
-    streams: np.ndarray,
-    placement: tuple[float, ...] = UNKNOWN_PLACEMENT,
-    followers: tuple[float, float] = (0.0, 0.0),
-    tables: np.ndarray | float = np.nan,
-    habits: np.ndarray | float = 0.0,
-    lasting: float = 0.0,
-    trimmed: float = 0.0,
-    meeting: float = 0.0,
-) -> np.ndarray:
-    """States ``(n,) STREAM_STATE`` of streams ``(n,) FEATURE_STATE`` of one asset."""
-    states = np.zeros(len(streams), STREAM_STATE)
-    states["stream"], states["placement"], states["followers"] = streams, placement, followers
-    states["tables"], states["habits"] = tables, habits
-    states["lasting"], states["trimmed"], states["meeting"] = lasting, trimmed, meeting
-    return states
-
-
-def upgraded(stored: np.ndarray) -> np.ndarray:
-    """States ``(n,) STREAM_STATE`` of others that were made before a state or its stream had a field."""
-    states = stream_states(np.zeros(len(stored), FEATURE_STATE))
-    names = stored.dtype.names or ()
-    for name in set(STREAM_STATE.names or ()) & set(names) - {"stream"}:
-        states[name] = stored[name]
-    for name in set(FEATURE_STATE.names or ()) & set(stored["stream"].dtype.names or ()):
-        states["stream"][name] = stored["stream"][name]
-    if "meeting" not in names:
-        states["meeting"] = np.where(states["habits"].any((1, 2)), MEETING, 0.0)
-    return states
-
 
 _LEVELS = 10  # levels of the book that calibration looks at
 _LOWEST, _HIGHEST = 1, 2**30

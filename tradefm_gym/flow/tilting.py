@@ -10,8 +10,9 @@ import numpy as np
 from numba import njit
 
 from tradefm_gym.flow.followers import followers
+from tradefm_gym.flow.repeating import repeated
 from tradefm_gym.market.compiler import KERNEL
-from tradefm_gym.market.features import MID_TOUCH, OPPOSITE_TOUCH
+from tradefm_gym.market.features import MID_TOUCH, OPPOSITE_TOUCH, mid_estimate
 from tradefm_gym.market.layout import BEST
 from tradefm_gym.market.resolve import is_empty
 from tradefm_gym.market.views import best_of_size
@@ -27,15 +28,16 @@ class Corrections(NamedTuple):
     answering: float  # how much is offered to those who follow agents, for each taker that follows
     restoring: float  # log-odds of cancels for each unit of the logarithm of a side's density over the usual one
     habits: np.ndarray  # (N, 6, 16) float64, see ``habits``
-    meeting: np.ndarray  # (N,) float64, times likelier that an agent's quote is taken, see ``placement.MEETING``
+    repeating: np.ndarray  # (N, REPEATING) float64, log-odds that a taker is on the side of the one before
+    meeting: np.ndarray  # (N,) float64, times likelier that an agent's quote is taken, see ``stream_state.MEETING``
 
 
 @njit(**KERNEL)
 def correct_row(corrections, dense, states, agents, placement, met, m, moves):
     """Writes row m of ``moves`` (see ``model.corrections.Moves``).
 
-    It moves probability to takers of the side of the order-flow pressure, to cancels on dense sides, and to what the
-    asset does more often than the network.
+    It moves probability to takers of the side of the order-flow pressure and of the one before, to cancels on dense
+    sides, and to what the asset does more often than the network.
 
     Args:
         corrections: Corrections.
@@ -51,7 +53,11 @@ def correct_row(corrections, dense, states, agents, placement, met, m, moves):
     for bin_ in range(16):
         moves.shares[m, 0, bin_] = _cross_share(placement, m, bin_, by_touch)
         moves.shares[m, 1, bin_] = _cross_share(placement, m, bin_ if by_touch else 15 - bin_, by_touch)
-    moves.moved[m] = corrections.persistence[0] * state["fast"] + corrections.persistence[1] * state["slow"]
+    # Who is told how an asset's takers repeat needs no persistence of those of other assets.
+    repeats = corrections.repeating[m].any()
+    moved = corrections.persistence[0] * state["fast"] + corrections.persistence[1] * state["slow"]
+    moves.moved[m] = 0.0 if repeats else moved
+    moves.repeating[m] = repeated(state, mid_estimate(state), corrections.repeating[m]) if repeats else 0.0
     moves.followed[m] = followers(agents[m], corrections.following[m]) + met
     moves.answering[m] = corrections.answering if by_touch else 0.0
     for s in range(2):

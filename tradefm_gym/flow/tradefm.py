@@ -21,9 +21,11 @@ from tradefm_gym.flow.cancels import YOUNGEST
 from tradefm_gym.flow.followers import AGENT_PRESSURE
 from tradefm_gym.flow.habits import Habits
 from tradefm_gym.flow.indicators import INDICATORS, LEVELS, TIERS, UNTOLD, tell
-from tradefm_gym.flow.placement import HABITS, PLACEMENT_WIDTH, stream_states
+from tradefm_gym.flow.placement import PLACEMENT_WIDTH
 from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.repeating import REPEATING
 from tradefm_gym.flow.row_state import RowState, checked_state, owner_of_flow
+from tradefm_gym.flow.stream_state import HABITS, stream_states
 from tradefm_gym.flow.warmup import bank_of, stream_before
 from tradefm_gym.market.events import CANCEL_NEAREST, CANCEL_WHOLE, EventBlock
 from tradefm_gym.market.features import FEATURE_STATE, FEATURES, observe
@@ -67,7 +69,7 @@ class TradeFMFlow:
         anchor: which mid a price counts from, where it counts from the book's: "market" = with everybody's orders,
             "background" = without the agents' (an arm that shows how far the market follows an agent's quotes).
         persistence: how much order-flow pressure moves the side of takers (see ``model.closed_loop``); default what the
-            checkpoint says, (0, 0) is the network as it was trained.
+            checkpoint says, (0, 0) is the network as it was trained. Habits that tell how takers repeat replace it.
         following: share of what follows real takers that follows agents' (likewise, and see ``followers``); without
             ``flag_agents`` there is none.
         answering: how much is offered to those who follow agents (likewise).
@@ -174,7 +176,7 @@ class TradeFMFlow:
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
         self._agents = np.zeros((n, AGENT_PRESSURE))
         self._followers = np.zeros((n, 2))
-        self._habits, self._meeting = np.zeros((n, *HABITS)), np.zeros(n)
+        self._habits, self._repeating, self._meeting = np.zeros((n, *HABITS)), np.zeros((n, REPEATING)), np.zeros(n)
         self._cursor = np.zeros(n, np.int64)
         self._history = np.zeros((n, max(t, t // 2 + _QUEUE), 4), np.int32)  # ring of the last inputs
         self._seen = np.zeros(n, np.int64)
@@ -197,7 +199,9 @@ class TradeFMFlow:
         # Of all start states, not of those in rows just now: no row's draw may depend on its neighbours.
         stored = self.bank.feature_state
         names = set() if stored is None else set(stored.dtype.names or ())
-        has_habits = stored is not None and any(stored[name].any() for name in {"habits", "meeting"} & names)
+        has_habits = stored is not None and any(
+            stored[name].any() for name in {"habits", "repeating", "meeting"} & names
+        )
         self._is_moved = bool(self._persistence.any() or self.following or self.restoring or has_habits)
         # The Numba engine's threads may go on with a row that it has read; a device has all rows drawn at once.
         self._by_rows = hasattr(self.engine, "read")
@@ -222,7 +226,7 @@ class TradeFMFlow:
             state, inputs, cache = self._starts[context]
             self._states[same], self._placement[same] = state["stream"], state["placement"]
             self._followers[same], self._habits[same] = state["followers"], state["habits"]
-            self._meeting[same] = state["meeting"]
+            self._repeating[same], self._meeting[same] = state["repeating"], state["meeting"]
             self._tables[same] = np.where(np.isnan(state["tables"]), self.tokenizer.tables, state["tables"])
             self._lasting[same], self._trimmed[same] = state["lasting"], state["trimmed"]
             self._history[same, : len(inputs)] = inputs
@@ -291,7 +295,7 @@ class TradeFMFlow:
 
     def _corrections(self) -> tilting.Corrections:
         followers = self.following * self._followers
-        asset = self._habits, self._meeting
+        asset = self._habits, self._repeating, self._meeting
         return tilting.Corrections(self._persistence, followers, self.answering, self.restoring, *asset)
 
     def _drawn(self, market: MarketSimulator, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -331,8 +335,9 @@ class TradeFMFlow:
     def feature_state(self, row: int) -> np.ndarray:
         """``() STREAM_STATE`` of a row: what its stream has accumulated up to the last event read; a copy."""
         placement, followers = tuple(self._placement[row]), tuple(self._followers[row])
-        asset = self._tables[row], self._habits[row], self._lasting[row], self._trimmed[row], self._meeting[row]
-        return stream_states(self._states[row : row + 1], placement, followers, *asset)[0]
+        names = ("tables", "habits", "lasting", "trimmed", "repeating", "meeting")
+        asset = {name: getattr(self, f"_{name}")[row] for name in names}
+        return stream_states(self._states[row : row + 1], placement, followers, **asset)[0]
 
     @property
     def records_read(self) -> np.ndarray:
@@ -382,8 +387,8 @@ class TradeFMFlow:
     def _kept(self) -> dict[str, np.ndarray]:
         """What is remembered of each row besides its cache; all other arrays are room to work."""
         names = (
-            "states", "placement", "agents", "followers", "habits", "meeting", "lasting", "trimmed", "tables", "cursor",
-            "history", "seen", "fixed", "shift", "first", "seeds", "episodes", "proposals",
+            "states", "placement", "agents", "followers", "habits", "lasting", "trimmed", "repeating", "meeting",
+            "tables", "cursor", "history", "seen", "fixed", "shift", "first", "seeds", "episodes", "proposals",
         )  # fmt: skip
         return {name: getattr(self, f"_{name}") for name in names}
 

@@ -11,9 +11,10 @@ from tradefm_gym.data.day import load_day
 from tradefm_gym.data.recorded import RecordedFlow, asset_name, load
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.followers import calibrate_followers
-from tradefm_gym.flow.placement import calibrate_placement, stream_states, upgraded
+from tradefm_gym.flow.placement import calibrate_placement
 from tradefm_gym.flow.protocol import ContextBank, StartState
 from tradefm_gym.flow.recorded_starts import BLOCK, prepare
+from tradefm_gym.flow.stream_state import stream_states, upgraded
 from tradefm_gym.market.features import FEATURE_STATE, day_features, new_state, observe
 
 

@@ -54,6 +54,8 @@ FEATURE_STATE = np.dtype(
         ("rate_high", np.float64),
         ("fast", np.float64),  # order-flow pressure
         ("slow", np.float64),
+        ("taker", np.int64),  # side of the last background taker times how many events ago it came, 0 before it
+        ("taker_mid", np.float64),  # mid estimate after it, ticks
         ("best_bid", np.float64),  # ticks, 0 while a side is empty
         ("best_ask", np.float64),
         ("usual_spread", np.float64),  # ticks, median over the calibration part; 0 where it is not known
@@ -281,6 +283,10 @@ def observe_record(state, record, out) -> bool:
         pressure = record["side"] * math.log2(1.0 + record["filled"] / state["median_size"]) if taker else 0.0
         state["fast"] = FAST_DECAY * state["fast"] + pressure
         state["slow"] = SLOW_DECAY * state["slow"] + pressure
+        if taker and not flagged:
+            state["taker"] = record["side"]
+        elif state["taker"] != 0:
+            state["taker"] += 1 if state["taker"] > 0 else -1
         out["fast"], out["slow"] = state["fast"], state["slow"]
         known = state["usual_wait"] > 0.0 and state["wait"] > 0.0
         out["pace"] = math.log2(state["usual_wait"] / state["wait"]) if known else 0.0
@@ -306,6 +312,8 @@ def observe_record(state, record, out) -> bool:
     state["best_bid"] = 0.5 * (record["mid2"] - spread) if spread > 0 else 0.0
     state["best_ask"] = 0.5 * (record["mid2"] + spread) if spread > 0 else 0.0
     if is_event:
+        if abs(state["taker"]) == 1:
+            state["taker_mid"] = mid_estimate(state)
         out["spread"] = spread
         usual = state["usual_spread"]
         out["wide"] = math.log2(spread / usual) if spread > 0 and usual > 0.0 else 0.0

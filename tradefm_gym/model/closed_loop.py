@@ -4,7 +4,8 @@ A network that forecasts well from recorded histories need not keep up in histor
 has learned: there each taker brings on fewer of its side than in the record, since a drawn event says less about
 its author's intentions than a real one. ``persistence`` makes up for that. It moves probability from the takers of
 one side to those of the other, by so much for each unit of signed order-flow pressure (see ``market.features``); how
-often somebody takes liquidity stays what the network says. It does not ask who caused the pressure.
+often somebody takes liquidity stays what the network says. It does not ask who caused the pressure. Where an asset's
+habits tell how its own takers repeat (see ``flow.repeating``), that is what counts, and there is no persistence.
 
 Real takers are followed by more of their side, mostly by the next slices of the same parent order. A network knows the
 signs of one that is under way; an agent's order out of the blue shows none, and hardly anything follows it.
@@ -34,7 +35,8 @@ class ClosedLoop:
     """Corrections of a network in a closed loop. The default corrects nothing.
 
     Attributes:
-        persistence: probability that a unit of fast and a unit of slow pressure move to takers of its side.
+        persistence: probability that a unit of fast and a unit of slow pressure move to takers of its side, without
+            habits that tell how takers repeat.
         following: share of what follows a real taker that follows an agent's, beside what the network says.
         answering: orders offered at the touch or better for each taker that follows an agent.
         restoring: log-odds of cancels on a side for each unit of the logarithm of its density over the usual one.

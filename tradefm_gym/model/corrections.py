@@ -25,6 +25,7 @@ class Moves(NamedTuple):
 
     shares: np.ndarray  # (B, 2, 16) how often adds that buy and adds that sell take liquidity, by depth
     moved: np.ndarray  # (B,) probability that goes from takers that sell to those that buy
+    repeating: np.ndarray  # (B,) log-odds that a taker buys, however many takers there are
     followed: np.ndarray  # (B,) how many times likelier takers that buy become; negative: that sell
     answering: np.ndarray  # (B,) orders offered at the touch or better for each taker that follows
     restoring: np.ndarray  # (B, 2) log-odds of cancels of bids and of asks
@@ -34,7 +35,7 @@ class Moves(NamedTuple):
     @classmethod
     def none(cls, batch: int) -> "Moves":
         """That nothing be changed."""
-        shapes = ((batch, 2, DEPTHS), batch, batch, batch, (batch, 2), (batch, KINDS), (batch, 4, DEPTHS))
+        shapes = ((batch, 2, DEPTHS), batch, batch, batch, batch, (batch, 2), (batch, KINDS), (batch, 4, DEPTHS))
         return cls(*(np.zeros(shape) for shape in shapes))
 
 
@@ -58,7 +59,13 @@ def tilt_row(moves, row, kinds, tilt, strength):
         share = moves.shares[row, 1, depth]
         if share > 0.0:
             sell += math.exp(kinds[DEPTHS + depth]) * share
-    moved, followed = min(max(moves.moved[row], -MOST_MOVED * buy), MOST_MOVED * sell), moves.followed[row]
+    moved, followed = moves.moved[row], moves.followed[row]
+    if moves.repeating[row] != 0.0 and buy > 0.0 and sell > 0.0:
+        odds = math.exp(moves.repeating[row])
+        moved += (
+            buy * sell * (odds - 1.0) / (buy * odds + sell)
+        )  # so that the odds of a buyer are that many times as large
+    moved = min(max(moved, -MOST_MOVED * buy), MOST_MOVED * sell)
     strength[0] = (buy + moved) / buy + max(followed, 0.0) if buy > 0.0 else 1.0
     strength[1] = (sell - moved) / sell + max(-followed, 0.0) if sell > 0.0 else 1.0
     for side in range(2):

@@ -80,18 +80,21 @@ def tilts(kinds: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Digits]:
 
     Args:
         kinds: (B, 64) log-probabilities by the network.
-        numbers: (B, 165), the parts of `corrections.Moves` side by side.
+        numbers: (B, 166), the parts of `corrections.Moves` side by side.
 
     Returns:
         What is added (B, 64), strengths (B, 2), and what is added to the other digits.
     """
-    parts = [2 * DEPTHS, 1, 1, 1, 2, KINDS, 3 * DEPTHS, DEPTHS]
-    shares, moved, followed, answering, restoring, own, sizes, waits = numbers.split(parts, 1)
+    parts = [2 * DEPTHS, 1, 1, 1, 1, 2, KINDS, 3 * DEPTHS, DEPTHS]
+    shares, moved, repeating, followed, answering, restoring, own, sizes, waits = numbers.split(parts, 1)
     # Where nothing is added they stay what they are: a sum of shares is 1 up to rounding only.
     kinds = torch.where((own != 0.0).any(1, keepdim=True), (kinds + own).log_softmax(-1), kinds)
     classes = torch.cat(((shares > 0.5).long(), torch.full_like(shares, 2, dtype=torch.long)), 1)
     shares, chances = shares.unflatten(1, (2, DEPTHS)), kinds.exp().unflatten(1, (4, DEPTHS))  # (B, 2, 16), (B, 4, 16)
     taken = (chances[:, :2] * shares).sum(-1)  # (B, 2): buyers, sellers
+    (buy, sell), odds = taken.split(1, 1), repeating.exp()
+    repeats = buy * sell * (odds - 1.0) / (buy * odds + sell)
+    moved = moved + torch.where((buy > 0.0) & (sell > 0.0), repeats, torch.zeros_like(repeats))
     moved = torch.minimum(torch.maximum(moved, -MOST_MOVED * taken[:, :1]), MOST_MOVED * taken[:, 1:])
     moved, followed = torch.cat((moved, -moved), 1), torch.cat((followed, -followed), 1)
     strength = (taken + moved) / taken + followed.clamp(min=0.0)

@@ -77,12 +77,18 @@ def parsed(spec: str) -> Spec:
 
 
 def check_parameters(spec: str) -> None:
-    """Reads the file of parameters that a flow names, if it does, so that a damaged one is known before all the work.
+    """Reads the file of parameters that a flow names and tries its options, before all the work.
 
     Raises:
-        OSError, ValueError: if it cannot be read, or holds no sound parameters of that flow.
+        OSError, ValueError: if it cannot be read, or holds no sound parameters of that flow; if an option has
+            a value that is not allowed.
     """
     name, path, options = parsed(spec)
+    if name == "tradefm" and (said := _without_habits(options)):
+        try:
+            TradeFMFlow(path or BUNDLED_MODEL, **said)
+        except ValueError as error:
+            raise ValueError(f"flow {spec!r}: {error}") from None
     if isinstance(options.get("habits"), Path):
         Habits.load(options["habits"]).check_model(checkpoint(path or BUNDLED_MODEL)[1])
     if path and name != "tradefm":

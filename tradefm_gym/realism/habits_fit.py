@@ -11,8 +11,9 @@ from tradefm_gym.arguments import whole
 from tradefm_gym.data.recorded import RecordedFlow
 from tradefm_gym.data.splits import calibrate, split
 from tradefm_gym.flow.habits import ADD_SIZES, CANCEL_SIZES, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
-from tradefm_gym.flow.placement import HABITS
 from tradefm_gym.flow.protocol import ContextBank
+from tradefm_gym.flow.repeating import GAPS, REPEATING, TURNING, pairs_of
+from tradefm_gym.flow.stream_state import HABITS
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import features_of, recorded_bank
 from tradefm_gym.market.features import EMPTY_SIZE, MID_TOUCH, observe, size_codes
@@ -20,15 +21,17 @@ from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.serving import BUNDLED_MODEL, checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 
-# Of a difference of log-odds, what a round makes up for: kinds, sizes, waits. A network that keeps up a pace multiplies
-# what it is given of it.
-_RATES = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.35])
+# Of a difference of log-odds, what a round makes up for: kinds, sizes, waits, takers' sides. A network that keeps up a
+# pace multiplies what it is given of it.
+_RATES, _REPEATING_RATE = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.35]), 0.5
 _STEP = 1.0  # at most
 _SLOWER = 3.0  # rounds after which steps are half as long: else what follows from the last step is made up for again
 _SELDOM = 3e-4  # share that is added to each, so that what hardly ever happens is left alone
 _HARDLY = 0.01  # likewise to shares of takers
+_TURNING_ERROR = 0.5  # of how takers' sides turn with the price, at most, for it to be told
+_NEWTON = 25  # steps
 _LEAST = 1_000  # events of a training part
-_FEWEST = 100  # events, for a row to be told
+_FEWEST = 100  # events, for a row to be told; takers, for a gap before them
 # Exponents of a pace that are tried, from so many moments of the validation part, each so often.
 _LASTING, _STARTS, _ROLLOUTS, _FEWEST_STARTS = (0.0, 0.35, 0.7), 24, 4, 8
 _HORIZONS = (256, 1024)  # events
@@ -86,28 +89,41 @@ def fit_habits(
     real, count = _shares(learned, tokenizer)
     median = calibrate(recorded, part).median_size
     real_beyond, known_takers = _beyond([learned], median)
+    spread = calibrate(recorded, part).spread
+    real_repeats, known_gaps, real_turning, turning_error = _repeats([learned], spread)
     # Rows are judged in all rounds or in none. Where the book does not decide a taker's size, nothing trims it.
     decided = tokenizer.mid_mode == MID_TOUCH and settings.get("placement", "book") == "book"
-    known = np.append(count >= _FEWEST, decided and known_takers >= _FEWEST)
-    odds, walking, rounds = np.zeros(HABITS), 1.0, []
+    known = np.array([*(count >= _FEWEST), decided and known_takers >= _FEWEST, (known_gaps >= _FEWEST).any()])
+    known_gaps, gaps = known_gaps >= _FEWEST, known_gaps / max(known_gaps.sum(), 1)
+    odds, walking, repeating, rounds = np.zeros(HABITS), 1.0, np.zeros(REPEATING), []
+    turns: list[float] = []
     best, nearest, kept = Habits(odds), np.inf, 0
     for number in range(options.rounds + 1):
         progress(number, options.rounds + 1 + len(_LASTING))
-        tried = Habits(odds, trimmed=1.0 - walking)
+        tried = Habits(odds, trimmed=1.0 - walking, repeating=repeating)
         ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
         ran = [events[options.burn_in :] for events in ran]
         seen, counted = _shares(np.concatenate(ran), tokenizer)
         beyond, takers = _beyond(ran, median)
+        repeats, counted_gaps, turning, _ = _repeats(ran, spread)
+        apart = float((gaps * np.abs(real_repeats - repeats))[known_gaps].sum())  # of all takers
+        turns.append(round(turning, 3))
         # Kinds are shares of all events, so both their rows are one distribution.
-        distances = np.append(0.5 * np.abs(real - seen).sum(1), abs(real_beyond - beyond)) * known
+        distances = np.array([*0.5 * np.abs(real - seen).sum(1), abs(real_beyond - beyond), apart])
+        distances[~known] = 0.0
         rounds.append([round(float(one), 4) if known[row] else None for row, one in enumerate(distances)])
         if (total := float(distances.sum())) < nearest:
             best, nearest, kept = tried, total, number
-        told = known[:-1] & (counted >= _FEWEST)
+        told = known[: len(odds)] & (counted >= _FEWEST)
         more = np.log((real + _SELDOM) / (seen + _SELDOM)) * told[:, None]
-        steps = _RATES[:, None] / (1.0 + number / _SLOWER)
-        odds = np.clip(odds + np.clip(steps * more, -_STEP, _STEP), -MOST, MOST)
-        if known[-1] and takers >= _FEWEST:
+        slower = 1.0 + number / _SLOWER
+        odds = _stepped(odds, _RATES[:, None] / slower * more)
+        told = known_gaps & (counted_gaps >= _FEWEST)
+        more = np.append((_log_odds(real_repeats) - _log_odds(repeats)) * told, 0.0)
+        if turning_error < _TURNING_ERROR and told.any():
+            more[TURNING] = real_turning - turning
+        repeating = _stepped(repeating, _REPEATING_RATE / slower * more)
+        if known[len(odds)] and takers >= _FEWEST:
             walking = min(walking * (real_beyond + _HARDLY) / (beyond + _HARDLY), 1.0)
     errors, strayed = {}, {}
     held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
@@ -129,11 +145,22 @@ def fit_habits(
             strayed[lasting] = 0.5 * float(np.abs(real[WAITS] - waits).sum()) - (rounds[kept][WAITS] or 0.0)
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
     report = {"asset": asset, "model": checkpoint(model)[1], "distances": rounds, "kept": kept}
+    error = round(turning_error, 3) if np.isfinite(turning_error) else None
+    report["turning"] = {"recorded": round(real_turning, 3), "error": error, "flow": turns}
     means = {lasting: float(error.mean()) for lasting, error in errors.items()}
     report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in means.items()}
     report["strayed"] = {str(lasting): round(further, 4) for lasting, further in strayed.items()}
     steady = [lasting for lasting, further in strayed.items() if further <= _FURTHER]
     return replace(best, lasting=min(steady, key=means.__getitem__, default=0.0), report=report)
+
+
+def _stepped(odds: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Log-odds after a step, which is neither too long nor leads too far."""
+    return np.clip(odds + np.clip(step, -_STEP, _STEP), -MOST, MOST)
+
+
+def _log_odds(shares: np.ndarray) -> np.ndarray:
+    return np.log((shares + _HARDLY) / (1.0 - shares + _HARDLY))
 
 
 def _pace_error(
@@ -229,3 +256,31 @@ def _beyond(stretches: list[np.ndarray], median: float) -> tuple[float, int]:
         beyond += int((asked > 8 * (shown[chosen] + np.log2(median)) + 1.5).sum())  # the way back from FEATURES
         takers += int(chosen.sum())
     return beyond / max(takers, 1), takers
+
+
+def _repeats(stretches: list[np.ndarray], spread: float) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """How takers follow each other.
+
+    Args:
+        stretches: FEATURES of events that follow each other.
+        spread: usual one, ticks.
+
+    Returns:
+        Share of takers on the side of the one before, and how many there are, by the gap between them (GAPS,); by how
+        much the log-odds of that fall with how far the mid has gone on in between, by logistic regression with a
+        constant for each gap; and its standard error, inf where it cannot be told.
+    """
+    same, gaps, moved = pairs_of(stretches, spread)
+    count = np.bincount(gaps, minlength=GAPS)
+    shares = np.bincount(gaps, same, GAPS) / np.maximum(count, 1)
+    columns = np.column_stack([gaps[:, None] == np.flatnonzero(count >= _FEWEST), moved]).astype(np.float64)
+    chosen = count[gaps] >= _FEWEST
+    columns, wanted = columns[chosen], same[chosen].astype(np.float64)
+    weights, information = np.zeros(columns.shape[1]), np.eye(columns.shape[1])
+    for _ in range(_NEWTON):
+        chance = 1.0 / (1.0 + np.exp(-columns @ weights))
+        information = columns.T @ (columns * (chance * (1.0 - chance))[:, None]) + np.eye(columns.shape[1])
+        weights += np.linalg.solve(information, columns.T @ (wanted - chance) - weights)
+    spreads = len(wanted) >= _FEWEST and moved[chosen].any()
+    error = float(np.linalg.inv(information)[-1, -1] ** 0.5) if spreads else np.inf
+    return shares, count, -float(weights[-1]), error

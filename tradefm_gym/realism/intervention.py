@@ -25,6 +25,7 @@ from tradefm_gym.market.simulator import MarketSimulator
 _TAIL = 2048  # records of a start state that a flow may still want to read
 _AGENT_IDS = 1 << 15
 _PAUSE = 4  # background events between two attempts to close
+_RECENT = 16  # records, more than an agent leaves after a background event
 
 
 class AgentMarkets:
@@ -43,6 +44,7 @@ class AgentMarkets:
         market: the simulator.
         count: background events since the start.
         median: (N,) float64 lots, median order size of each market.
+        spread: (N,) float64 ticks, median spread of each market's asset.
     """
 
     def __init__(self, flow: FlowModel, contexts: np.ndarray, seeds: np.ndarray, events: int):
@@ -56,6 +58,7 @@ class AgentMarkets:
         self.flow, self.market, self.count = flow, MarketSimulator(n, config), 0
         flow.reset(self.market, np.ones(n, bool), contexts, seeds, np.zeros(n, np.uint32))
         self.median = flow.bank.scale["median_size"][contexts].astype(np.float64)
+        self.spread = flow.bank.scale["spread"][contexts].astype(np.float64)
         self._first = self.market.background_count.copy()
         self._records = self.market.tape.record_count.copy()
         self._sent = 0
@@ -129,6 +132,16 @@ class AgentMarkets:
         records = self.background(row)
         dropped = (records["status"] == DROPPED) & (records["filled"] == 0)
         return records[~(np.isin(records["status"], (NOOP, REJECTED)) | dropped)]
+
+    def last_taker(self) -> np.ndarray:
+        """Side (N,) int64 of the last background event where it took liquidity, else 0."""
+        sides, end = np.zeros(self.market.num_markets, np.int64), self.market.tape.record_count
+        for row in range(len(sides)):
+            records = self.market.tape.read_records(row, max(int(end[row]) - _RECENT, int(self._records[row])))
+            events = records[(records["owner"] < 0) & (records["kind"] != PRINT)]
+            if len(events) and events[-1]["filled"] > 0 and events[-1]["kind"] != CANCEL:
+                sides[row] = events[-1]["side"]
+        return sides
 
     def _next_id(self) -> int:
         self._sent += 1
