@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,53 +85,56 @@ def fit_habits(
     tokenizer = TradeTokenizer.load(checkpoint(model)[0])
     bank = recorded_bank(recorded, tokenizer, (options.markets, 0, 0))
     features, index, _ = features_of(recorded, tokenizer)
-    learned = features[(index >= part.start) & (index < part.stop)]
-    real, count = _shares(learned, tokenizer)
-    median = calibrate(recorded, part).median_size
-    real_beyond, known_takers = _beyond([learned], median)
-    spread = calibrate(recorded, part).spread
-    real_repeats, known_gaps, real_turning, turning_error = _repeats([learned], spread)
+    learned, scale = features[(index >= part.start) & (index < part.stop)], calibrate(recorded, part)
+
+    def freely(habits: Habits) -> list[np.ndarray]:
+        ran = _run(model, bank, np.arange(len(bank)), habits, options.events, options.seed, settings)
+        return [events[options.burn_in :] for events in ran]
+
+    def read(stretches: list[np.ndarray]) -> _Reading:
+        return _Reading.of(stretches, tokenizer, scale.median_size, scale.spread)
+
+    real = read([learned])
     # Rows are judged in all rounds or in none. Where the book does not decide a taker's size, nothing trims it.
     decided = tokenizer.mid_mode == MID_TOUCH and settings.get("placement", "book") == "book"
-    known = np.array([*(count >= _FEWEST), decided and known_takers >= _FEWEST, (known_gaps >= _FEWEST).any()])
-    known_gaps, gaps = known_gaps >= _FEWEST, known_gaps / max(known_gaps.sum(), 1)
-    odds, walking, repeating, rounds = np.zeros(HABITS), 1.0, np.zeros(REPEATING), []
-    turns: list[float] = []
+    gaps = real.gaps >= _FEWEST
+    known = np.array([*(real.count >= _FEWEST), decided and real.takers >= _FEWEST, gaps.any()])
+    turns = gaps.any() and real.turning_error < _TURNING_ERROR
+    odds, walking, repeating = np.zeros(HABITS), 1.0, np.zeros(REPEATING)
+    rounds, turning = [], []
     best, nearest, kept = Habits(odds), np.inf, 0
+    steps = options.rounds + 1 + len(_LASTING)
     for number in range(options.rounds + 1):
-        progress(number, options.rounds + 1 + len(_LASTING))
+        progress(number, steps)
         tried = Habits(odds, trimmed=1.0 - walking, repeating=repeating)
-        ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
-        ran = [events[options.burn_in :] for events in ran]
-        seen, counted = _shares(np.concatenate(ran), tokenizer)
-        beyond, takers = _beyond(ran, median)
-        repeats, counted_gaps, turning, _ = _repeats(ran, spread)
-        apart = float((gaps * np.abs(real_repeats - repeats))[known_gaps].sum())  # of all takers
-        turns.append(round(turning, 3))
-        # Kinds are shares of all events, so both their rows are one distribution.
-        distances = np.array([*0.5 * np.abs(real - seen).sum(1), abs(real_beyond - beyond), apart])
-        distances[~known] = 0.0
+        seen = read(freely(tried))
+        distances = seen.distances(real, gaps) * known
         rounds.append([round(float(one), 4) if known[row] else None for row, one in enumerate(distances)])
+        turning.append(round(seen.turning, 3))
         if (total := float(distances.sum())) < nearest:
             best, nearest, kept = tried, total, number
-        told = known[: len(odds)] & (counted >= _FEWEST)
-        more = np.log((real + _SELDOM) / (seen + _SELDOM)) * told[:, None]
         slower = 1.0 + number / _SLOWER
+        told = known[: len(odds)] & (seen.count >= _FEWEST)
+        more = np.log((real.shares + _SELDOM) / (seen.shares + _SELDOM)) * told[:, None]
         odds = _stepped(odds, _RATES[:, None] / slower * more)
-        told = known_gaps & (counted_gaps >= _FEWEST)
-        more = np.append((_log_odds(real_repeats) - _log_odds(repeats)) * told, 0.0)
-        if turning_error < _TURNING_ERROR and told.any():
-            more[TURNING] = real_turning - turning
+        told = gaps & (seen.gaps >= _FEWEST)
+        more = np.append((_log_odds(real.repeats) - _log_odds(seen.repeats)) * told, 0.0)
+        if turns and told.any():
+            more[TURNING] = real.turning - seen.turning
         repeating = _stepped(repeating, _REPEATING_RATE / slower * more)
-        if known[len(odds)] and takers >= _FEWEST:
-            walking = min(walking * (real_beyond + _HARDLY) / (beyond + _HARDLY), 1.0)
-    errors, strayed = {}, {}
-    held_out = recorded_bank(recorded, tokenizer, (1, _STARTS, 0))
+        if known[len(odds)] and seen.takers >= _FEWEST:
+            walking = min(walking * (real.beyond + _HARDLY) / (seen.beyond + _HARDLY), 1.0)
+
+    def strays(habits: Habits) -> float:
+        waits = read(freely(habits)).shares[WAITS]
+        return 0.5 * float(np.abs(real.shares[WAITS] - waits).sum()) - (rounds[kept][WAITS] or 0.0)
+
     validation = split(recorded).validation
-    times = features["time_ns"][index < validation.stop]
+    held_out, times = recorded_bank(recorded, tokenizer, (1, _STARTS, 0)), features["time_ns"][index < validation.stop]
     apart = min(max(len(validation) // max(_HORIZONS), 2), _FEWEST_STARTS)
+    errors, strayed = {}, {}
     for number, lasting in enumerate(_LASTING, options.rounds + 1):
-        progress(number, options.rounds + 1 + len(_LASTING))
+        progress(number, steps)
         tried = replace(best, lasting=lasting)
         error = _pace_error(model, held_out, times, tried, options.seed, settings)
         if error is None:
@@ -140,18 +143,44 @@ def fit_habits(
         # By moment, so that how hard a moment is does not blur the difference; moments that share events count once.
         fewer = np.array([part.mean() for part in np.array_split(error - errors[0.0], apart)])
         if fewer.mean() < -fewer.std(ddof=1) / len(fewer) ** 0.5:
-            ran = _run(model, bank, np.arange(len(bank)), tried, options.events, options.seed, settings)
-            waits = _shares(np.concatenate([events[options.burn_in :] for events in ran]), tokenizer)[0][WAITS]
-            strayed[lasting] = 0.5 * float(np.abs(real[WAITS] - waits).sum()) - (rounds[kept][WAITS] or 0.0)
+            strayed[lasting] = strays(tried)
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
     report = {"asset": asset, "model": checkpoint(model)[1], "distances": rounds, "kept": kept}
-    error = round(turning_error, 3) if np.isfinite(turning_error) else None
-    report["turning"] = {"recorded": round(real_turning, 3), "error": error, "flow": turns}
+    unsure = round(real.turning_error, 3) if np.isfinite(real.turning_error) else None
+    report["turning"] = {"recorded": round(real.turning, 3), "error": unsure, "flow": turning}
     means = {lasting: float(error.mean()) for lasting, error in errors.items()}
     report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in means.items()}
     report["strayed"] = {str(lasting): round(further, 4) for lasting, further in strayed.items()}
     steady = [lasting for lasting, further in strayed.items() if further <= _FURTHER]
     return replace(best, lasting=min(steady, key=means.__getitem__, default=0.0), report=report)
+
+
+class _Reading(NamedTuple):
+    """What is counted in stretches of events that follow each other."""
+
+    shares: np.ndarray  # HABITS, how often events fall into each bin
+    count: np.ndarray  # (6,) of how many, by row
+    beyond: float  # share of takers that ask for more than the opposite touch shows
+    takers: int
+    repeats: np.ndarray  # (GAPS,) share of takers on the side of the one before
+    gaps: np.ndarray  # (GAPS,) int64, how many
+    turning: float  # by how much the log-odds of that fall with the price
+    turning_error: float
+
+    @classmethod
+    def of(cls, stretches: list[np.ndarray], tokenizer: TradeTokenizer, median: float, spread: float) -> "_Reading":
+        """From FEATURES, the lots of a median order and the ticks of the usual spread."""
+        shares = _shares(np.concatenate(stretches), tokenizer)
+        return cls(*shares, *_beyond(stretches, median), *_repeats(stretches, spread))
+
+    def distances(self, real: "_Reading", gaps: np.ndarray) -> np.ndarray:
+        """From a recorded one, by row, then of takers beyond the touch and of takers' sides after ``gaps`` (GAPS,).
+
+        Kinds are shares of all events, so both their rows are one distribution.
+        """
+        apart = real.gaps / max(real.gaps.sum(), 1) * np.abs(real.repeats - self.repeats)
+        sizes = 0.5 * np.abs(real.shares - self.shares).sum(1)
+        return np.array([*sizes, abs(real.beyond - self.beyond), apart[gaps].sum()])
 
 
 def _stepped(odds: np.ndarray, step: np.ndarray) -> np.ndarray:
