@@ -11,14 +11,16 @@ from test_touch_places import touched_records
 
 from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
+from tradefm_gym.flow.followers import AGENT_PRESSURE
 from tradefm_gym.flow.habits import ADDS, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
+from tradefm_gym.flow.leading import AGENT_MEMORY, led, remember_lead
 from tradefm_gym.flow.repeating import GAPS, REPEATING, TURNING, pairs_of
 from tradefm_gym.flow.stream_state import HABITS, MEETING
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
-from tradefm_gym.market.events import BUY, CANCEL, SELL
+from tradefm_gym.market.events import BUY, CANCEL, LIMIT, SELL, EventBlock
 from tradefm_gym.market.features import EMPTY_SIZE, FEATURES, MID_TOUCH, mid_estimate, new_state, observe, size_codes
-from tradefm_gym.market.simulator import MarketSimulator
+from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.realism import habits_fit
@@ -96,11 +98,11 @@ def test_a_pace_of_late_lasts_as_long_as_said(model, day):
     assert took[4.0, 0.5] == pytest.approx(slower**0.5 * took[1.0, 0.5], rel=0.1)
 
 
-def test_who_quotes_better_than_all_others_is_hit_more_often(model, day):
-    """With habits, on the side that he quotes, and about as often as before where he only joins the touch."""
+def test_who_quotes_beyond_the_mid_is_hit_more_often(model, day):
+    """With habits, on the side that he quotes; and about as often as before where he joins the touch or leads a bit."""
     bank, hit = recorded_bank(day, TradeTokenizer.load(model), (16, 0, 0)), {}
     for name, habits in (("none", None), ("some", Habits(np.zeros(HABITS)))):
-        for better in (0, 1):
+        for better in (0.0, 0.3, 0.9):
             flow = TradeFMFlow(model, 32, bank=bank, habits=habits)
             markets = AgentMarkets(flow, np.arange(32) % len(bank), np.arange(32).astype(np.uint64), 512)
             side, everywhere, last = np.repeat([BUY, SELL], 16), np.ones(32, np.bool_), -1
@@ -108,13 +110,37 @@ def test_who_quotes_better_than_all_others_is_hit_more_often(model, day):
                 if last >= 0:
                     markets.cancel(np.full(32, last), everywhere)
                 bid, ask = markets.market.touch_excluding(None)
-                wide = ask - bid > 1
-                price = np.where(side == BUY, bid, ask) + better * wide * side
+                price = np.where(side == BUY, bid, ask) + (better * (ask - bid)).astype(np.int64) * side
                 last = markets.rest(side, price, np.full(32, 100))
-                markets.run(4)
+                markets.run(1)
             hit[name, better] = (side * markets.inventory).mean()
-    assert hit["some", 1] > 1.5 * hit["none", 1] > 0
-    assert hit["some", 0] < 1.3 * hit["none", 0]
+    assert hit["some", 0.9] > 1.5 * hit["none", 0.9] > 0
+    for better in (0.0, 0.3):
+        assert hit["some", better] < 1.3 * hit["none", better]
+
+
+def test_a_gift_is_what_lies_beyond_the_mid_of_others_less_what_agents_have_led_it():
+    """Others at 1000 and 1040; an agent's bid at 1005, then at 1030, and others follow it up."""
+    market = MarketSimulator(1, MarketConfig(seats=1))
+    memory = np.zeros(AGENT_MEMORY)
+
+    def order(owner, order_id, side, price, kind=LIMIT):
+        block = EventBlock.empty(1, 1)
+        block.events["owner"], block.events["order_id"], block.events["side"] = owner, order_id, side
+        block.events["price"], block.events["size"], block.events["kind"] = price, 10, kind
+        block.count[:] = 1
+        (market.feed if owner < 0 else market.submit)(block)
+        market.advance(until_count=market.background_count + (owner < 0))
+        remember_lead(market.book, 0, memory)
+        return led(memory, 40.0)
+
+    assert order(-1, 0, BUY, 1000) == 0.0 and order(-1, 1, SELL, 1040) == 0.0
+    assert order(0, 0, BUY, 1005) == 0.0  # on his own side of the mid
+    assert order(0, 1, BUY, 1030) == -0.25  # ten ticks beyond 1020
+    assert order(-1, 2, BUY, 1025) == pytest.approx(-(10.0 - 12.5 + 25.0) / 40.0)  # the mid is led by what they rose
+    assert order(-1, 3, BUY, 1035) == 0.0  # he is no longer the best
+    assert memory[AGENT_PRESSURE] == pytest.approx(25.0 * 0.5 ** (1 / 256) + 5.0)  # to his price at most
+    assert order(0, 2, SELL, 1036) == 0.0  # worth less than anybody asks
 
 
 def test_takers_beyond_the_touch_are_counted_in_features():
@@ -294,12 +320,12 @@ def test_habits_are_kept_as_they_are(model, day, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"log_odds": [[0.0] * 16] * 5}, r"log_odds has shape \(5, 16\); it must be \(6, 16\)"),
-        ({"log_odds": [[MOST + 1] + [0.0] * 15] * 6}, r"numbers in \[-3, 3\]"),
+        ({"log_odds": [[0.0] * 16] * 5}, r"log_odds is of shape \(5, 16\); it must be \(6, 16\) numbers in"),
+        ({"log_odds": [[MOST + 1] + [0.0] * 15] * 6}, r"log_odds has 4; it must be \(6, 16\) numbers in \[-3, 3\]"),
         ({"log_odds": "many"}, "it must be"),
         ({"lasting": 1.0}, r"lasting is 1.0; allowed is a number in \[0, 0.9\]"),
         ({"trimmed": -0.5}, r"trimmed is -0.5; allowed is a number in \[0, 1\]"),
-        ({"repeating": [0.0] * 7}, r"repeating has shape \(7,\); it must be \(9,\), numbers in \[-3, 3\]"),
+        ({"repeating": [0.0] * 7}, r"repeating is of shape \(7,\); it must be \(9,\) numbers in \[-3, 3\]"),
         ({"repeating": "often"}, "repeating is 'often'; it must be a list of numbers"),
         ({"report": [1]}, r"habits.json'?: report is \[1\]; it must be a dict, or an object in a file"),
         ({"kind": "something"}, "'habits of an asset' is needed"),

@@ -94,4 +94,4 @@ def known_names(owner: str, names: Iterable[str], allowed: Sequence[str]) -> Non
         if name not in allowed:
             close = difflib.get_close_matches(name, allowed, 1, 0.7)
             guess = f"; did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"{owner} has no argument {name!r}; allowed are {', '.join(allowed)}{guess}")
+            raise TypeError(f"{owner} has no argument {name!r}; allowed are {', '.join(allowed) or 'none'}{guess}")

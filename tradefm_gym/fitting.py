@@ -87,8 +87,9 @@ def tradefm(recorded: RecordedFlow, out: Path, model: str, options: dict[str, An
     console.print(table)
     turning = habits.report["turning"]
     if turning["error"] is not None:
-        said = f"{turning['recorded']:.2f} in the record, {turning['flow'][0]:.2f} in the flow without habits"
-        said += f", {turning['flow'][habits.report['kept']]:.2f} with them"
+        told = (turning["recorded"], turning["flow"][0], turning["flow"][habits.report["kept"]])
+        record, without, kept = ("too few to tell" if one is None else f"{one:.2f}" for one in told)
+        said = f"{record} in the record, {without} in the flow without habits, {kept} with them"
         console.print(f"takers turn with the price, log-odds a usual spread: {said}", highlight=False)
     errors, strayed = habits.report["pace_error"], habits.report["strayed"]
     if not errors:

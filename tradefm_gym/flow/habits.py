@@ -16,9 +16,8 @@ of them moved the price. So a share of them takes just what is shown.
 Nor does it keep to a side for as long as takers like AAPL's do, or turn where the price has gone on: log-odds make up
 for both, see ``repeating``.
 
-Nor does it know that a quote is too good. Where takers are rare, as on Bitstamp, an agent could lead the touch wherever
-he liked and was hardly ever hit. So with habits takers become likelier where an agent quotes better than all others:
-``MEETING`` times for each usual spread, one at most.
+Nor does it know that a quote is too good: with habits takers become ``MEETING`` times likelier for each usual spread by
+which an agent quotes beyond what the asset is worth, see ``leading``.
 """
 
 import hashlib
@@ -63,9 +62,15 @@ class Habits:
 
     def __post_init__(self) -> None:
         for name, shape in (("log_odds", HABITS), ("repeating", (REPEATING,))):
-            odds = getattr(self, name)
-            if odds.shape != shape or not np.isfinite(odds).all() or np.abs(odds).max() > MOST:
-                raise ValueError(f"{name} has shape {odds.shape}; it must be {shape}, numbers in [-{MOST:g}, {MOST:g}]")
+            given = getattr(self, name)
+            odds, allowed = numbers(given), f"{shape} numbers in [-{MOST:g}, {MOST:g}]"
+            if odds is None or odds.shape != shape:
+                said = shortened(given) if odds is None else f"of shape {odds.shape}"
+                raise ValueError(f"{name} is {said}; it must be {allowed}")
+            wrong = odds[~(np.abs(odds) <= MOST)]
+            if len(wrong):
+                raise ValueError(f"{name} has {wrong[0]:g}; it must be {allowed}")
+            object.__setattr__(self, name, odds.astype(np.float64))
         for name, most in (("lasting", LONGEST), ("trimmed", 1.0)):
             value = numbers(getattr(self, name))
             if value is None or value.shape != () or not 0 <= value <= most:

@@ -8,7 +8,8 @@ from tradefm_gym.market.features import FEATURE_STATE
 
 TABLES = (4, 16, 24)  # what lies inside the bins of a tokenizer, see ``TradeTokenizer.tables_of``
 HABITS = (6, 16)  # log-odds by digits of tokens, see ``habits``
-MEETING = 100.0  # times likelier that an agent's quote is taken, for each usual spread by which it is better, see there
+MEETING = 100.0  # times likelier that an agent's quote is taken, for each usual spread of a gift, see ``leading``
+
 
 STREAM_STATE = np.dtype(
     [
@@ -18,7 +19,7 @@ STREAM_STATE = np.dtype(
         ("tables", np.float64, TABLES),  # which values lie inside the bins, NaN where it is not known
         # The asset's habits, see there: how much likelier some events are than the network says, how much longer a pace
         # lasts, how many of the takers that ask for more than the touch shows take just that, how much likelier takers
-        # are on the side of the one before, and an agent's quote is taken that is better than all others.
+        # are on the side of the one before, and an agent's quote is taken that gives something away.
         ("habits", np.float64, HABITS),
         ("lasting", np.float64),
         ("trimmed", np.float64),

@@ -13,11 +13,6 @@ from tradefm_gym.flow.followers import followers
 from tradefm_gym.flow.repeating import repeated
 from tradefm_gym.market.compiler import KERNEL
 from tradefm_gym.market.features import MID_TOUCH, OPPOSITE_TOUCH, mid_estimate
-from tradefm_gym.market.layout import BEST
-from tradefm_gym.market.resolve import is_empty
-from tradefm_gym.market.views import best_of_size
-
-_NEVER = 2.0**62  # lots that no agents' orders add up to
 
 
 class Corrections(NamedTuple):
@@ -43,9 +38,9 @@ def correct_row(corrections, dense, states, agents, placement, met, m, moves):
         corrections: Corrections.
         dense: (N, 2) float64, density of both sides (see ``placement``).
         states: (N,) FEATURE_STATE.
-        agents: (N, AGENT_PRESSURE) float64, the agents' pressure.
+        agents: (N, AGENT_MEMORY) float64, the agents' pressure and their leads.
         placement: (N, PLACEMENT_WIDTH) float64, how often adds of each depth bin cross.
-        met: how many times likelier takers that buy become since an agent offers to them, of ``led``.
+        met: how many times likelier takers that buy become since an agent offers to them, of ``leading.led``.
         m: row.
         moves: written.
     """
@@ -70,17 +65,6 @@ def correct_row(corrections, dense, states, agents, placement, met, m, moves):
     for digit in range(4):
         for bin_ in range(16):
             moves.digits[m, digit, bin_] = corrections.habits[m, 2 + digit, bin_]
-
-
-@njit(**KERNEL)
-def led(book, m, state) -> float:
-    """By how many usual spreads an agent's ask is better than all others, less the same of a bid; in [-1, 1]."""
-    lead = 0.0
-    for s in range(2):
-        best, others = book.row[m, BEST + s], best_of_size(book, m, s, _NEVER)
-        if not is_empty(best) and not is_empty(others):
-            lead += (2 * s - 1) * min(abs(best - others) / max(state["usual_spread"], 1.0), 1.0)
-    return lead
 
 
 @njit(**KERNEL)

@@ -18,9 +18,9 @@ from tradefm_gym.arguments import flag, numbers, one_of, row_numbers, shortened,
 from tradefm_gym.flow import tilting
 from tradefm_gym.flow import tradefm_kernels as kernels
 from tradefm_gym.flow.cancels import YOUNGEST
-from tradefm_gym.flow.followers import AGENT_PRESSURE
 from tradefm_gym.flow.habits import Habits
 from tradefm_gym.flow.indicators import INDICATORS, LEVELS, TIERS, UNTOLD, tell
+from tradefm_gym.flow.leading import AGENT_MEMORY
 from tradefm_gym.flow.placement import PLACEMENT_WIDTH
 from tradefm_gym.flow.protocol import ContextBank
 from tradefm_gym.flow.repeating import REPEATING
@@ -174,7 +174,7 @@ class TradeFMFlow:
         self._classes = _indicator_classes(self.tokenizer)
         self._states = np.zeros(n, FEATURE_STATE)
         self._placement = np.full((n, PLACEMENT_WIDTH), -1.0)
-        self._agents = np.zeros((n, AGENT_PRESSURE))
+        self._agents = np.zeros((n, AGENT_MEMORY))
         self._followers = np.zeros((n, 2))
         self._habits, self._repeating, self._meeting = np.zeros((n, *HABITS)), np.zeros((n, REPEATING)), np.zeros(n)
         self._cursor = np.zeros(n, np.int64)
@@ -410,7 +410,9 @@ class TradeFMFlow:
             tell(self._queue, queued, self._classes, self._fixed, self._shift, self._history, self._seen)
             longest = int(queued.max(initial=0))
             if longest < _QUEUE and self.anchor == "background":
-                self._states["book_mid"][wanted] = 0.5 * market.mid2_excluding(None)[wanted]
+                mid, after = 0.5 * market.mid2_excluding(None), np.abs(self._states["taker"]) == 1
+                self._states["book_mid"][wanted] = mid[wanted]
+                self._states["taker_mid"][wanted & after] = mid[wanted & after]
             if longest < _QUEUE and then is not None:
                 self._read(queued, wanted, then)
             elif longest:

@@ -12,8 +12,9 @@ from numba import njit, prange
 
 from tradefm_gym.flow.cancels import leaves_a_hole, order_to_cancel
 from tradefm_gym.flow.followers import add_pressure
+from tradefm_gym.flow.leading import led, remember_lead
 from tradefm_gym.flow.placement import SPAN, density, place, place_by_touch, touch_lots, usual_touch
-from tradefm_gym.flow.tilting import correct_row, led
+from tradefm_gym.flow.tilting import correct_row
 from tradefm_gym.market.compiler import KERNEL, PARALLEL, ROW, SERIAL
 from tradefm_gym.market.events import BACKGROUND, BUY, CANCEL, LIMIT, NO_LIMIT, SELL
 from tradefm_gym.market.features import (
@@ -68,8 +69,9 @@ def read_tape(
 ):
     """Turns the records of wanted rows that are not read yet into inputs, as many as the queue (N, K, 4) takes.
 
-    ``agents`` (N, AGENT_PRESSURE) float64 are the sums of ``followers``. ``queued`` (N,) is how many inputs there are.
-    They go into the ring ``history`` (N, H, 4) too, of which ``seen`` (N,) counts all that ever came.
+    ``agents`` (N, AGENT_MEMORY) float64 is what is remembered of agents: the sums of ``followers``, and ``leading``.
+    ``queued`` (N,) is how many inputs there are. They go into the ring ``history`` (N, H, 4) too, of which ``seen``
+    (N,) counts all that ever came.
     """
     for m in range(wanted.shape[0]):
         _read_row(
@@ -258,7 +260,10 @@ def _prepare_row(
         words[m, 0], words[m, 1], words[m, 2], words[m, 3], words[m, 4] = a, b, c, d, e
         for s in range(2):
             dense[m, s] = density(book, m, s, placement[m])
-        met = corrections.meeting[m] * led(book, m, states[m]) if corrections.meeting[m] > 0.0 else 0.0
+        met = 0.0
+        if corrections.meeting[m] > 0.0:
+            remember_lead(book, m, agents[m])
+            met = corrections.meeting[m] * led(agents[m], states[m]["usual_spread"])
         correct_row(corrections, dense, states, agents, placement, met, m, moves)
 
 

@@ -101,7 +101,8 @@ def fit_habits(
     known = np.array([*(real.count >= _FEWEST), decided and real.takers >= _FEWEST, gaps.any()])
     turns = gaps.any() and real.turning_error < _TURNING_ERROR
     odds, walking, repeating = np.zeros(HABITS), 1.0, np.zeros(REPEATING)
-    rounds, turning = [], []
+    rounds: list[list[float | None]] = []
+    turning: list[float | None] = []
     best, nearest, kept = Habits(odds), np.inf, 0
     steps = options.rounds + 1 + len(_LASTING)
     for number in range(options.rounds + 1):
@@ -110,7 +111,7 @@ def fit_habits(
         seen = read(freely(tried))
         distances = seen.distances(real, gaps) * known
         rounds.append([round(float(one), 4) if known[row] else None for row, one in enumerate(distances)])
-        turning.append(round(seen.turning, 3))
+        turning.append(_rounded(seen.turning, seen.turning_error))
         if (total := float(distances.sum())) < nearest:
             best, nearest, kept = tried, total, number
         slower = 1.0 + number / _SLOWER
@@ -119,7 +120,7 @@ def fit_habits(
         odds = _stepped(odds, _RATES[:, None] / slower * more)
         told = gaps & (seen.gaps >= _FEWEST)
         more = np.append((_log_odds(real.repeats) - _log_odds(seen.repeats)) * told, 0.0)
-        if turns and told.any():
+        if turns and seen.turning_error < _TURNING_ERROR:
             more[TURNING] = real.turning - seen.turning
         repeating = _stepped(repeating, _REPEATING_RATE / slower * more)
         if known[len(odds)] and seen.takers >= _FEWEST:
@@ -146,8 +147,8 @@ def fit_habits(
             strayed[lasting] = strays(tried)
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
     report = {"asset": asset, "model": checkpoint(model)[1], "distances": rounds, "kept": kept}
-    unsure = round(real.turning_error, 3) if np.isfinite(real.turning_error) else None
-    report["turning"] = {"recorded": round(real.turning, 3), "error": unsure, "flow": turning}
+    recorded_turning = {"recorded": (real.turning, real.turning_error), "error": (real.turning_error,) * 2}
+    report["turning"] = {name: _rounded(*told) for name, told in recorded_turning.items()} | {"flow": turning}
     means = {lasting: float(error.mean()) for lasting, error in errors.items()}
     report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in means.items()}
     report["strayed"] = {str(lasting): round(further, 4) for lasting, further in strayed.items()}
@@ -186,6 +187,11 @@ class _Reading(NamedTuple):
 def _stepped(odds: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Log-odds after a step, which is neither too long nor leads too far."""
     return np.clip(odds + np.clip(step, -_STEP, _STEP), -MOST, MOST)
+
+
+def _rounded(value: float, error: float) -> float | None:
+    """A figure for the report, None where it could not be told."""
+    return round(value, 3) if np.isfinite(error) else None
 
 
 def _log_odds(shares: np.ndarray) -> np.ndarray:
