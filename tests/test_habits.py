@@ -11,21 +11,18 @@ from test_touch_places import touched_records
 
 from tradefm_gym import cli
 from tradefm_gym.data.day import save_day
-from tradefm_gym.flow.followers import AGENT_PRESSURE
 from tradefm_gym.flow.habits import ADDS, CANCELS, MOST, TAKER_SIZES, WAITS, Habits
-from tradefm_gym.flow.leading import AGENT_MEMORY, led, remember_lead
-from tradefm_gym.flow.repeating import GAPS, REPEATING, TURNING, pairs_of
+from tradefm_gym.flow.repeating import REPEATING
 from tradefm_gym.flow.stream_state import HABITS, MEETING
 from tradefm_gym.flow.tradefm import TradeFMFlow
 from tradefm_gym.flow.warmup import recorded_bank
-from tradefm_gym.market.events import BUY, CANCEL, LIMIT, SELL, EventBlock
-from tradefm_gym.market.features import EMPTY_SIZE, FEATURES, MID_TOUCH, mid_estimate, new_state, observe, size_codes
-from tradefm_gym.market.simulator import MarketConfig, MarketSimulator
+from tradefm_gym.market.events import CANCEL
+from tradefm_gym.market.features import EMPTY_SIZE, FEATURES, MID_TOUCH, new_state, observe, size_codes
+from tradefm_gym.market.simulator import MarketSimulator
 from tradefm_gym.model.config import PRESETS, random_weights, save_checkpoint
 from tradefm_gym.model.tokenizer import TradeTokenizer
 from tradefm_gym.realism import habits_fit
 from tradefm_gym.realism.habits_fit import HabitOptions, fit_habits
-from tradefm_gym.realism.intervention import AgentMarkets
 
 SMALL = HabitOptions(rounds=4, markets=8, events=320, burn_in=64)
 
@@ -98,51 +95,6 @@ def test_a_pace_of_late_lasts_as_long_as_said(model, day):
     assert took[4.0, 0.5] == pytest.approx(slower**0.5 * took[1.0, 0.5], rel=0.1)
 
 
-def test_who_quotes_beyond_the_mid_is_hit_more_often(model, day):
-    """With habits, on the side that he quotes; and about as often as before where he joins the touch or leads a bit."""
-    bank, hit = recorded_bank(day, TradeTokenizer.load(model), (16, 0, 0)), {}
-    for name, habits in (("none", None), ("some", Habits(np.zeros(HABITS)))):
-        for better in (0.0, 0.3, 0.9):
-            flow = TradeFMFlow(model, 32, bank=bank, habits=habits)
-            markets = AgentMarkets(flow, np.arange(32) % len(bank), np.arange(32).astype(np.uint64), 512)
-            side, everywhere, last = np.repeat([BUY, SELL], 16), np.ones(32, np.bool_), -1
-            for _ in range(24):
-                if last >= 0:
-                    markets.cancel(np.full(32, last), everywhere)
-                bid, ask = markets.market.touch_excluding(None)
-                price = np.where(side == BUY, bid, ask) + (better * (ask - bid)).astype(np.int64) * side
-                last = markets.rest(side, price, np.full(32, 100))
-                markets.run(1)
-            hit[name, better] = (side * markets.inventory).mean()
-    assert hit["some", 0.9] > 1.5 * hit["none", 0.9] > 0
-    for better in (0.0, 0.3):
-        assert hit["some", better] < 1.3 * hit["none", better]
-
-
-def test_a_gift_is_what_lies_beyond_the_mid_of_others_less_what_agents_have_led_it():
-    """Others at 1000 and 1040; an agent's bid at 1005, then at 1030, and others follow it up."""
-    market = MarketSimulator(1, MarketConfig(seats=1))
-    memory = np.zeros(AGENT_MEMORY)
-
-    def order(owner, order_id, side, price, kind=LIMIT):
-        block = EventBlock.empty(1, 1)
-        block.events["owner"], block.events["order_id"], block.events["side"] = owner, order_id, side
-        block.events["price"], block.events["size"], block.events["kind"] = price, 10, kind
-        block.count[:] = 1
-        (market.feed if owner < 0 else market.submit)(block)
-        market.advance(until_count=market.background_count + (owner < 0))
-        remember_lead(market.book, 0, memory)
-        return led(memory, 40.0)
-
-    assert order(-1, 0, BUY, 1000) == 0.0 and order(-1, 1, SELL, 1040) == 0.0
-    assert order(0, 0, BUY, 1005) == 0.0  # on his own side of the mid
-    assert order(0, 1, BUY, 1030) == -0.25  # ten ticks beyond 1020
-    assert order(-1, 2, BUY, 1025) == pytest.approx(-(10.0 - 12.5 + 25.0) / 40.0)  # the mid is led by what they rose
-    assert order(-1, 3, BUY, 1035) == 0.0  # he is no longer the best
-    assert memory[AGENT_PRESSURE] == pytest.approx(25.0 * 0.5 ** (1 / 256) + 5.0)  # to his price at most
-    assert order(0, 2, SELL, 1036) == 0.0  # worth less than anybody asks
-
-
 def test_takers_beyond_the_touch_are_counted_in_features():
     """A buyer's size against the asks that the event before left, told to an eighth of a doubling."""
     sizes, asks, sides = [0, 150, 151, 170, 100, 900], [150, 150, 150, 100, 100, 0], [0, 0, 0, 0, 1, 0]
@@ -156,76 +108,6 @@ def test_takers_beyond_the_touch_are_counted_in_features():
     events["ask"][3] = EMPTY_SIZE
     assert habits_fit._beyond([events[:5]], 50.0)[1] == 4
     assert habits_fit._beyond([events[3:]], 50.0) == (1 / 2, 2)
-
-
-def test_takers_on_the_side_of_the_one_before_are_counted_by_how_long_ago_it_came():
-    """Buyers and sellers at events 0, 1, 3, 6, 106; an agent between them is nobody's."""
-    events = np.zeros(107, FEATURES)
-    events["taker"][[0, 1, 2, 3, 6, 106]], events["side"][[2, 6, 106]], events["flag"][2] = 1, 1, 1
-    same, count, *_ = habits_fit._repeats([events], 4.0)
-    assert count.tolist() == [1, 1, 1, 0, 0, 0, 0, 1] and same.tolist() == [1, 1, 0, 0, 0, 0, 0, 1]
-    assert habits_fit._repeats([events[:2], events[3:]], 4.0)[1].tolist() == [1, 0, 1, 0, 0, 0, 0, 1]  # none across
-    # The mid before the next event after a taker, and before the taker after it, in spreads of 4 on the first's way.
-    events["mid"] = 100.0
-    events["mid"][[3, 6, 7, 106]] = 98.0, 101.0, 102.0, 104.0
-    assert pairs_of([events], 4.0)[2].tolist() == [0.0, -0.5, 0.25, -0.5]
-    events["mid"][106] = 0.0  # not known
-    assert pairs_of([events], 4.0)[2].tolist() == [0.0, -0.5, 0.25, 0.0]
-    assert pairs_of([events], 0.5)[2].tolist() == [0.0, -1.0, 1.0, 0.0]  # at most one, and a spread is a tick at least
-
-
-@pytest.mark.parametrize("slope", [0.0, 1.5])
-def test_how_takers_turn_with_the_price_is_told_by_regression(slope):
-    """Of takers drawn with known odds, within three standard errors."""
-    generator, n = np.random.default_rng(3), 4_000
-    events = np.zeros(3 * n, FEATURES)
-    at = np.cumsum(generator.integers(2, 4, n))
-    moved, gaps = generator.uniform(-1, 1, n), np.diff(at, prepend=-2)
-    odds = np.where(gaps == 2, 1.0, 0.3) - slope * moved
-    signs = np.cumprod(np.where(generator.random(n) < 1 / (1 + np.exp(-odds)), 1, -1))
-    events["mid"], events["taker"][at], events["side"][at] = 100.0, 1, signs < 0
-    events["mid"][at[1:]] += 4.0 * moved[1:] * signs[:-1]
-    shares, count, turning, error = habits_fit._repeats([events[: at[-1] + 1]], 4.0)
-    assert abs(turning - slope) < 3 * error < 0.3
-    assert count.sum() == n - 1 and (shares[1] > shares[2]) == True  # noqa: E712
-
-
-def test_a_stream_knows_its_last_taker():
-    """Its side, and how many events ago it came; agents' takers are not the background's."""
-    flow = TradeFMFlow(num_envs=1, placement="drawn")
-    (records,) = records_of(flow, 600)
-    state, side, ago, mid = new_state(1, 100.0, (0.1, 1.0)), 0, 0, 0.0
-    records["owner"][1::7] = 0
-    for record in records[records["price"] > 0]:
-        observe(state, record.reshape(1))
-        ago += 1
-        if record["filled"] > 0 and record["kind"] != CANCEL and record["owner"] < 0:
-            side, ago, mid = int(record["side"]), 1, mid_estimate(state[0])
-        assert state["taker"][0] == side * ago and state["taker_mid"][0] == mid
-    assert side != 0
-
-
-def test_runs_of_takers_of_a_day_are_found_out(tmp_path, monkeypatch):
-    """A day of a flow whose takers repeat, and the same network, which does not know."""
-    touched = observe(new_state(1, 100.0, (0.1, 1.0), mid_mode=MID_TOUCH, usual_spread=8.0), touched_records(0))[0]
-    tokenizer = TradeTokenizer.calibrate([touched], "touch", pressure=True, book=True)
-    config = replace(PRESETS["test"], **tokenizer.told)
-    save_checkpoint(tmp_path / "small", config, random_weights(config, 1))
-    tokenizer.save(tmp_path / "small" / "tokenizer.json")
-    monkeypatch.setattr(habits_fit, "_FEWEST", 40)  # the day is short
-    repeating = np.array([2.0, 1.7, 1.4, 1.1, 0.8, 0.5, 0.2, 0.0, 1.5])
-    flow = TradeFMFlow(
-        tmp_path / "small", 1, bank=even_bank(SHARES), habits=Habits(np.zeros(HABITS), repeating=repeating)
-    )
-    day = written_down(flow, 12_000)
-    habits = fit_habits(day, tmp_path / "small", HabitOptions(rounds=4, markets=64, events=448, burn_in=64))
-    apart = np.array(habits.report["distances"], np.float64)[:, -1]
-    assert apart[0] > 0.1 and apart[habits.report["kept"]] < 0.4 * apart[0]
-    found = habits.repeating != 0.0
-    assert found[:GAPS].sum() >= 3 and found[TURNING]
-    np.testing.assert_allclose(habits.repeating[found], repeating[found], atol=0.6)
-    told = habits.report["turning"]
-    assert abs(told["flow"][habits.report["kept"]] - told["recorded"]) < 0.5 * abs(told["flow"][0] - told["recorded"])
 
 
 def test_takers_of_a_day_that_take_no_more_than_is_shown_are_found_out(tmp_path):

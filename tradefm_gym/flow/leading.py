@@ -21,20 +21,30 @@ from tradefm_gym.market.views import best_of_size
 _NEVER = 2.0**62  # lots that no agents' orders add up to
 _FORGETTING = 0.5 ** (1 / 256)  # an event
 # What a row remembers of agents after their pressure: ticks by which they led bids up and asks down, and the touch of
-# all others and of agents at the last event (0: none).
+# all others and of agents (0: none), now and before; and at which proposal that is.
 _RAISED, _OTHERS, _OWN = AGENT_PRESSURE, AGENT_PRESSURE + 2, AGENT_PRESSURE + 4
-AGENT_MEMORY = AGENT_PRESSURE + 6
+_WIDTH = 6
+_NUMBER = AGENT_PRESSURE + 2 * _WIDTH
+AGENT_MEMORY = _NUMBER + 1
 
 
 @njit(cache=True, nogil=True)
-def remember_lead(book, m, memory):
-    """Lets an event pass in what a row remembers of agents' leads, ``memory`` (AGENT_MEMORY,)."""
+def remember_lead(book, m, memory, proposal):
+    """Lets an event pass in what a row remembers of agents' leads, ``memory`` (AGENT_MEMORY,).
+
+    The same ``proposal`` (at least 1) may be asked for again, as where a draw that was begun is given up: it counts
+    once, with the book as it is then.
+    """
+    if memory[_NUMBER] != proposal:
+        memory[_NUMBER] = proposal
+        for i in range(AGENT_PRESSURE, AGENT_PRESSURE + _WIDTH):
+            memory[i + _WIDTH] = memory[i]
     for s in range(2):
         others, own = best_of_size(book, m, s, _NEVER), np.int64(book.row[m, BEST + s])
         now = 0.0 if is_empty(others) else float(others)
         better = 1.0 - 2.0 * s  # sign of a better price
-        before, lead = memory[_OTHERS + s], memory[_OWN + s]
-        raised = memory[_RAISED + s] * _FORGETTING
+        before, lead = memory[_OTHERS + s + _WIDTH], memory[_OWN + s + _WIDTH]
+        raised = memory[_RAISED + s + _WIDTH] * _FORGETTING
         if now > 0.0 and before > 0.0 and lead > 0.0 and better * (lead - before) > 0.0:
             raised = max(raised + min(better * (now - before), better * (lead - before)), 0.0)
         memory[_RAISED + s] = raised

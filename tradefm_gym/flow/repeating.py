@@ -70,5 +70,6 @@ def pairs_of(stretches: list[np.ndarray], spread: float) -> tuple[np.ndarray, np
         known = (then > 0.0) & (now > 0.0)
         same.append(events["side"][first] == events["side"][second])
         gaps.append(np.array([gap_of(gap) for gap in (second - first).tolist()], np.int64))
-        moved.append(np.where(known, np.clip(side * (now - then) / max(spread, 1.0), -1.0, 1.0), 0.0))
+        went = [gone_on(ticks, one, spread) for ticks, one in zip((now - then).tolist(), side.tolist(), strict=True)]
+        moved.append(np.where(known, np.array(went, np.float64), 0.0))
     return np.concatenate(same), np.concatenate(gaps), np.concatenate(moved)

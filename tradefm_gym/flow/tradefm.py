@@ -410,9 +410,9 @@ class TradeFMFlow:
             tell(self._queue, queued, self._classes, self._fixed, self._shift, self._history, self._seen)
             longest = int(queued.max(initial=0))
             if longest < _QUEUE and self.anchor == "background":
-                mid, after = 0.5 * market.mid2_excluding(None), np.abs(self._states["taker"]) == 1
-                self._states["book_mid"][wanted] = mid[wanted]
-                self._states["taker_mid"][wanted & after] = mid[wanted & after]
+                mid, age = 0.5 * market.mid2_excluding(None), np.abs(self._states["taker"])
+                came = wanted & (age > 0) & (age <= queued)  # a taker among what was just read
+                self._states["book_mid"][wanted], self._states["taker_mid"][came] = mid[wanted], mid[came]
             if longest < _QUEUE and then is not None:
                 self._read(queued, wanted, then)
             elif longest:

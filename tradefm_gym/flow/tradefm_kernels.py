@@ -262,7 +262,7 @@ def _prepare_row(
             dense[m, s] = density(book, m, s, placement[m])
         met = 0.0
         if corrections.meeting[m] > 0.0:
-            remember_lead(book, m, agents[m])
+            remember_lead(book, m, agents[m], proposals[m] + 1)
             met = corrections.meeting[m] * led(agents[m], states[m]["usual_spread"])
         correct_row(corrections, dense, states, agents, placement, met, m, moves)
 

@@ -62,9 +62,7 @@ def tilt_row(moves, row, kinds, tilt, strength):
     moved, followed = moves.moved[row], moves.followed[row]
     if moves.repeating[row] != 0.0 and buy > 0.0 and sell > 0.0:
         odds = math.exp(moves.repeating[row])
-        moved += (
-            buy * sell * (odds - 1.0) / (buy * odds + sell)
-        )  # so that the odds of a buyer are that many times as large
+        moved += buy * sell * (odds - 1.0) / (buy * odds + sell)  # then a buyer is so many times likelier
     moved = min(max(moved, -MOST_MOVED * buy), MOST_MOVED * sell)
     strength[0] = (buy + moved) / buy + max(followed, 0.0) if buy > 0.0 else 1.0
     strength[1] = (sell - moved) / sell + max(-followed, 0.0) if sell > 0.0 else 1.0

@@ -147,8 +147,8 @@ def fit_habits(
             strayed[lasting] = strays(tried)
     asset = {name: getattr(meta, name) for name in ("ticker", "venue", "date")}
     report = {"asset": asset, "model": checkpoint(model)[1], "distances": rounds, "kept": kept}
-    recorded_turning = {"recorded": (real.turning, real.turning_error), "error": (real.turning_error,) * 2}
-    report["turning"] = {name: _rounded(*told) for name, told in recorded_turning.items()} | {"flow": turning}
+    recorded_turning, unsure = (_rounded(one, real.turning_error) for one in (real.turning, real.turning_error))
+    report["turning"] = {"recorded": recorded_turning, "error": unsure, "flow": turning}
     means = {lasting: float(error.mean()) for lasting, error in errors.items()}
     report["pace_error"] = {str(lasting): round(error, 4) for lasting, error in means.items()}
     report["strayed"] = {str(lasting): round(further, 4) for lasting, further in strayed.items()}
